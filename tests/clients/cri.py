@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import functools
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from typing import Any, Final
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message, message_factory
-from grpc_tools import protoc
+from grpc_tools import protoc  # type: ignore[import-untyped]
 
 SERVICE: Final = "runtime.v1.RuntimeService"
 CALL_SECONDS: Final = 120.0
@@ -90,18 +91,18 @@ class Runtime:
         self._channel.close()
 
     def call(self, method: str, /, **fields: Any) -> dict[str, Any]:
-        """One call of the runtime service; `fields` are the request's. The answer has the fields that are set."""
+        """One call of the runtime service: `fields` are the request's, the answer has those that are set."""
         service = _pool().FindServiceByName(SERVICE)
         described = service.methods_by_name[method]
         request: message.Message = message_factory.GetMessageClass(described.input_type)()
         answer_class = message_factory.GetMessageClass(described.output_type)
         json_format.ParseDict(fields, request)
-        invoke = self._channel.unary_unary(
+        invoke: Callable[..., message.Message] = self._channel.unary_unary(
             f"/{SERVICE}/{method}",
-            request_serializer=lambda value: value.SerializeToString(),
+            request_serializer=message.Message.SerializeToString,
             response_deserializer=answer_class.FromString,
         )
-        answer: message.Message = invoke(request, timeout=CALL_SECONDS, wait_for_ready=True)
+        answer = invoke(request, timeout=CALL_SECONDS, wait_for_ready=True)
         fields_set: dict[str, Any] = json_format.MessageToDict(answer, preserving_proto_field_name=True)
         return fields_set
 
