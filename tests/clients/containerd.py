@@ -135,6 +135,7 @@ class Containerd:
     def _await_ready(self) -> None:
         assert self._process is not None
         deadline = time.monotonic() + START_SECONDS
+        answer = "nothing"
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 break
@@ -142,12 +143,14 @@ class Containerd:
                 with Runtime(self.socket) as runtime:
                     try:
                         conditions = runtime.call("Status")["status"]["conditions"]
-                    except grpc.RpcError:
-                        conditions = []  # the socket is there before the CRI service answers on it
+                        answer = str(conditions)
+                    except grpc.RpcError as error:
+                        # The socket is there before the CRI service answers on it.
+                        conditions, answer = [], str(error)
                     if conditions and all(condition.get("status") for condition in conditions):
                         return
             time.sleep(0.1)
-        raise RuntimeError(f"containerd did not become ready; its log:\n{self.log()}")
+        raise RuntimeError(f"containerd is not ready, last answer: {answer}; its log:\n{self.log()}")
 
     def ctr(self, *arguments: str, namespace: str = "default") -> str:
         """Runs `ctr` against this containerd; what it printed. Raises with its error output when it fails."""

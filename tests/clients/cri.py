@@ -99,7 +99,7 @@ class Runtime:
         json_format.ParseDict(fields, request)
         invoke: Callable[..., message.Message] = self._channel.unary_unary(
             f"/{SERVICE}/{method}",
-            request_serializer=message.Message.SerializeToString,
+            request_serializer=_serialize,
             response_deserializer=answer_class.FromString,
         )
         answer = invoke(request, timeout=CALL_SECONDS, wait_for_ready=True)
@@ -152,6 +152,10 @@ class Runtime:
             stderr=_text(answer.get("stderr", "")),
             exit_code=int(answer.get("exit_code", 0)),
         )
+
+
+def _serialize(value: message.Message) -> bytes:
+    return value.SerializeToString()
 
 
 def _text(encoded: str) -> str:
