@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a flow does with a packet: a closed set of frozen values, named as ovs-actions(7) names them.
-
-A flow's actions are a tuple of these, applied in order; ``Goto`` and nothing else may come last as an instruction. An
-empty tuple drops the packet. Adding an action here means teaching it to ``sdn/openflow`` (wire and text) and to
-``sdn/simulator`` (meaning); both are held by tests that go over :data:`ACTIONS`.
+ A flow's actions are a tuple of these, applied in order; ``Goto`` and nothing else may come last as an
+instruction. An empty tuple drops the packet. Adding an action here means teaching it to ``sdn/openflow``
+(wire and text) and to ``sdn/simulator`` (meaning); both are held by tests that go over :data:`ACTIONS`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,9 @@ from sdn.pipeline.fields import FIELDS, OFPP_CONTROLLER, OFPP_IN_PORT, OFPP_LOCA
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Send the packet to a port. Sending it back to where it came from takes :data:`IN_PORT`, a plain number does nothing."""
+    """Send the packet to a port. Sending it back to where it came from takes :data:`IN_PORT`, a plain number
+    does nothing.
+    """
 
     port: int
 
@@ -52,7 +53,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class DecTtl:
-    """Decrement the IPv4 TTL or IPv6 hop limit; a packet at 0 or 1 goes no further (RFC 1812, section 5.3.1)."""
+    """Decrement the IPv4 TTL or IPv6 hop limit; a packet at 0 or 1 goes no further (RFC 1812, 5.3.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,9 @@ class Nat:
 class Ct:
     """Send the packet through the connection tracker (``ct(...)``).
 
-    ``zone`` is a number, or ``zone_field`` names 16 bits of a register that hold it. With ``table`` the packet goes on
-    there, tracked; without, the packet is not tracked any further in this pass. ``execute`` may set ct_mark and ct_label.
+    ``zone`` is a number, or ``zone_field`` names 16 bits of a register that hold it. With ``table`` the
+    packet goes on there, tracked; without, the packet is not tracked any further in this pass. ``execute``
+    may set ct_mark and ct_label.
     """
 
     zone: int = 0
@@ -119,7 +121,7 @@ CONTROLLER = Output(OFPP_CONTROLLER)
 
 
 def set_field(**values: int | str) -> SetField:
-    """``set_field(eth_dst="0a:58:...")``: one field by name, the value as for a match, with an optional mask.
+    """``set_field(eth_dst="0a:58:...")``: one field by name, its value as for a match, with an optional mask.
 
     Raises ValueError naming the field.
     """
@@ -134,7 +136,7 @@ def set_field(**values: int | str) -> SetField:
 
 
 def move(source: str, destination: str) -> Move:
-    """Copy one whole field to another of the same width, by name. Raises ValueError when the widths differ."""
+    """Copy one whole field to another of the same width, by name. Raises ValueError when widths differ."""
     src, dst = FIELDS[source], FIELDS[destination]
     if src.bits != dst.bits:
         raise ValueError(f"move {source} ({src.bits} bits) to {destination} ({dst.bits} bits): widths differ")
@@ -143,7 +145,9 @@ def move(source: str, destination: str) -> Move:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """One choice of a group. ``bucket_id`` stays with the endpoint for its life, so that it can be removed alone."""
+    """One choice of a group. ``bucket_id`` stays with the endpoint for its life, so that it can be removed
+    alone.
+    """
 
     bucket_id: int
     actions: tuple[Action, ...]

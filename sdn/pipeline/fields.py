@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The packet and metadata fields that flows match and set: one registry, named as ovs-fields(7) names them.
-
-What lives here: for each field its name, its width, how ``ovs-ofctl`` prints it, its OXM/NXM header on the wire, and the
-other fields that it requires. What may not live here: bytes on the wire (``sdn/openflow``) or any decision about flows.
-
-Values are plain integers everywhere in the pipeline (an IPv6 address is a 128-bit integer): integers compare, hash, mask
-and encode without thought. Text is parsed once, at the border, by :meth:`Field.parse`.
-
-The *order* of the registry is the order in which Open vSwitch puts the fields of a match on the wire (``nx_put_raw`` in
-its ``lib/nx-match.c``; held by a test against a real switch). A match encoded in that order has, byte for byte, the form in
-which the switch gives it back, which is what lets the synchronizer compare 100,000 flows without understanding one of them.
+ What lives here: for each field its name, its width, how ``ovs-ofctl`` prints it, its OXM/NXM header on the
+wire, and the other fields that it requires. What may not live here: bytes on the wire (``sdn/openflow``) or
+any decision about flows.
+ Values are plain integers everywhere in the pipeline (an IPv6 address is a 128-bit integer): integers
+compare, hash, mask and encode without thought. Text is parsed once, at the border, by :meth:`Field.parse`.
+ The *order* of the registry is the order in which Open vSwitch puts the fields of a match on the wire
+(``nx_put_raw`` in its ``lib/nx-match.c``; held by a test against a real switch). A match encoded in that
+order has, byte for byte, the form in which the switch gives it back, which is what lets the synchronizer
+compare 100,000 flows without understanding one of them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ OXM_OPENFLOW_BASIC = 0x8000
 OXM_NXM_0 = 0x0000
 OXM_NXM_1 = 0x0001
 OXM_PACKET_REGS = 0x8001
-#: Two ND fields of Ericsson's that Open vSwitch puts in a class of their own (ERICOXM_OF_* in its ``meta-flow.h``).
+#: Two ND fields of Ericsson's that Open vSwitch puts in a class of their own (ERICOXM_OF_* in its
+#: ``meta-flow.h``).
 OXM_OVS_ND = 0x1000
 
 ETH_TYPE_IPV4 = 0x0800
@@ -61,9 +61,9 @@ OFPP_ANY = 0xFFFFFFFF
 class Field:
     """One match field.
 
-    ``prerequisites`` lists, for each alternative, the field values of which one alternative must hold for this field to
-    exist in a packet: ``ip_src`` needs ``eth_type=0x0800``; ``tcp_dst`` needs IPv4 or IPv6, and TCP.
-    Identity is equality: each field exists once, in :data:`FIELDS`.
+    ``prerequisites`` lists, for each alternative, the field values of which one alternative must hold for
+    this field to exist in a packet: ``ip_src`` needs ``eth_type=0x0800``; ``tcp_dst`` needs IPv4 or IPv6, and
+    TCP. Identity is equality: each field exists once, in :data:`FIELDS`.
     """
 
     name: str
@@ -82,7 +82,8 @@ class Field:
         return (1 << self.bits) - 1
 
     def parse(self, value: int | str) -> tuple[int, int | None]:
-        """Value and mask from an integer or from text such as ``10.0.0.0/24``, ``0x1/0xf`` or ``0a:58:00:00:00:01``.
+        """Value and mask from an integer or from text such as ``10.0.0.0/24``, ``0x1/0xf`` or
+        ``0a:58:00:00:00:01``.
 
         The mask is None for an exact match. Raises ValueError that names the field.
         """
@@ -211,13 +212,27 @@ IP_DSCP = _field("ip_dscp", 6, OXM_OPENFLOW_BASIC, 8, needs=_IP)
 NW_ECN = _field("nw_ecn", 2, OXM_OPENFLOW_BASIC, 9, needs=_IP)
 NW_TTL = _field("nw_ttl", 8, OXM_NXM_1, 29, needs=_IP)
 NW_PROTO = _field("nw_proto", 8, OXM_OPENFLOW_BASIC, 10, needs=_IP)
-TCP_SRC = _field("tcp_src", 16, OXM_OPENFLOW_BASIC, 13, ofctl="tp_src", maskable=True, needs=_over_ip(IPPROTO_TCP))
-TCP_DST = _field("tcp_dst", 16, OXM_OPENFLOW_BASIC, 14, ofctl="tp_dst", maskable=True, needs=_over_ip(IPPROTO_TCP))
-TCP_FLAGS = _field("tcp_flags", 12, OXM_OPENFLOW_BASIC, 42, "tcp_flags", maskable=True, needs=_over_ip(IPPROTO_TCP))
-UDP_SRC = _field("udp_src", 16, OXM_OPENFLOW_BASIC, 15, ofctl="tp_src", maskable=True, needs=_over_ip(IPPROTO_UDP))
-UDP_DST = _field("udp_dst", 16, OXM_OPENFLOW_BASIC, 16, ofctl="tp_dst", maskable=True, needs=_over_ip(IPPROTO_UDP))
-SCTP_SRC = _field("sctp_src", 16, OXM_OPENFLOW_BASIC, 17, ofctl="tp_src", maskable=True, needs=_over_ip(IPPROTO_SCTP))
-SCTP_DST = _field("sctp_dst", 16, OXM_OPENFLOW_BASIC, 18, ofctl="tp_dst", maskable=True, needs=_over_ip(IPPROTO_SCTP))
+TCP_SRC = _field(
+    "tcp_src", 16, OXM_OPENFLOW_BASIC, 13, ofctl="tp_src", maskable=True, needs=_over_ip(IPPROTO_TCP)
+)
+TCP_DST = _field(
+    "tcp_dst", 16, OXM_OPENFLOW_BASIC, 14, ofctl="tp_dst", maskable=True, needs=_over_ip(IPPROTO_TCP)
+)
+TCP_FLAGS = _field(
+    "tcp_flags", 12, OXM_OPENFLOW_BASIC, 42, "tcp_flags", maskable=True, needs=_over_ip(IPPROTO_TCP)
+)
+UDP_SRC = _field(
+    "udp_src", 16, OXM_OPENFLOW_BASIC, 15, ofctl="tp_src", maskable=True, needs=_over_ip(IPPROTO_UDP)
+)
+UDP_DST = _field(
+    "udp_dst", 16, OXM_OPENFLOW_BASIC, 16, ofctl="tp_dst", maskable=True, needs=_over_ip(IPPROTO_UDP)
+)
+SCTP_SRC = _field(
+    "sctp_src", 16, OXM_OPENFLOW_BASIC, 17, ofctl="tp_src", maskable=True, needs=_over_ip(IPPROTO_SCTP)
+)
+SCTP_DST = _field(
+    "sctp_dst", 16, OXM_OPENFLOW_BASIC, 18, ofctl="tp_dst", maskable=True, needs=_over_ip(IPPROTO_SCTP)
+)
 ICMP_TYPE = _field("icmp_type", 8, OXM_OPENFLOW_BASIC, 19, needs=_ICMP)
 ICMP_CODE = _field("icmp_code", 8, OXM_OPENFLOW_BASIC, 20, needs=_ICMP)
 ICMPV6_TYPE = _field("icmpv6_type", 8, OXM_OPENFLOW_BASIC, 29, ofctl="icmp_type", needs=_ICMPV6)

@@ -12,7 +12,9 @@ from sdn.pipeline.owner import Owner
 
 
 class FlowKey(NamedTuple):
-    """What makes a flow one flow in a switch (OpenFlow 1.5, section 6.4): a second one with the same key replaces it."""
+    """What makes a flow one flow in a switch (OpenFlow 1.5, section 6.4): a second one with the same key
+    replaces it.
+    """
 
     table: int
     priority: int
@@ -23,8 +25,8 @@ class FlowKey(NamedTuple):
 class Flow:
     """One entry of a flow table.
 
-    ``owner`` and ``why`` never reach the switch (the cookie does): they are for people, and take no part in equality, so that equal flows are equal entries in a switch.
-    Time-outs are in seconds; 0 means never.
+    ``owner`` and ``why`` never reach the switch (the cookie does): they are for people, and take no part in
+    equality, so that equal flows are equal entries in a switch. Time-outs are in seconds; 0 means never.
     """
 
     table: int
@@ -49,8 +51,8 @@ GroupType = Literal["all", "select", "indirect", "fast_failover"]
 class Group:
     """One entry of the group table.
 
-    ``selection_method`` "dp_hash" spreads a select group evenly (Open vSwitch's default, "", does too since 2.10; "hash"
-    misweights and costs a megaflow a connection).
+    ``selection_method`` "dp_hash" spreads a select group evenly (Open vSwitch's default, "", does too since
+    2.10; "hash" misweights and costs a megaflow a connection).
     """
 
     group_id: int

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A match: what a packet must look like for a flow to take it.
-
-A match is a value: a tuple of terms (field, value, mask) in the registry's order, each field at most once, with every
-prerequisite present. Two matches that mean the same are therefore equal, hash alike and encode to the same bytes.
+ A match is a value: a tuple of terms (field, value, mask) in the registry's order, each field at most once,
+with every prerequisite present. Two matches that mean the same are therefore equal, hash alike and encode to
+the same bytes.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def format_mask(field: Field, mask: int) -> str:
 def match(**values: int | str) -> Match:
     """A match from field names (ovs-fields(7)) and values, as integers or as text with an optional mask.
 
-    Prerequisites that have only one form are added (``ip_dst`` brings ``eth_type=0x0800``); where there are two (a TCP
-    port may ride on IPv4 or IPv6) the caller says which by giving ``eth_type`` or an address.
-    A zero mask matches anything and is left out. Raises ValueError naming the field.
+    Prerequisites that have only one form are added (``ip_dst`` brings ``eth_type=0x0800``); where there are
+    two (a TCP port may ride on IPv4 or IPv6) the caller says which by giving ``eth_type`` or an address. A
+    zero mask matches anything and is left out. Raises ValueError naming the field.
 
     >>> str(match(ip_dst="10.0.0.0/8"))
     'eth_type=0x800,ip_dst=10.0.0.0/8'

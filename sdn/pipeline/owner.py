@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whose flow is it: the 64-bit cookie names the feature and the object.
-
-Bits 63..56 hold the feature, bits 55..0 the first 56 bits of BLAKE2b over ``Kind/namespace/name``. The cookie is a pure
-function of the object's name: any controller computes the same one without asking another, and a flow read from a switch is
-matched to its object by computing the cookies of the objects that exist. Two objects of a million share one with a chance of
-one in 100,000; then a listing names both, and nothing else is affected, since flows are told apart by table, priority and match.
+ Bits 63..56 hold the feature, bits 55..0 the first 56 bits of BLAKE2b over ``Kind/namespace/name``. The
+cookie is a pure function of the object's name: any controller computes the same one without asking another,
+and a flow read from a switch is matched to its object by computing the cookies of the objects that exist. Two
+objects of a million share one with a chance of one in 100,000; then a listing names both, and nothing else is
+affected, since flows are told apart by table, priority and match.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ UNOWNED_COOKIE = 0
 class Feature(enum.IntEnum):
     """The part of the pipeline that a flow belongs to. Numbers are on the wire: never renumber, only add."""
 
-    PIPELINE = 1
-    CLASSIFICATION = 2
-    SPOOF_GUARD = 3
-    ARP_RESPONDER = 4
-    ND_RESPONDER = 5
-    BRIDGING = 6
-    ROUTING = 7
-    GATEWAY = 8
+    CLASSIFICATION = 1
+    SPOOF_GUARD = 2
+    ARP_RESPONDER = 3
+    ND_RESPONDER = 4
+    BRIDGING = 5
+    ROUTING = 6
+    DELIVERY = 7
 
 
 @dataclass(frozen=True, slots=True, order=True)

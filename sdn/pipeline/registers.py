@@ -10,9 +10,13 @@ import enum
 
 from sdn.pipeline.fields import FIELDS, Field
 
-#: The MAC of every node's gateway port. One for all nodes: routed packets then look the same on every node, and the gateway's
-#: neighbour entry in a pod never goes stale.
+#: The MAC of every node's gateway port. One for all nodes: routed packets then look the same on every node,
+#: and the gateway's neighbour entry in a pod never goes stale.
 GATEWAY_MAC = 0x0A5800000001
+
+#: The MAC that answers, on a node's gateway port, for the pods of other nodes: frames sent to it are routed
+#: by the switch.
+ROUTER_MAC = 0x0A5800000002
 
 #: Fixed OpenFlow port numbers of the bridge ``br-int``; pods come after, chosen by the node's agent.
 GATEWAY_PORT = 1
@@ -24,6 +28,10 @@ LAST_POD_PORT = 0xFEFF - 1
 SOURCE_REGISTER: Field = FIELDS["reg0"]
 
 
+#: Where a responder keeps the address that was asked for while it swaps sender and target.
+SCRATCH_REGISTER: Field = FIELDS["reg1"]
+
+
 class Source(enum.IntEnum):
     """Values of :data:`SOURCE_REGISTER`."""
 
@@ -33,7 +41,9 @@ class Source(enum.IntEnum):
 
 
 class Priority(enum.IntEnum):
-    """Flow priorities. Matches of one table and one priority must never overlap: then the order of flows cannot matter."""
+    """Flow priorities. Matches of one table and one priority must never overlap: then the order of flows
+    cannot matter.
+    """
 
     MISS = 0
     LOW = 50

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiler: what a switch must hold, as a pure function of the model.
+ Three kinds of objects have flows on a switch: the node itself, each of its pods, each other node. Each kind
+has one function here, which asks every feature; when an object changes, only its own flows are computed
+again. No function here reads a clock, a file or a global, so any controller computes the same flows for any
+switch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+
+from sdn.pipeline.features import (
+    arp_responder,
+    bridging,
+    classification,
+    delivery,
+    nd_responder,
+    routing,
+    spoof_guard,
+)
+from sdn.pipeline.flow import Flow
+from sdn.pipeline.tables import miss_flows
+from sdn.pipeline.topology import LocalNode, PodPort, RemoteNode
+
+
+def node_flows(local: LocalNode) -> tuple[Flow, ...]:
+    """The flows that the node itself owns on its switch."""
+    return tuple(
+        chain(
+            miss_flows(local.owner),
+            classification.node_flows(local),
+            spoof_guard.node_flows(local),
+            arp_responder.node_flows(local),
+            nd_responder.node_flows(local),
+            bridging.node_flows(local),
+            routing.node_flows(local),
+            delivery.node_flows(local),
+        )
+    )
+
+
+def pod_flows(local: LocalNode, pod: PodPort) -> tuple[Flow, ...]:
+    """The flows that a pod owns on the switch of its node."""
+    return tuple(
+        chain(
+            classification.pod_flows(pod),
+            spoof_guard.pod_flows(pod),
+            arp_responder.pod_flows(pod),
+            nd_responder.pod_flows(pod),
+            bridging.pod_flows(pod),
+            delivery.pod_flows(pod),
+        )
+    )
+
+
+def peer_flows(local: LocalNode, peer: RemoteNode) -> tuple[Flow, ...]:
+    """The flows that another node owns on the local node's switch."""
+    return tuple(
+        chain(
+            classification.peer_flows(peer),
+            arp_responder.peer_flows(peer),
+            nd_responder.peer_flows(peer),
+            routing.peer_flows(peer),
+        )
+    )
+
+
+def switch_flows(local: LocalNode, pods: Iterable[PodPort], peers: Iterable[RemoteNode]) -> tuple[Flow, ...]:
+    """Everything that the node's switch must hold."""
+    return tuple(
+        chain(
+            node_flows(local),
+            chain.from_iterable(pod_flows(local, pod) for pod in pods),
+            chain.from_iterable(peer_flows(local, peer) for peer in peers),
+        )
+    )

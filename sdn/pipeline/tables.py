@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables, declared once, in the order in which packets meet them.
+ Everything else is derived: a table's number is its place in the list, the names in ``sdnctl`` and the page
+docs/pipeline.md come from here. A feature file names the table that it writes to and makes flows through
+:meth:`Table.flow`, which fills in the number, the cookie and the owner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sdn.pipeline.actions import Action, Goto
+from sdn.pipeline.flow import Flow
+from sdn.pipeline.match import Match
+from sdn.pipeline.owner import Feature, Owner, cookie
+from sdn.pipeline.registers import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One table as declared: ``miss`` is the name of the table where unmatched packets go, or None: they are
+    dropped.
+    """
+
+    name: str
+    stage: str
+    feature: Feature
+    matches: str
+    miss: str | None
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A declared table with its number."""
+
+    number: int
+    declaration: Declaration
+
+    @property
+    def name(self) -> str:
+        return self.declaration.name
+
+    def flow(
+        self,
+        match: Match,
+        actions: tuple[Action, ...],
+        *,
+        owner: Owner,
+        why: str,
+        priority: Priority = Priority.NORMAL,
+    ) -> Flow:
+        """A flow of this table."""
+        return Flow(
+            self.number, priority, match, actions, cookie(self.declaration.feature, owner), owner, why
+        )
+
+
+DECLARATIONS: tuple[Declaration, ...] = (
+    Declaration(
+        "classification",
+        "where from",
+        Feature.CLASSIFICATION,
+        "in_port, tun_src",
+        None,
+        "Where the packet came from: a pod's port, the node itself by its gateway port, or another node "
+        "by the tunnel. A tunnel packet from an address that is no node's is dropped.",
+    ),
+    Declaration(
+        "spoof_guard",
+        "who",
+        Feature.SPOOF_GUARD,
+        "in_port, eth_src, addresses, arp_*, nd_*",
+        None,
+        "A pod may speak only as itself: with its MAC and its addresses, and claim no other in ARP or "
+        "neighbour discovery.",
+    ),
+    Declaration(
+        "arp_responder",
+        "neighbours",
+        Feature.ARP_RESPONDER,
+        "arp_op, arp_tpa",
+        None,
+        "ARP requests are answered here, at once; no request is ever flooded, and none reaches a pod.",
+    ),
+    Declaration(
+        "nd_responder",
+        "neighbours",
+        Feature.ND_RESPONDER,
+        "nd_target",
+        None,
+        "Neighbour solicitations for addresses that exist: the first half of the answer.",
+    ),
+    Declaration(
+        "nd_advertisement",
+        "neighbours",
+        Feature.ND_RESPONDER,
+        "icmpv6_type, eth_src",
+        None,
+        "The second half: fields that only exist once the packet has become an advertisement.",
+    ),
+    Declaration(
+        "bridging",
+        "where to",
+        Feature.BRIDGING,
+        "eth_dst, ip_dst",
+        None,
+        "Same node: a frame to a pod's MAC and address goes to its port untouched. A frame to the "
+        "gateway's or the router's MAC goes on to be routed. Broadcast and multicast end here.",
+    ),
+    Declaration(
+        "routing",
+        "where to",
+        Feature.ROUTING,
+        "ip_dst, nw_ttl",
+        "delivery",
+        "Pods and addresses of other nodes: the hop limit is decremented and the packet leaves by the "
+        "tunnel. A packet whose hop limit ends here goes to the node, which answers with an ICMP error.",
+    ),
+    Declaration(
+        "delivery",
+        "where to",
+        Feature.DELIVERY,
+        "ip_dst",
+        None,
+        "This node: its pods, its own addresses, and for what leaves the cluster the gateway port.",
+    ),
+)
+
+TABLES: tuple[Table, ...] = tuple(Table(number, declared) for number, declared in enumerate(DECLARATIONS))
+CLASSIFICATION, SPOOF_GUARD, ARP_RESPONDER, ND_RESPONDER, ND_ADVERTISEMENT, BRIDGING, ROUTING, DELIVERY = (
+    TABLES
+)
+_BY_NAME = {table.name: table for table in TABLES}
+
+
+def table_name(number: int) -> str:
+    """The name of a table, or its number as text where the pipeline has no such table."""
+    return TABLES[number].name if 0 <= number < len(TABLES) else str(number)
+
+
+def table_named(name: str) -> Table:
+    """The table of that name. Raises KeyError."""
+    return _BY_NAME[name]
+
+
+def miss_flows(owner: Owner) -> tuple[Flow, ...]:
+    """The flows that carry out each table's declared miss; a table that drops needs none (OpenFlow 1.5,
+    section 5.4).
+    """
+    return tuple(
+        table.flow(
+            Match(),
+            (Goto(table_named(table.declaration.miss).number),),
+            owner=owner,
+            why=f"what {table.name} does not match goes on",
+            priority=Priority.MISS,
+        )
+        for table in TABLES
+        if table.declaration.miss is not None
+    )

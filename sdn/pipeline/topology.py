@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the compiler is told: the node, its pods and the other nodes, as frozen values.
+ Addresses are integers and ranges :class:`Range`, as everywhere in the pipeline. Whoever builds these values
+(the controller's engine) has validated them; the compiler only computes.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from dataclasses import dataclass
+
+from sdn.pipeline.owner import Owner
+
+
+class Encapsulation(enum.StrEnum):
+    """How packets travel between nodes; the names are Open vSwitch's port types."""
+
+    GENEVE = "geneve"
+    VXLAN = "vxlan"
+    GRE = "gre"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IP address: ``version`` 4 or 6, ``value`` the integer."""
+
+    version: int
+    value: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """From text without a prefix length. Raises ValueError."""
+        address = ipaddress.ip_address(text)
+        return cls(address.version, int(address))
+
+    def __str__(self) -> str:
+        return str(
+            ipaddress.IPv4Address(self.value) if self.version == 4 else ipaddress.IPv6Address(self.value)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A range of addresses in CIDR form: ``network`` is its first address."""
+
+    version: int
+    network: int
+    prefix_length: int
+
+    @classmethod
+    def parse(cls, text: str) -> Range:
+        """From CIDR text; host bits must be zero. Raises ValueError."""
+        network = ipaddress.ip_network(text)
+        return cls(network.version, int(network.network_address), network.prefixlen)
+
+    @property
+    def gateway(self) -> Address:
+        """The address of the node's gateway port in this range: the first one after the network's own."""
+        return Address(self.version, self.network + 1)
+
+    def __contains__(self, address: Address) -> bool:
+        shift = (32 if self.version == 4 else 128) - self.prefix_length
+        return address.version == self.version and address.value >> shift == self.network >> shift
+
+    def __str__(self) -> str:
+        return f"{Address(self.version, self.network)}/{self.prefix_length}"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNode:
+    """The node whose switch is compiled."""
+
+    name: str
+    pod_ranges: tuple[Range, ...]
+    addresses: tuple[Address, ...]
+    tunnel_address: Address
+    encapsulation: Encapsulation = Encapsulation.GENEVE
+
+    @property
+    def owner(self) -> Owner:
+        return Owner("Node", "", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteNode:
+    """Another node of the cluster."""
+
+    name: str
+    pod_ranges: tuple[Range, ...]
+    addresses: tuple[Address, ...]
+    tunnel_address: Address
+
+    @property
+    def owner(self) -> Owner:
+        return Owner("Node", "", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class PodPort:
+    """A pod's interface, plugged into the node's switch at ``ofport``."""
+
+    namespace: str
+    name: str
+    container_id: str
+    interface_name: str
+    ofport: int
+    mac: int
+    ipv4: int | None
+    ipv6: int | None
+
+    @property
+    def owner(self) -> Owner:
+        return Owner("Pod", self.namespace, self.name)
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        return tuple(
+            Address(version, value)
+            for version, value in ((4, self.ipv4), (6, self.ipv6))
+            if value is not None
+        )
+
+    @property
+    def link_local(self) -> int:
+        """The IPv6 link-local address that the interface makes from its MAC (RFC 4291, appendix A: modified
+        EUI-64).
+        """
+        high, low = self.mac >> 24, self.mac & 0xFFFFFF
+        return 0xFE80 << 112 | (high ^ 0x020000) << 40 | 0xFFFE << 24 | low
