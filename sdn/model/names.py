@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How Kubernetes spells names, labels and addresses, and how a wrong one is reported.
+
+Sources: Kubernetes documentation, "Object Names and IDs" and "Labels and Selectors"; RFC 1123.
+Each ``check_*`` function raises :class:`InvalidObjectError` with the path that it is given and what would be
+right.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import TypeAlias
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_DNS_LABEL = re.compile(_LABEL)
+_DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_LABEL_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
+
+
+class InvalidObjectError(ValueError):
+    """A declared object is wrong; the text starts with the object, where it is known, and the field's
+    path."""
+
+    def __init__(self, path: str, what: str, subject: str = "") -> None:
+        self.path = path
+        self.what = what
+        self.subject = subject
+        super().__init__(": ".join(part for part in (subject, path, what) if part))
+
+    def about(self, subject: str) -> InvalidObjectError:
+        """The same error, which now names the object ("Pod default/web-1")."""
+        return InvalidObjectError(self.path, self.what, subject)
+
+
+def check_dns_label(path: str, name: str) -> str:
+    """A DNS label (RFC 1123): the form of a namespace's name."""
+    if len(name) > 63 or not _DNS_LABEL.fullmatch(name):
+        raise InvalidObjectError(
+            path, f"{name!r} must be lower-case letters, digits and '-', at most 63, first and last no '-'"
+        )
+    return name
+
+
+def check_dns_subdomain(path: str, name: str) -> str:
+    """A DNS subdomain (RFC 1123): the form of a pod's or node's name."""
+    if len(name) > 253 or not _DNS_SUBDOMAIN.fullmatch(name):
+        raise InvalidObjectError(
+            path,
+            f"{name!r} must be lower-case letters, digits, '-' and '.', at most 253, "
+            "each part between dots beginning and ending with a letter or digit",
+        )
+    return name
+
+
+def check_label_key(path: str, key: str) -> str:
+    """``[prefix/]name``: the prefix a DNS subdomain, the name at most 63 characters."""
+    prefix, slash, name = key.rpartition("/")
+    if slash and (len(prefix) > 253 or not _DNS_SUBDOMAIN.fullmatch(prefix)):
+        raise InvalidObjectError(path, f"the part before '/' of {key!r} must be a DNS subdomain")
+    if len(name) > 63 or not _LABEL_NAME.fullmatch(name):
+        raise InvalidObjectError(
+            path,
+            f"{key!r} is no label key: letters, digits, '-', '_' and '.', at most 63, "
+            "beginning and ending with a letter or digit, with an optional 'prefix/' before",
+        )
+    return key
+
+
+def check_label_value(path: str, value: str) -> str:
+    """Empty, or at most 63 characters of the form of a label's name."""
+    if value and (len(value) > 63 or not _LABEL_NAME.fullmatch(value)):
+        raise InvalidObjectError(
+            path,
+            f"{value!r} is no label value: letters, digits, '-', '_' and '.', at most 63, "
+            "beginning and ending with a letter or digit, or empty",
+        )
+    return value
+
+
+def check_labels(path: str, value: object) -> dict[str, str]:
+    """A map of labels, each key and value in its form."""
+    labels = check_text_map(path, value)
+    for key, text in labels.items():
+        check_label_key(f'{path}["{key}"]', key)
+        check_label_value(f'{path}["{key}"]', text)
+    return labels
+
+
+def check_text_map(path: str, value: object) -> dict[str, str]:
+    """A map from text to text."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidObjectError(path, f"must be a map, got {type_name(value)}")
+    for key, text in value.items():
+        if not isinstance(key, str):
+            raise InvalidObjectError(path, f"keys must be text, got {key!r}")
+        if not isinstance(text, str):
+            raise InvalidObjectError(
+                f'{path}["{key}"]', f"must be text, got {type_name(text)}: write it in quotes"
+            )
+    return dict(value)
+
+
+def check_network(path: str, text: str) -> Network:
+    """A range in CIDR notation, without bits set after its prefix."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as problem:
+        raise InvalidObjectError(path, f"{text!r} is no range in CIDR notation: {problem}") from None
+
+
+def type_name(value: object) -> str:
+    """The type of a decoded value, as users of YAML and JSON name it."""
+    if value is None:
+        return "null"
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a map",
+    }
+    return names.get(type(value), type(value).__name__)

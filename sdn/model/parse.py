@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a document to an object, and back.
+
+Strict where the network reads (unknown kinds, unknown fields of the object and its metadata, wrong names,
+labels and ranges are refused with the field's path), open where it does not (the rest of ``spec``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sdn.model.names import (
+    InvalidObjectError,
+    check_dns_label,
+    check_dns_subdomain,
+    check_label_key,
+    check_labels,
+    check_network,
+    check_text_map,
+    type_name,
+)
+from sdn.model.objects import API_VERSION, KINDS, Kind, Namespace, Object, ObjectMeta
+
+#: Kubernetes' limit for the sum of all annotations.
+MAX_ANNOTATION_BYTES = 256 * 1024
+#: Fields of metadata that a Kubernetes API server fills in; taken and left out, so that what ``get`` printed
+#: can be applied.
+_SERVER_METADATA = frozenset(
+    (
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "managedFields",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    )
+)
+
+
+def parse(document: object) -> Object:
+    """The object that a document declares. InvalidObjectError names the object and the field."""
+    if not isinstance(document, Mapping):
+        raise InvalidObjectError("", f"an object must be a map, got {type_name(document)}")
+    kind = _kind(document)
+    subject = _subject(kind, document)
+    try:
+        return _parse(kind, document)
+    except InvalidObjectError as problem:
+        raise problem.about(subject) from None
+
+
+def to_document(value: Object) -> dict[str, Any]:
+    """The object as a document, in the form that :func:`parse` takes."""
+    document: dict[str, Any] = {"apiVersion": API_VERSION, "kind": value.KIND}
+    document |= msgspec.to_builtins(value)
+    return document
+
+
+def _kind(document: Mapping[str, Any]) -> Kind:
+    name = document.get("kind")
+    if not isinstance(name, str) or not name:
+        raise InvalidObjectError("kind", f"must be one of {', '.join(KINDS)}")
+    kind = KINDS.get(name)
+    if kind is None:
+        raise InvalidObjectError("kind", f"{name!r} is not known here; known are {', '.join(KINDS)}")
+    version = document.get("apiVersion")
+    if version != API_VERSION:
+        raise InvalidObjectError(
+            "apiVersion", f"{version!r} of kind {name} is not known here; use {API_VERSION!r}"
+        )
+    return kind
+
+
+def _subject(kind: Kind, document: Mapping[str, Any]) -> str:
+    metadata = document.get("metadata")
+    if not isinstance(metadata, Mapping) or not isinstance(metadata.get("name"), str):
+        return kind.KIND
+    namespace = metadata.get("namespace") or ("default" if kind.NAMESPACED else "")
+    return f"{kind.KIND} {namespace}/{metadata['name']}" if namespace else f"{kind.KIND} {metadata['name']}"
+
+
+def _parse(kind: Kind, document: Mapping[str, Any]) -> Object:
+    for field in document:
+        if field not in ("apiVersion", "kind", "metadata", "spec", "status"):
+            raise InvalidObjectError(str(field), f"is no field of a {kind.KIND}")
+    metadata = _metadata(kind, document.get("metadata"))
+    spec = document.get("spec")
+    if spec is None:
+        spec = {}
+    if not isinstance(spec, Mapping):
+        raise InvalidObjectError("spec", f"must be a map, got {type_name(spec)}")
+    _check_spec(kind, spec)
+    return kind(metadata=metadata, spec=dict(spec))
+
+
+def _metadata(kind: Kind, document: object) -> ObjectMeta:
+    if not isinstance(document, Mapping):
+        raise InvalidObjectError("metadata", f"must be a map, got {type_name(document)}")
+    for field in document:
+        if field not in ("name", "namespace", "labels", "annotations") and field not in _SERVER_METADATA:
+            raise InvalidObjectError(f"metadata.{field}", "is no field of an object's metadata")
+    name = _text("metadata.name", document.get("name"))
+    if kind is Namespace:
+        check_dns_label("metadata.name", name)
+    else:
+        check_dns_subdomain("metadata.name", name)
+    namespace = document.get("namespace") or ""
+    if not kind.NAMESPACED and namespace:
+        raise InvalidObjectError("metadata.namespace", f"a {kind.KIND} belongs to no namespace")
+    if kind.NAMESPACED:
+        namespace = check_dns_label("metadata.namespace", _text("metadata.namespace", namespace or "default"))
+    annotations = check_text_map("metadata.annotations", document.get("annotations"))
+    for key in annotations:
+        check_label_key(f'metadata.annotations["{key}"]', key)
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items())
+    if size > MAX_ANNOTATION_BYTES:
+        raise InvalidObjectError("metadata.annotations", f"{size} bytes; at most {MAX_ANNOTATION_BYTES}")
+    return ObjectMeta(
+        name=name,
+        namespace=namespace,
+        labels=check_labels("metadata.labels", document.get("labels")),
+        annotations=annotations,
+    )
+
+
+def _check_spec(kind: Kind, spec: Mapping[str, Any]) -> None:
+    if kind.KIND == "Pod" and spec.get("nodeName"):
+        check_dns_subdomain("spec.nodeName", _text("spec.nodeName", spec["nodeName"]))
+    if kind.KIND == "Node":
+        _check_pod_cidrs(spec)
+
+
+def _check_pod_cidrs(spec: Mapping[str, Any]) -> None:
+    """As Kubernetes has it: podCIDRs holds at most one range a family, podCIDR is the first of them."""
+    ranges = spec.get("podCIDRs")
+    first = spec.get("podCIDR")
+    if first is not None:
+        check_network("spec.podCIDR", _text("spec.podCIDR", first))
+    if ranges is None:
+        return
+    if not isinstance(ranges, list):
+        raise InvalidObjectError("spec.podCIDRs", f"must be a list, got {type_name(ranges)}")
+    families: dict[int, int] = {}
+    for index, text in enumerate(ranges):
+        path = f"spec.podCIDRs[{index}]"
+        network = check_network(path, _text(path, text))
+        if network.version in families:
+            raise InvalidObjectError(path, f"a second IPv{network.version} range; one a family is possible")
+        families[network.version] = index
+    if first is not None and (not ranges or ranges[0] != first):
+        raise InvalidObjectError("spec.podCIDR", "must be the first of spec.podCIDRs")
+
+
+def _text(path: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidObjectError(path, f"must be text, got {type_name(value)}")
+    if not value:
+        raise InvalidObjectError(path, "must not be empty")
+    return value
