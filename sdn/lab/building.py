@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lab up` and `lab down`: from nothing to a cluster that is ready for pods, and back to nothing.
+
+lab.json is there before anything else and goes last. Down does not trust what up wrote after that: it looks for the
+lab's namespaces by name and for its processes by the mark in their environment and by the namespace they are in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from sdn.lab import namespaces, preflight, processes, readiness, underlay
+from sdn.lab.command import run
+from sdn.lab.errors import LabError
+from sdn.lab.processes import Identity
+from sdn.lab.programs import database_file, node_folder, programs
+from sdn.lab.spec import LabSpec
+from sdn.lab.state import Folder, LabRecord
+from sdn.lab.supervision import MARK, Supervisor, configuration
+
+#: Called with one line for each step that takes time.
+Progress = Callable[[str], None]
+
+
+def silent(_line: str) -> None:
+    """No progress is shown."""
+
+
+def up(spec: LabSpec, progress: Progress = silent, *, keep: bool = False) -> None:
+    """Bring the lab up; when it fails, take down what was made (unless `keep`) and raise LabError."""
+    folder = Folder(spec.name)
+    preflight.check_root()
+    if folder.exists():
+        raise LabError(_already(folder))
+    preflight.check(spec)
+    me = processes.identify(os.getpid())
+    assert me is not None  # this very process is alive
+    record = LabRecord(
+        spec=spec,
+        id=secrets.token_hex(8),
+        starter=me,
+        complete=False,
+        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    )
+    try:
+        folder.create(record)
+    except FileExistsError:
+        raise LabError(_already(folder)) from None
+    try:
+        _make(record, folder, progress)
+    except BaseException as problem:
+        if not keep:
+            if isinstance(problem, LabError):
+                progress("failed; taking down what was made (--keep leaves it)")
+            down(spec.name)
+        raise
+    folder.write(msgspec.structs.replace(record, complete=True))
+
+
+def _make(record: LabRecord, folder: Folder, progress: Progress) -> None:
+    spec = record.spec
+    begun = time.monotonic()
+
+    def step(text: str) -> None:
+        progress(f"{time.monotonic() - begun:5.1f} s  {text}")
+
+    step(f"underlay: {len(spec.namespaces)} network namespaces, one bridge")
+    underlay.build(spec)
+    step(f"databases of {spec.nodes} switches")
+    for node in spec.node_machines:
+        node_folder(folder, node.name).mkdir(mode=0o700)
+        _make_database(folder, node.name)
+    for machine in spec.controller_machines:
+        (folder / machine.name).mkdir(mode=0o700)
+    all_programs = programs(spec, folder)
+    (folder / "supervisord.conf").write_text(configuration(folder, record.id, all_programs), encoding="utf-8")
+    step(f"supervisord with {len(all_programs)} processes")
+    supervisor = Supervisor(folder)
+    supervisor.start(record.id)
+    readiness.wait(spec, folder, supervisor, step)
+    step("up")
+
+
+def _make_database(folder: Folder, node: str) -> None:
+    """An empty Open vSwitch database with its one root row, as `ovs-vsctl init` would leave it."""
+    file = str(database_file(folder, node))
+    run(["ovsdb-tool", "create", file, str(preflight.SCHEMA)])
+    # A lab's nodes share few cores, so one thread for each of vswitchd's jobs, not one a core.
+    root = {
+        "op": "insert",
+        "table": "Open_vSwitch",
+        "row": {
+            "other_config": ["map", [["n-handler-threads", "1"], ["n-revalidator-threads", "1"]]],
+            "external_ids": ["map", [["system-id", f"{folder.name}-{node}"], ["hostname", node]]],
+        },
+    }
+    run(["ovsdb-tool", "transact", file, msgspec.json.encode(["Open_vSwitch", root]).decode()])
+
+
+def _already(folder: Folder) -> str:
+    record = folder.read()
+    name = folder.name
+    if record.complete and Supervisor(folder).answers():
+        return (
+            f"lab {name} is up already; `sdnctl lab status --name {name}` shows it, "
+            f"`sdnctl lab down --name {name}` ends it"
+        )
+    if not record.complete and processes.alive(record.starter):
+        return f"lab {name} is being brought up just now, by process {record.starter.pid}"
+    return f"lab {name} was left unfinished or has died; `sdnctl lab down --name {name}` removes what is left"
+
+
+def down(name: str, progress: Progress = silent) -> bool:
+    """Remove everything of the lab; False if there was nothing. Safe to repeat, and after `up` was cut off anywhere.
+
+    LabError if `up` is at work on it, or something would not go.
+    """
+    preflight.check_root()
+    folder = Folder(name)
+    if not folder.exists():
+        folder.remove()  # drafts of an `up` that was killed before the folder got its name
+        return False
+    record = folder.read()
+    starter = record.starter
+    if not record.complete and starter.pid != os.getpid() and processes.alive(starter):
+        raise LabError(
+            f"lab {name} is being brought up by process {starter.pid}; wait for that, or end it first"
+        )
+
+    def all_namespaces() -> list[str]:
+        return [*(pod.netns for pod in folder.pods()), *record.spec.namespaces]
+
+    progress("ending processes")
+    if (folder / "supervisord.sock").exists():
+        # Orderly first; whether it worked is seen below.
+        with contextlib.suppress(LabError):
+            Supervisor(folder).shutdown()
+    protected = processes.myself_and_ancestors()
+
+    def of_this_lab() -> list[Identity]:
+        found = {process.pid: process for process in processes.with_mark(f"{MARK}={record.id}")}
+        for pid in namespaces.inhabitants(all_namespaces()):
+            identity = processes.identify(pid)
+            if identity is not None:
+                found[pid] = identity
+        return [process for pid, process in found.items() if pid not in protected]
+
+    left = processes.end(of_this_lab, grace=15)
+    if left:
+        pids = ", ".join(str(process.pid) for process in left)
+        raise LabError(f"lab {name}: processes {pids} do not end; nothing else was removed")
+    remaining = all_namespaces()
+    progress(f"removing {len(remaining)} network namespaces")
+    for netns in remaining:
+        namespaces.delete(netns)
+    folder.remove()
+    return True

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes told apart from later ones that happen to get their number, and ended without mistake.
+
+A pid alone may name another process tomorrow; a pid with its start time does not. Signals go through a pidfd, which
+is opened first and compared then, so that no process is hit that took the number in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from sdn.lab.waiting import patience
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """One process, for ever: `started` is field 22 of /proc/PID/stat, in clock ticks since boot (proc(5))."""
+
+    pid: int
+    started: int
+
+
+def identify(pid: int) -> Identity | None:
+    """Who has this pid now; None for nobody, or for a zombie, which is nobody any more."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command's name, in parentheses, may hold anything, so count from the last parenthesis.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else Identity(pid, int(fields[19]))
+
+
+def alive(process: Identity) -> bool:
+    return identify(process.pid) == process
+
+
+def send(process: Identity, number: signal.Signals) -> bool:
+    """Send a signal to this process and no other; False if it is gone."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not alive(process):
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, number)
+            return True
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def with_mark(mark: str) -> list[Identity]:
+    """Processes that carry `mark` ("NAME=value") in the environment they were started with."""
+    wanted = mark.encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                identity = identify(int(entry.name))
+                if identity is not None:
+                    found.append(identity)
+    return found
+
+
+def myself_and_ancestors() -> set[int]:
+    """The calling process and those that wait for it: whoever takes a lab down must not end himself."""
+    pids, pid = set(), os.getpid()
+    while pid > 0:
+        pids.add(pid)
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            break
+        pid = int(stat.rpartition(")")[2].split()[1])
+    return pids
+
+
+def end(find: Callable[[], Iterable[Identity]], grace: float = 5) -> list[Identity]:
+    """Ask all that `find` finds to end, wait `grace` seconds, kill the rest; those that even so remain are returned."""
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
+        asked: set[Identity] = set()
+        deadline = time.monotonic() + patience(seconds)
+        while True:
+            # Looked for again each time: a process may have started another one in between.
+            remaining = list(find())
+            if not remaining:
+                return []
+            if time.monotonic() > deadline:
+                break
+            for process in remaining:
+                if process not in asked:
+                    send(process, number)
+                    asked.add(process)
+            time.sleep(0.02)
+    return list(find())

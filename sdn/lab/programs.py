@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of every process of a lab, and where it serves what. Values only.
+
+The same daemons with the same settings as on real nodes: nothing here tells them that they are in a lab.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sdn.lab.spec import LabSpec, Machine
+from sdn.lab.state import Folder
+from sdn.lab.supervision import Program
+
+OPENFLOW_PORT = 6653
+GRPC_PORT = 6654
+
+
+def programs(spec: LabSpec, folder: Folder) -> list[Program]:
+    """Every process, in the order in which they are started."""
+    found = [_controller(spec, folder, machine) for machine in spec.controller_machines]
+    for node in spec.node_machines:
+        found += [_database(folder, node), _switch(folder, node), _agent(spec, folder, node)]
+    return sorted(found, key=lambda program: program.priority)
+
+
+def node_folder(folder: Folder, node: str) -> Path:
+    return folder / node
+
+
+def database_file(folder: Folder, node: str) -> Path:
+    return node_folder(folder, node) / "conf.db"
+
+
+def agent_socket(folder: Folder, node: str) -> Path:
+    """Where the CNI plugin finds the node's agent."""
+    return node_folder(folder, node) / "agent.sock"
+
+
+def agent_grpc_socket(folder: Folder, node: str) -> Path:
+    return node_folder(folder, node) / "agent-grpc.sock"
+
+
+def controller_socket(folder: Folder, controller: str = "controller-1") -> Path:
+    """Where sdnctl finds the controller."""
+    return folder / controller / "controller.sock"
+
+
+def switch_environment(folder: Folder, node: str) -> dict[str, str]:
+    """What makes Open vSwitch's programs speak with this node's switch and no other."""
+    place = str(node_folder(folder, node))
+    return {"OVS_RUNDIR": place, "OVS_DBDIR": place, "OVS_LOGDIR": place, "OVS_SYSCONFDIR": place}
+
+
+def _database(folder: Folder, node: Machine) -> Program:
+    place = node_folder(folder, node.name)
+    return Program(
+        name=f"{node.name}/ovsdb-server",
+        netns=node.netns,
+        command=(
+            "ovsdb-server",
+            str(database_file(folder, node.name)),
+            f"--remote=punix:{place}/db.sock",
+            f"--unixctl={place}/ovsdb-server.ctl",
+            f"--pidfile={place}/ovsdb-server.pid",
+            "--no-chdir",
+            "-vconsole:info",
+            "-vsyslog:off",
+        ),
+        environment=switch_environment(folder, node.name),
+        priority=20,
+        sockets={"db": f"{place}/db.sock", "control": f"{place}/ovsdb-server.ctl"},
+    )
+
+
+def _switch(folder: Folder, node: Machine) -> Program:
+    place = node_folder(folder, node.name)
+    return Program(
+        name=f"{node.name}/ovs-vswitchd",
+        netns=node.netns,
+        command=(
+            "ovs-vswitchd",
+            f"unix:{place}/db.sock",
+            f"--unixctl={place}/ovs-vswitchd.ctl",
+            f"--pidfile={place}/ovs-vswitchd.pid",
+            "--no-chdir",
+            "-vconsole:info",
+            "-vsyslog:off",
+        ),
+        environment=switch_environment(folder, node.name),
+        priority=30,
+        sockets={"control": f"{place}/ovs-vswitchd.ctl", "br-int": f"{place}/br-int.mgmt"},
+    )
+
+
+def _agent(spec: LabSpec, folder: Folder, node: Machine) -> Program:
+    place = node_folder(folder, node.name)
+    controllers = ",".join(f"{machine.ipv4}:{GRPC_PORT}" for machine in spec.controller_machines)
+    # The first one is the tunnel's end.
+    addresses = [node.ipv4, node.ipv6] if spec.underlay == "ipv4" else [node.ipv6, node.ipv4]
+    settings = {
+        "node-name": node.name,
+        "controllers": controllers,
+        "state-dir": f"{place}/agent",
+        "socket": str(agent_socket(folder, node.name)),
+        "ovsdb": f"unix:{place}/db.sock",
+        "ovs-rundir": str(place),
+        "uplink": "eth0",
+        "node-addresses": ",".join(addresses),
+        "encapsulation": spec.encapsulation,
+        "datapath": spec.datapath,
+    }
+    return Program(
+        name=f"{node.name}/agent",
+        netns=node.netns,
+        command=(sys.executable, "-m", "agent.main", *_flags(settings)),
+        environment=switch_environment(folder, node.name),
+        priority=40,
+        sockets={
+            "cni": str(agent_socket(folder, node.name)),
+            "grpc": str(agent_grpc_socket(folder, node.name)),
+        },
+    )
+
+
+def _controller(spec: LabSpec, folder: Folder, machine: Machine) -> Program:
+    place = folder / machine.name
+    settings = {
+        "name": machine.name,
+        "grpc-listen": f"{machine.ipv4}:{GRPC_PORT}",
+        "grpc-socket": str(controller_socket(folder, machine.name)),
+        "openflow-listen": f"{machine.ipv4}:{OPENFLOW_PORT}",
+        "store": f"sqlite:{place}/sdn.db",
+        "cluster-ranges": ",".join(spec.cluster_ranges),
+    }
+    if spec.node_prefix_v4 is not None:
+        settings["node-prefix-v4"] = str(spec.node_prefix_v4)
+    if spec.node_prefix_v6 is not None:
+        settings["node-prefix-v6"] = str(spec.node_prefix_v6)
+    return Program(
+        name=machine.name,
+        netns=machine.netns,
+        command=(sys.executable, "-m", "controller.main", *_flags(settings)),
+        priority=10,
+        sockets={
+            "grpc": f"{machine.ipv4}:{GRPC_PORT}",
+            "grpc-unix": str(controller_socket(folder, machine.name)),
+            "openflow": f"{machine.ipv4}:{OPENFLOW_PORT}",
+        },
+    )
+
+
+def _flags(settings: dict[str, str]) -> list[str]:
+    return [f"--{name}={value}" for name, value in settings.items()]

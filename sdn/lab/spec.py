@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a lab consists of, and every name and address that follows from it. Values only; nothing here is done."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Literal
+
+import msgspec
+
+from sdn.lab.errors import LabError
+
+Encapsulation = Literal["geneve", "vxlan", "gre"]
+Datapath = Literal["netdev", "system"]
+Store = Literal["sqlite", "etcd"]
+Family = Literal["ipv4", "ipv6"]
+
+UNDERLAY_V4 = ipaddress.IPv4Network("172.30.0.0/24")
+UNDERLAY_V6 = ipaddress.IPv6Network("fd00:30::/64")
+#: Addresses that only `outside` knows, reached through the default route of the nodes (RFC 5737, RFC 3849).
+FAR_V4 = "198.51.100.1"
+FAR_V6 = "2001:db8::1"
+MAX_NODES = 80
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
+_LEAST_MTU = 1400
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """A network namespace on the underlay: a node, a controller's machine, or `outside`."""
+
+    name: str
+    netns: str
+    #: Interface name in the underlay's namespace of the cable to this machine.
+    port: str
+    ipv4: str
+    ipv6: str
+
+
+class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for. `check()` before use."""
+
+    name: str
+    nodes: int = 3
+    controllers: int = 1
+    encapsulation: Encapsulation = "geneve"
+    datapath: Datapath = "netdev"
+    store: Store = "sqlite"
+    #: MTU of the underlay, in bytes.
+    mtu: int = 1500
+    #: Ranges that pods' addresses come from, at most one a family.
+    cluster_ranges: tuple[str, ...] = ("10.244.0.0/16", "fd00:10:244::/48")
+    #: Prefix lengths of the ranges that nodes are given out of the cluster's.
+    node_prefix_v4: int | None = None
+    node_prefix_v6: int | None = None
+    #: Family of the addresses between which nodes send encapsulated packets.
+    underlay: Family = "ipv4"
+
+    def check(self) -> None:
+        """LabError names the option that cannot be had, and what can."""
+        check_name(self.name)
+        if not 1 <= self.nodes <= MAX_NODES:
+            raise LabError(f"--nodes {self.nodes}: a lab has 1 to {MAX_NODES} nodes")
+        if self.controllers != 1:
+            raise LabError(
+                f"--controllers {self.controllers}: a lab runs 1 controller; several are not there yet"
+            )
+        if self.store != "sqlite":
+            raise LabError(f"--store {self.store}: only sqlite is there yet")
+        if not _LEAST_MTU <= self.mtu <= 65535:
+            raise LabError(
+                f"--mtu {self.mtu}: must be {_LEAST_MTU} to 65535 (IPv6 needs 1280 inside the tunnel)"
+            )
+        versions = []
+        for text in self.cluster_ranges:
+            try:
+                network = ipaddress.ip_network(text)
+            except ValueError as problem:
+                raise LabError(f"--cluster-range {text}: {problem}") from None
+            versions.append(network.version)
+            for used in (UNDERLAY_V4, UNDERLAY_V6):
+                if network.version == used.version and network.overlaps(used):
+                    raise LabError(f"--cluster-range {text}: overlaps with the underlay's {used}")
+        if not versions or len(set(versions)) != len(versions):
+            raise LabError("--cluster-range: give one IPv4 range, one IPv6 range, or one of each")
+
+    @property
+    def node_machines(self) -> tuple[Machine, ...]:
+        return tuple(self._machine(f"node-{n}", f"node{n}", 10 + n) for n in range(1, self.nodes + 1))
+
+    @property
+    def controller_machines(self) -> tuple[Machine, ...]:
+        return tuple(
+            self._machine(f"controller-{n}", f"ctrl{n}", 100 + n) for n in range(1, self.controllers + 1)
+        )
+
+    @property
+    def outside(self) -> Machine:
+        return self._machine("outside", "outside", 200)
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        return (*self.node_machines, *self.controller_machines, self.outside)
+
+    @property
+    def underlay_netns(self) -> str:
+        return f"{self.name}-underlay"
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Every network namespace but the pods'."""
+        return (self.underlay_netns, *(machine.netns for machine in self.machines))
+
+    def node(self, name: str) -> Machine:
+        for machine in self.node_machines:
+            if machine.name == name:
+                return machine
+        raise LabError(f"lab {self.name} has no node {name!r}; it has node-1 to node-{self.nodes}")
+
+    def _machine(self, name: str, port: str, host: int) -> Machine:
+        return Machine(name, f"{self.name}-{name}", port, str(UNDERLAY_V4[host]), str(UNDERLAY_V6[host]))
+
+
+def check_name(name: str) -> None:
+    """LabError if no lab can have this name; it becomes part of namespaces' names and sockets' paths."""
+    if not _NAME.fullmatch(name):
+        raise LabError(f"lab name {name!r}: use 1 to 20 lower-case letters, digits and inner hyphens")
