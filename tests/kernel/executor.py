@@ -35,10 +35,10 @@ left behind may hold them open for ever."""
 def open_port(name: str) -> BinaryIO:
     """Open the virtio serial port of this name, unbuffered. (There is no udev here to make links by name.)"""
     ports = "/sys/class/virtio-ports"
-    for port in os.listdir(ports):  # noqa: PTH208 - pathlib costs a second of start-up under emulation
-        with open(f"{ports}/{port}/name") as file:  # noqa: PTH123
+    for port in os.listdir(ports):
+        with open(f"{ports}/{port}/name") as file:
             if file.read().strip() == name:
-                return open(f"/dev/{port}", "r+b", buffering=0)  # noqa: PTH123
+                return open(f"/dev/{port}", "r+b", buffering=0)
     raise FileNotFoundError(f"no virtio serial port is named {name}")
 
 

@@ -96,6 +96,7 @@ class Guest:
         self._started = time.monotonic()
         self._process: subprocess.Popen[str] | None = None
         self._control: socket.socket | None = None
+        self._reader: threading.Thread | None = None
         self._unread = b""
         self._files = tempfile.TemporaryDirectory(prefix="sdn-kernel-")
 
@@ -172,6 +173,13 @@ class Guest:
             self._process = None
         self._files.cleanup()
 
+    @property
+    def pid(self) -> int:
+        """qemu's process id on the host. Raises GuestFailedError when it is not running."""
+        if self._process is None:
+            raise self._failed("the guest is not running")
+        return self._process.pid
+
     def console(self) -> str:
         """The last lines of the guest's console: its kernel's messages and those of its set-up."""
         return "\n".join(self._console)
@@ -196,7 +204,8 @@ class Guest:
                 errors="replace",
                 pass_fds=[theirs.fileno()],
             )
-        threading.Thread(target=self._read_console, args=(self._process,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read_console, args=(self._process,), daemon=True)
+        self._reader.start()
         ready = self._receive(time.monotonic() + BOOT_TIMEOUT)
         self._report(f"Linux {ready['ready']} takes commands after {time.monotonic() - self._started:.0f} s")
 
@@ -261,4 +270,6 @@ class Guest:
         return message
 
     def _failed(self, what: str) -> GuestFailedError:
+        if self._reader is not None:
+            self._reader.join(5)  # of a guest that has died the last words may still be under way
         return GuestFailedError(f"{what}\n--- the end of its console\n{self.console()}")
