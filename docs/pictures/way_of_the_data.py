@@ -40,7 +40,8 @@ def room(x: int, y: int, w: int, h: int, title: str, at_bottom: bool = False) ->
     return (
         f'<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="10" fill="#f3f6f9" stroke="{LINE}" '
         f'stroke-dasharray="5 4"/>\n'
-        f'<text x="{x + 14}" y="{y + h - 14 if at_bottom else y + 22}" font-weight="600" fill="{QUIET}">{escape(title)}</text>'
+        f'<text x="{x + 14}" y="{y + h - 14 if at_bottom else y + 22}" font-weight="600" '
+        f'fill="{QUIET}">{escape(title)}</text>'
     )
 
 
