@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One execution of the plugin: the CNI_* variables and the network configuration, parsed and validated.
+
+Sources: CNI specification 1.1.0, sections 1 ("Network configuration format") and 2 ("Execution protocol"); the
+conventions document of the same release for `args.cni` and the capabilities `ips`, `mac` and `dns`. Nothing is read
+here but what the runtime sent.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agent.cni import arguments
+from agent.cni.arguments import Arguments
+from agent.cni.errors import LATEST, CniError, Code
+
+SUPPORTED: Final = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+VERBS: Final = ("ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION")
+#: The version that brought a verb, where it is not the first one.
+_SINCE: Final = {"CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}
+_CONTAINER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+_NETWORK_NAME: Final = _CONTAINER_ID
+_MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+
+#: Keys of the configuration that we act on, or know to mean nothing for us.
+_KNOWN: Final = frozenset(
+    (
+        *("cniVersion", "cniVersions", "name", "type", "args", "capabilities", "dns", "ipMasq", "disableCheck"),
+        *("disableGC", "loadOnlyInlinedPlugins", "runtimeConfig", "prevResult", "agentSocket"),
+        *("cni.dev/valid-attachments", "cni.dev/attachments"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request as it came over one of the agent's sockets."""
+
+    verb: str
+    container_id: str = ""
+    netns: str = ""
+    ifname: str = ""
+    args: str = ""
+    path: str = ""
+    config: bytes = b""
+
+
+@dataclass(frozen=True)
+class Dns:
+    """Name service settings; the agent hands them back and does not act on them."""
+
+    nameservers: tuple[str, ...] = ()
+    domain: str = ""
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """A valid request.
+
+    requested_ips  addresses that the runtime insists on, at most one a family
+    requested_mac  MAC that it insists on, lower case, or empty
+    valid          for GC: (container, interface) pairs that exist as far as the runtime knows
+    """
+
+    verb: str
+    version: str
+    network: str
+    container_id: str
+    netns: str
+    ifname: str
+    arguments: Arguments
+    labels: Mapping[str, str] = field(default_factory=dict)
+    dns: Dns = Dns()
+    requested_ips: tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...] = ()
+    requested_mac: str = ""
+    prev_result: Mapping[str, Any] | None = None
+    valid: frozenset[tuple[str, str]] = frozenset()
+
+
+def parse(call: Call) -> Request:
+    """CniError with the specification's code, naming the variable or the path of the field that is wrong."""
+    if call.verb not in VERBS:
+        raise CniError(
+            Code.INVALID_ENVIRONMENT, f"CNI_COMMAND: {call.verb!r} is not one of {', '.join(VERBS)}"
+        )
+    config = _document(call.config)
+    version = _version(config, call.verb)
+    if call.verb == "VERSION":
+        return Request(call.verb, version, "", "", "", "", Arguments())
+    network = _text(config, "name")
+    if not _NETWORK_NAME.fullmatch(network):
+        raise CniError(Code.INVALID_CONFIGURATION, f"name: {network!r} is no network name")
+    _text(config, "type")
+    # DEL asks for as little as can be: what made ADD fail must not also keep its traces from being removed.
+    strict = call.verb != "DEL"
+    unknown = sorted(key for key in config if key not in _KNOWN and not key.startswith("cni.dev/"))
+    if unknown and strict:
+        raise CniError(Code.UNSUPPORTED_FIELD, f"{unknown[0]}: {json.dumps(config[unknown[0]])[:200]}: unknown field")
+    if call.verb in ("STATUS", "GC"):
+        valid = _valid_attachments(config) if call.verb == "GC" else frozenset()
+        return Request(call.verb, version, network, "", "", "", Arguments(), valid=valid)
+    _environment(call)
+    if not strict:
+        return Request(
+            call.verb, version, network, call.container_id, call.netns, call.ifname, Arguments()
+        )
+    args = arguments.parse(call.args)
+    cni_args = _object(_object(config, "args"), "cni", "args.cni")
+    runtime = _object(config, "runtimeConfig")
+    prev_result = config.get("prevResult")
+    if prev_result is not None and not isinstance(prev_result, dict):
+        raise CniError(Code.INVALID_CONFIGURATION, "prevResult: must be an object")
+    if call.verb == "CHECK" and prev_result is None:
+        raise CniError(Code.INVALID_CONFIGURATION, "prevResult: CHECK needs the result of ADD")
+    adding = call.verb == "ADD"
+    return Request(
+        verb=call.verb,
+        version=version,
+        network=network,
+        container_id=call.container_id,
+        netns=call.netns,
+        ifname=call.ifname,
+        arguments=args,
+        labels=_labels(cni_args) if adding else {},
+        dns=_dns(config, runtime),
+        requested_ips=_requested_ips(args, cni_args, runtime) if adding else (),
+        requested_mac=_requested_mac(args, cni_args, runtime) if adding else "",
+        prev_result=prev_result,
+    )
+
+
+def spoken_version(config: bytes) -> str:
+    """The `cniVersion` to answer in, also when the rest of the configuration is wrong."""
+    try:
+        version = json.loads(config).get("cniVersion")
+    except (ValueError, AttributeError):
+        return LATEST
+    return version if version in SUPPORTED else LATEST
+
+
+# --- environment --------------------------------------------------------------------------------------------
+
+
+def _environment(call: Call) -> None:
+    _variable("CNI_CONTAINERID", call.container_id)
+    if not _CONTAINER_ID.fullmatch(call.container_id):
+        raise CniError(
+            Code.INVALID_ENVIRONMENT,
+            f"CNI_CONTAINERID: {call.container_id!r} must begin with a letter or digit and hold only "
+            "letters, digits, '_', '.' and '-'",
+        )
+    _variable("CNI_IFNAME", call.ifname)
+    name = call.ifname
+    if len(name.encode()) > 15 or name in (".", "..") or re.search(r"[/:\s]", name):
+        raise CniError(
+            Code.INVALID_ENVIRONMENT,
+            f"CNI_IFNAME: {name!r} is no interface name (1 to 15 bytes without '/', ':' and spaces)",
+        )
+    if name == "lo":
+        raise CniError(Code.INVALID_ENVIRONMENT, "CNI_IFNAME: lo is taken by the loopback interface")
+    if call.verb != "DEL":
+        _variable("CNI_NETNS", call.netns)
+
+
+def _variable(name: str, value: str) -> None:
+    if not value:
+        raise CniError(Code.INVALID_ENVIRONMENT, f"{name}: missing or empty")
+
+
+# --- configuration ------------------------------------------------------------------------------------------
+
+
+def _document(config: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(config)
+    except ValueError as problem:
+        raise CniError(
+            Code.DECODING_FAILURE, "the network configuration on standard input is not JSON", str(problem)
+        ) from None
+    if not isinstance(document, dict):
+        raise CniError(Code.DECODING_FAILURE, "the network configuration must be a JSON object")
+    return document
+
+
+def _version(config: dict[str, Any], verb: str) -> str:
+    # Without cniVersion a configuration is of version 0.1.0 (specification 0.2.0 and later).
+    version = config.get("cniVersion", "0.1.0")
+    if verb == "VERSION":
+        return version if version in SUPPORTED else LATEST
+    if version not in SUPPORTED:
+        raise CniError(
+            Code.INCOMPATIBLE_VERSION,
+            f"cniVersion: {version!r} is not supported",
+            f"supported versions: {', '.join(SUPPORTED)}",
+        )
+    since = _SINCE.get(verb, "0.3.1")
+    if _ordinal(version) < _ordinal(since):
+        raise CniError(
+            Code.INCOMPATIBLE_VERSION, f"cniVersion: {verb} needs {since} or newer, the configuration says {version}"
+        )
+    return str(version)
+
+
+def _ordinal(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _text(config: dict[str, Any], key: str) -> str:
+    value = config.get(key)
+    if not isinstance(value, str) or not value:
+        raise CniError(Code.INVALID_CONFIGURATION, f"{key}: must be a text, and is required")
+    return value
+
+
+def _object(config: Mapping[str, Any], key: str, path: str = "") -> dict[str, Any]:
+    value = config.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise CniError(Code.INVALID_CONFIGURATION, f"{path or key}: must be an object")
+    return value
+
+
+def _labels(cni_args: dict[str, Any]) -> dict[str, str]:
+    """`args.cni.labels`: a list of {"key": K, "value": V}, as the conventions have it; an object {K: V} is taken too."""
+    path = "args.cni.labels"
+    given = cni_args.get("labels")
+    pairs: list[tuple[Any, Any]]
+    if given is None:
+        pairs = []
+    elif isinstance(given, dict):
+        pairs = list(given.items())
+    elif isinstance(given, list):
+        pairs = []
+        for index, item in enumerate(given):
+            if not isinstance(item, dict) or set(item) != {"key", "value"}:
+                raise CniError(Code.INVALID_CONFIGURATION, f'{path}[{index}]: must be {{"key": ..., "value": ...}}')
+            pairs.append((item["key"], item["value"]))
+    else:
+        raise CniError(Code.INVALID_CONFIGURATION, f"{path}: must be a list of keys and values")
+    labels: dict[str, str] = {}
+    for key, value in pairs:
+        if not isinstance(key, str) or not isinstance(value, str) or not key:
+            raise CniError(Code.INVALID_CONFIGURATION, f"{path}: key and value must be texts, got {key!r}: {value!r}")
+        labels[key] = value
+    return labels
+
+
+def _dns(config: dict[str, Any], runtime: dict[str, Any]) -> Dns:
+    """`dns` of the configuration, overridden by the capability `dns`, whose keys some runtimes capitalize."""
+    base = _object(config, "dns")
+    given = {key.lower(): value for key, value in _object(runtime, "dns", "runtimeConfig.dns").items()}
+    texts = {
+        "nameservers": given.get("servers", base.get("nameservers")),
+        "search": given.get("searches", base.get("search")),
+        "options": given.get("options", base.get("options")),
+    }
+    lists = {}
+    for key, value in texts.items():
+        if value is None:
+            value = []
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise CniError(Code.INVALID_CONFIGURATION, f"dns.{key}: must be a list of texts")
+        lists[key] = tuple(value)
+    domain = base.get("domain", "")
+    if not isinstance(domain, str):
+        raise CniError(Code.INVALID_CONFIGURATION, "dns.domain: must be a text")
+    return Dns(lists["nameservers"], domain, lists["search"], lists["options"])
+
+
+def _requested_ips(
+    args: Arguments, cni_args: dict[str, Any], runtime: dict[str, Any]
+) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
+    if runtime.get("ips"):
+        path, texts = "runtimeConfig.ips", runtime["ips"]
+    elif cni_args.get("ips"):
+        path, texts = "args.cni.ips", cni_args["ips"]
+    elif args.ip:
+        path, texts = "CNI_ARGS IP", args.ip.split(",")
+    else:
+        return ()
+    code = Code.INVALID_ENVIRONMENT if path.startswith("CNI_ARGS") else Code.INVALID_CONFIGURATION
+    if not isinstance(texts, list):
+        raise CniError(code, f"{path}: must be a list of addresses")
+    addresses = []
+    for text in texts:
+        try:
+            addresses.append(ipaddress.ip_interface(text if isinstance(text, str) else "").ip)
+        except ValueError:
+            raise CniError(code, f"{path}: {text!r} is no IP address") from None
+    if len({address.version for address in addresses}) != len(addresses):
+        raise CniError(code, f"{path}: at most one address a family")
+    return tuple(addresses)
+
+
+def _requested_mac(args: Arguments, cni_args: dict[str, Any], runtime: dict[str, Any]) -> str:
+    if runtime.get("mac"):
+        path, mac = "runtimeConfig.mac", runtime["mac"]
+    elif cni_args.get("mac"):
+        path, mac = "args.cni.mac", cni_args["mac"]
+    elif args.mac:
+        path, mac = "CNI_ARGS MAC", args.mac
+    else:
+        return ""
+    code = Code.INVALID_ENVIRONMENT if path.startswith("CNI_ARGS") else Code.INVALID_CONFIGURATION
+    if not isinstance(mac, str) or not _MAC.fullmatch(mac):
+        raise CniError(code, f"{path}: {mac!r} is no MAC address")
+    if int(mac[:2], 16) & 1 or int(mac.replace(":", ""), 16) == 0:
+        raise CniError(code, f"{path}: {mac} is no unicast address")
+    return mac.lower()
+
+
+def _valid_attachments(config: dict[str, Any]) -> frozenset[tuple[str, str]]:
+    path = "cni.dev/valid-attachments"
+    if path not in config and "cni.dev/attachments" in config:
+        path = "cni.dev/attachments"
+    if path not in config:
+        # Taken as "none is valid", a forgotten key would take every pod's network away.
+        raise CniError(Code.INVALID_CONFIGURATION, f"{path}: GC needs the list of valid attachments")
+    items = config[path]
+    if items is None:
+        items = []
+    if not isinstance(items, list):
+        raise CniError(Code.INVALID_CONFIGURATION, f"{path}: must be a list")
+    valid = set()
+    for index, item in enumerate(items):
+        container = item.get("containerID") if isinstance(item, dict) else None
+        ifname = item.get("ifname") if isinstance(item, dict) else None
+        if not isinstance(container, str) or not isinstance(ifname, str):
+            raise CniError(Code.INVALID_CONFIGURATION, f"{path}[{index}]: needs the texts containerID and ifname")
+        valid.add((container, ifname))
+    return frozenset(valid)

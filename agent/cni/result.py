@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ADD prints: the result object in the form of the version that the runtime asked for.
+
+Sources: CNI specification 1.1.0, section 5 ("Result types"), and the same sections of 0.3.1 (which 0.4.0 repeats) and
+1.0.0. They differ in two points: up to 0.4.0 each entry of `ips` has `version` ("4" or "6"), and since 1.1.0 interfaces
+have `mtu`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.cni.errors import CniError, Code
+from agent.cni.request import Dns
+
+OLD = ("0.3.1", "0.4.0")
+
+
+@dataclass(frozen=True)
+class Interface:
+    """One end of the pod's link; `sandbox` is the path of its network namespace, empty on the node's side."""
+
+    name: str
+    mac: str
+    mtu: int
+    sandbox: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was made: the node's end, the pod's end, its addresses with their gateways, and its routes."""
+
+    node_side: Interface
+    pod_side: Interface
+    addresses: tuple[tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, str], ...]
+    dns: Dns = Dns()
+
+
+def document(result: Result, version: str, previous: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The result as JSON objects. `previous` is what an earlier plugin of the chain made: ours comes after it.
+
+    CniError INVALID_CONFIGURATION when the earlier plugin made the interface that we were asked for.
+    """
+    made: dict[str, list[Any]] = {key: list((previous or {}).get(key) or []) for key in ("interfaces", "ips", "routes")}
+    _refuse_double(made["interfaces"], result.pod_side)
+    base = len(made["interfaces"])
+    for interface in (result.node_side, result.pod_side):
+        entry: dict[str, Any] = {"name": interface.name, "mac": interface.mac}
+        if interface.sandbox:
+            entry["sandbox"] = interface.sandbox
+        if version not in (*OLD, "1.0.0"):
+            entry["mtu"] = interface.mtu
+        made["interfaces"].append(entry)
+    for address, gateway in result.addresses:
+        ip: dict[str, Any] = {"address": str(address), "gateway": gateway, "interface": base + 1}
+        if version in OLD:
+            ip["version"] = str(address.version)
+        made["ips"].append(ip)
+        made["routes"].append({"dst": "0.0.0.0/0" if address.version == 4 else "::/0", "gw": gateway})
+    return {"cniVersion": version, **made, "dns": _dns(result.dns, (previous or {}).get("dns"))}
+
+
+def _refuse_double(interfaces: list[Any], pod_side: Interface) -> None:
+    for interface in interfaces:
+        if (
+            isinstance(interface, dict)
+            and interface.get("sandbox")
+            and interface.get("name") == pod_side.name
+        ):
+            raise CniError(
+                Code.INVALID_CONFIGURATION,
+                f"prevResult: an earlier plugin of the chain has made {pod_side.name} already",
+            )
+
+
+def _dns(dns: Dns, previous: Any) -> dict[str, Any]:
+    ours: dict[str, Any] = {
+        "nameservers": list(dns.nameservers),
+        "domain": dns.domain,
+        "search": list(dns.search),
+        "options": list(dns.options),
+    }
+    ours = {key: value for key, value in ours.items() if value}
+    return {**previous, **ours} if isinstance(previous, dict) else ours
