@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the connection tracker says of a packet: not simulated, but given by whoever asks.
+
+A packet's fate after ``ct`` depends on the packets before it, so the question has to say what is assumed: "as
+the first packet of a connection", "as the reply of an established one", "as translated by zone 2". An answer
+is a :class:`Tracked`; what gives answers is any function from a :class:`Request` to one. :func:`new` and
+:func:`by_zone` cover the common questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from sdn.pipeline.actions import Ct
+from sdn.pipeline.fields import CT_STATES
+from sdn.simulator.packet import Packet
+
+NEW = CT_STATES["trk"] | CT_STATES["new"]
+ESTABLISHED = CT_STATES["trk"] | CT_STATES["est"]
+REPLY = ESTABLISHED | CT_STATES["rpl"]
+INVALID = CT_STATES["trk"] | CT_STATES["inv"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A packet that reaches ``ct``: as it is at that moment, the zone, and the action."""
+
+    packet: Packet
+    zone: int
+    action: Ct
+
+
+@dataclass(frozen=True, slots=True)
+class OriginalTuple:
+    """The connection's original direction, which ``resubmit(...,ct)`` looks up in place of the packet's own.
+
+    Addresses are integers of the packet's own family. For ICMP the ports are type and code.
+    """
+
+    protocol: int
+    source: int
+    destination: int
+    source_port: int = 0
+    destination_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """The tracker's answer: the state (bits of ct_state), the connection's mark and label, and what
+    translation changes.
+
+    ``translation`` holds fields by name with their new values, for example ``{"ip_dst": "10.244.1.5",
+    "tcp_dst": 8080}``.
+    """
+
+    state: int = NEW
+    mark: int = 0
+    label: int = 0
+    translation: Mapping[str, int | str] = field(default_factory=dict)
+    original: OriginalTuple | None = None
+
+
+Conntrack: TypeAlias = Callable[[Request], Tracked]
+
+
+def new(request: Request) -> Tracked:
+    """Every packet is the first of its connection, and nothing is translated."""
+    return Tracked()
+
+
+def by_zone(zones: Mapping[int, Tracked], otherwise: Tracked | None = None) -> Conntrack:
+    """An answer for each zone; other zones answer ``otherwise``, by default a new connection."""
+    fallback = otherwise or Tracked()
+    return lambda request: zones.get(request.zone, fallback)
