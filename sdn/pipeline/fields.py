@@ -193,9 +193,7 @@ def _field(
     return field
 
 
-# Metadata that the datapath gives.
-DP_HASH = _field("dp_hash", 32, OXM_NXM_1, 35, "hex", maskable=True)
-RECIRC_ID = _field("recirc_id", 32, OXM_NXM_1, 36, "hex")
+# Metadata that the datapath gives. (dp_hash and recirc_id are not here: Open vSwitch lets no controller match them.)
 CONJ_ID = _field("conj_id", 32, OXM_NXM_1, 37)
 IN_PORT = _field("in_port", 32, OXM_OPENFLOW_BASIC, 0, "port")
 # Ethernet.

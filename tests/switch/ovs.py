@@ -13,7 +13,7 @@ plain bytes.
 
     with PrivateSwitch() as switch:
         switch.add_port("p1", 1)
-        switch.ofctl("add-flow", "br0", "in_port=1,actions=drop")
+        switch.ofctl("add-flow", "in_port=1,actions=drop")
         with switch.connect() as connection:
             connection.transact(message_bytes)
 """
@@ -136,7 +136,7 @@ class PrivateSwitch:
     def __init__(self, datapath: str = "dummy", bridge: str = "br0") -> None:
         self.datapath = datapath
         self.bridge = bridge
-        self.folder = Path(tempfile.mkdtemp(prefix="cd-ovs-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="sdn-ovs-"))
         self._processes: list[subprocess.Popen[bytes]] = []
 
     # Life.

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Group descriptions: what the switch answers when asked for its groups (OpenFlow 1.5, section 7.3.5.10).
+
+As for flows, :func:`split_group_descs` only cuts, :func:`decode_group_descs` understands.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from sdn.openflow.actionwire import DecodedAction, decode_actions
+from sdn.openflow.errors import CodecError
+from sdn.openflow.groupimage import GROUP_TYPES, OFPGBPT_WATCH_PORT, OFPGBPT_WEIGHT, GroupImage
+from sdn.openflow.wire import NTR_VENDOR_ID, NTRT_SELECTION_METHOD
+from sdn.pipeline.flow import GroupType
+
+_FIXED: Final = struct.Struct("!HBxIH6x")
+_BUCKET: Final = struct.Struct("!HHI")
+_PROPERTY: Final = struct.Struct("!HH")
+_TYPE_NAMES: Final[dict[int, GroupType]] = {number: name for name, number in GROUP_TYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedBucket:
+    """One bucket; ``weight`` and ``watch_port`` are None where the switch gives none."""
+
+    bucket_id: int
+    actions: tuple[DecodedAction, ...]
+    weight: int | None = None
+    watch_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedGroup:
+    """One group as the switch holds it. ``unknown_properties`` are raw."""
+
+    group_id: int
+    type: GroupType
+    buckets: tuple[DecodedBucket, ...]
+    selection_method: str = ""
+    unknown_properties: tuple[bytes, ...] = ()
+
+
+def split_group_descs(body: bytes) -> Iterator[GroupImage]:
+    """Cut the body of a group description reply into images. Raises CodecError."""
+    position, end = 0, len(body)
+    while position < end:
+        if end - position < _FIXED.size:
+            raise CodecError("group description is cut short", position)
+        length, kind, group_id, buckets_length = _FIXED.unpack_from(body, position)
+        if length < _FIXED.size or length % 8 or position + length > end:
+            raise CodecError(f"group description says {length} bytes, {end - position} are left", position)
+        if _FIXED.size + buckets_length > length:
+            raise CodecError(f"buckets say {buckets_length} bytes in a group of {length}", position)
+        image = struct.pack("!BxH", kind, buckets_length) + body[position + _FIXED.size : position + length]
+        yield GroupImage(group_id, image)
+        position += length
+
+
+def decode_group_descs(body: bytes) -> Iterator[DecodedGroup]:
+    """The groups in the body of a group description reply. Raises CodecError."""
+    return (decode_group(group_id, image) for group_id, image in split_group_descs(body))
+
+
+def decode_group(group_id: int, image: bytes) -> DecodedGroup:
+    """A group from its image. Raises CodecError."""
+    if len(image) < 4:
+        raise CodecError("group image is cut short", 0)
+    kind, buckets_length = image[0], image[2] << 8 | image[3]
+    end = 4 + buckets_length
+    if end > len(image):
+        raise CodecError(f"buckets say {buckets_length} bytes, {len(image) - 4} are left", 2)
+    if kind not in _TYPE_NAMES:
+        raise CodecError(f"unknown group type {kind}", 0)
+    method = ""
+    unknown: list[bytes] = []
+    for number, offset, length in _split_properties(image, end, len(image)):
+        raw = image[offset : offset + length]
+        name = _selection_method(number, raw)
+        if name is None:
+            unknown.append(raw)
+        else:
+            method = name
+    return DecodedGroup(
+        group_id, _TYPE_NAMES[kind], tuple(_decode_buckets(image, 4, end)), method, tuple(unknown)
+    )
+
+
+def _decode_buckets(data: bytes, start: int, end: int) -> Iterator[DecodedBucket]:
+    position = start
+    while position < end:
+        if end - position < _BUCKET.size:
+            raise CodecError("bucket is cut short", position)
+        length, actions_length, bucket_id = _BUCKET.unpack_from(data, position)
+        if length < _BUCKET.size or length % 8 or position + length > end:
+            raise CodecError(f"bucket says {length} bytes, {end - position} are left", position)
+        properties = position + _BUCKET.size + actions_length
+        if properties > position + length:
+            raise CodecError(f"actions say {actions_length} bytes in a bucket of {length}", position)
+        known: dict[int, int] = {}
+        for number, offset, size in _split_properties(data, properties, position + length):
+            if number == OFPGBPT_WEIGHT and size == 8:
+                known[number] = data[offset + 4] << 8 | data[offset + 5]
+            elif number == OFPGBPT_WATCH_PORT and size == 8:
+                known[number] = int.from_bytes(data[offset + 4 : offset + 8], "big")
+        yield DecodedBucket(
+            bucket_id,
+            decode_actions(data, position + _BUCKET.size, properties),
+            known.get(OFPGBPT_WEIGHT),
+            known.get(OFPGBPT_WATCH_PORT),
+        )
+        position += length
+
+
+def _split_properties(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Properties (section 7.1.4): type, offset, length without padding."""
+    position = start
+    while position < end:
+        if end - position < _PROPERTY.size:
+            raise CodecError("property is cut short", position)
+        number, length = _PROPERTY.unpack_from(data, position)
+        if length < _PROPERTY.size or position + length > end:
+            raise CodecError(f"property says {length} bytes, {end - position} are left", position)
+        yield number, position, length
+        position += (length + 7) & ~7
+
+
+def _selection_method(number: int, raw: bytes) -> str | None:
+    """The selection method's name, if the property says just that: no parameter, no fields."""
+    if number != 0xFFFF or len(raw) != 40:
+        return None
+    vendor, subtype, name, parameter = struct.unpack_from("!II4x16sQ", raw, 4)
+    if vendor != NTR_VENDOR_ID or subtype != NTRT_SELECTION_METHOD or parameter:
+        return None
+    text = bytes(name).rstrip(b"\0")
+    return text.decode("ascii") if text.isalnum() or text.replace(b"_", b"").isalnum() else None

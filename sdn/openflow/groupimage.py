@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A group's image and the group-mod messages made from it (OpenFlow 1.5, section 7.3.4.3).
+
+As with flows, the image is laid out as the switch describes a group: the group's number is the key, and the
+body is type (1), zero (1), length of the buckets (2), buckets, properties. Buckets of a select group carry
+their weight, always; a selection method is a property under the experimenter id of Netronome, as Open
+vSwitch takes it.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Final, NamedTuple
+
+from sdn.openflow.actionwire import encode_actions
+from sdn.openflow.errors import CodecError
+from sdn.openflow.wire import (
+    HEADER,
+    MAX_MESSAGE,
+    NTR_VENDOR_ID,
+    NTRT_SELECTION_METHOD,
+    OFP_VERSION,
+    OFPG_ALL,
+    OFPT_GROUP_MOD,
+)
+from sdn.pipeline.actions import Bucket
+from sdn.pipeline.flow import Group, GroupType
+
+GROUP_TYPES: Final[dict[GroupType, int]] = {"all": 0, "select": 1, "indirect": 2, "fast_failover": 3}
+
+_BUCKET: Final = struct.Struct("!HHI")
+_WEIGHT: Final = struct.Struct("!HHH2x")
+_WATCH: Final = struct.Struct("!HHI")
+_METHOD: Final = struct.Struct("!HHII4x16sQ")
+_TYPE_BUCKETS: Final = struct.Struct("!BxH")
+_GROUP_MOD: Final = struct.Struct("!HBxIH2xI")
+
+OFPGBPT_WEIGHT: Final = 0
+OFPGBPT_WATCH_PORT: Final = 1
+OFPGPT_EXPERIMENTER: Final = 0xFFFF
+#: Bucket numbers with a meaning (section 7.3.4.3); endpoints' numbers stay below.
+OFPG_BUCKET_MAX: Final = 0xFFFFFF00
+OFPG_BUCKET_FIRST: Final = 0xFFFFFFFD
+OFPG_BUCKET_LAST: Final = 0xFFFFFFFE
+OFPG_BUCKET_ALL: Final = 0xFFFFFFFF
+
+
+class GroupImage(NamedTuple):
+    """See the module. Unpacks as ``group_id, body``: images make a ``dict[int, bytes]``."""
+
+    group_id: int
+    body: bytes
+
+
+class GroupCommand(enum.IntEnum):
+    """What a group-mod does. ``MODIFY`` replaces all buckets of a group that exists; flows that use it are
+    not touched.
+    """
+
+    ADD = 0
+    MODIFY = 1
+    DELETE = 2
+    INSERT_BUCKET = 3
+    REMOVE_BUCKET = 5
+
+
+def group_image(group: Group) -> GroupImage:
+    """The image of a group, exactly as the switch will describe it. Raises CodecError naming the group."""
+    try:
+        buckets = b"".join([_encode_bucket(bucket, group.type) for bucket in group.buckets])
+        properties = _encode_method(group.selection_method) if group.selection_method else b""
+        body = _TYPE_BUCKETS.pack(GROUP_TYPES[group.type], len(buckets)) + buckets + properties
+    except (struct.error, OverflowError, KeyError, CodecError) as error:
+        raise CodecError(f"group {group.group_id} of {group.owner}: {error}") from error
+    return GroupImage(group.group_id, body)
+
+
+def _encode_bucket(bucket: Bucket, group_type: GroupType) -> bytes:
+    actions = encode_actions(bucket.actions)
+    properties = b""
+    if group_type == "select":
+        properties += _WEIGHT.pack(OFPGBPT_WEIGHT, _WEIGHT.size, bucket.weight)
+    if bucket.watch_port is not None:
+        properties += _WATCH.pack(OFPGBPT_WATCH_PORT, _WATCH.size, bucket.watch_port)
+    length = _BUCKET.size + len(actions) + len(properties)
+    return _BUCKET.pack(length, len(actions), bucket.bucket_id) + actions + properties
+
+
+def _encode_method(name: str) -> bytes:
+    encoded = name.encode("ascii")
+    if len(encoded) > 15:
+        raise CodecError(f"selection method {name!r} is longer than 15 characters")
+    return _METHOD.pack(OFPGPT_EXPERIMENTER, _METHOD.size, NTR_VENDOR_ID, NTRT_SELECTION_METHOD, encoded, 0)
+
+
+def group_mod(command: GroupCommand, group_id: int, body: bytes = b"", xid: int = 0) -> bytes:
+    """The message that adds or replaces the group with this image, or deletes it (with every flow that uses
+    it).
+
+    For single buckets see :func:`insert_bucket` and :func:`remove_bucket`. Raises CodecError when it is too
+    long.
+    """
+    if command is GroupCommand.DELETE:
+        return _message(command, 0, group_id, b"", b"", OFPG_BUCKET_ALL, xid)
+    kind, buckets_length = _TYPE_BUCKETS.unpack_from(body)
+    return _message(
+        command,
+        kind,
+        group_id,
+        body[4 : 4 + buckets_length],
+        body[4 + buckets_length :],
+        OFPG_BUCKET_ALL,
+        xid,
+    )
+
+
+def delete_all_groups(xid: int = 0) -> bytes:
+    """The message that empties the group table."""
+    return group_mod(GroupCommand.DELETE, OFPG_ALL, xid=xid)
+
+
+def insert_bucket(group: Group, bucket: Bucket, after: int = OFPG_BUCKET_LAST, xid: int = 0) -> bytes:
+    """Insert one bucket into a group that the switch holds: behind the bucket numbered ``after``, or at
+    OFPG_BUCKET_FIRST or OFPG_BUCKET_LAST. ``group`` gives number and type, its own buckets are not looked
+    at."""
+    return _message(
+        GroupCommand.INSERT_BUCKET,
+        GROUP_TYPES[group.type],
+        group.group_id,
+        _encode_bucket(bucket, group.type),
+        b"",
+        after,
+        xid,
+    )
+
+
+def remove_bucket(group: Group, bucket_id: int, xid: int = 0) -> bytes:
+    """Remove one bucket by its number from a group that the switch holds (OFPG_BUCKET_ALL removes every
+    one).
+    """
+    return _message(
+        GroupCommand.REMOVE_BUCKET, GROUP_TYPES[group.type], group.group_id, b"", b"", bucket_id, xid
+    )
+
+
+def _message(
+    command: GroupCommand,
+    kind: int,
+    group_id: int,
+    buckets: bytes,
+    properties: bytes,
+    bucket_id: int,
+    xid: int,
+) -> bytes:
+    length = HEADER.size + _GROUP_MOD.size + len(buckets) + len(properties)
+    if length > MAX_MESSAGE:
+        raise CodecError(f"a group of {length} bytes does not fit into a message")
+    return b"".join(
+        (
+            HEADER.pack(OFP_VERSION, OFPT_GROUP_MOD, length, xid),
+            _GROUP_MOD.pack(command, kind, group_id, len(buckets), bucket_id),
+            buckets,
+            properties,
+        )
+    )
