@@ -19,7 +19,9 @@ def test_every_picture_has_its_script() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_picture_is_up_to_date_and_well_formed(script: Path) -> None:
-    drawn = subprocess.run([sys.executable, script, "--print"], capture_output=True, text=True, check=True).stdout
+    drawn = subprocess.run(
+        [sys.executable, script, "--print"], capture_output=True, text=True, check=True
+    ).stdout
     kept = script.with_suffix(".svg").read_text(encoding="utf-8")
     assert kept == drawn, f"run: python docs/pictures/{script.name}"
     assert ElementTree.fromstring(kept).tag.endswith("svg")
