@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pod's link: a veth pair between the node and the pod's namespace, the pod's addresses and its default routes.
+
+What differs from the plain pair that `ip` makes, and why:
+- addresses are set without duplicate address detection: the agent gave them, and a second of "tentative" is a second in
+  which the pod cannot speak IPv6;
+- the pod takes no router advertisements (accept_ra): its routes are ours;
+- on the userspace datapath the pod computes checksums itself (tx off): Open vSwitch reads the frames as they are, and a
+  checksum left to hardware that does not exist would never be filled in;
+- the node's end has no IPv6 (disable_ipv6) and is deaf to ARP: it is a port of the switch, not an interface of the
+  node. IPv4 arriving on it is dropped by `agent.nodesetup.firewall`, by the name's prefix.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agent import ipam, netlink
+from agent.netlink import Netlink, Route
+from agent.netns import Netns, inside
+from agent.state import Record
+
+_SIOCETHTOOL: Final = 0x8946
+_ETHTOOL_STXCSUM: Final = 0x17
+_SYSCTL: Final = Path("/proc/sys/net/ipv6/conf")
+_DEFAULT4: Final = ipaddress.ip_network("0.0.0.0/0")
+_DEFAULT6: Final = ipaddress.ip_network("::/0")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What CHECK found: `what` names the object, `why` what is wrong with it."""
+
+    what: str
+    why: str
+
+
+class InterfaceExists(Exception):
+    """The pod's namespace has an interface with the wanted name already, and it is not ours."""
+
+
+def make(node: Netlink, record: Record, netns: Netns, *, software_checksums: bool) -> None:
+    """Make the whole link. What was left of an earlier attempt is replaced.
+
+    node  a socket in the node's namespace
+    Errors: InterfaceExists; OSError (NetlinkError among them) naming what the kernel refused. What was made until then
+    is left to `remove`.
+    """
+    node.run([netlink.link_delete(record.host_interface)])
+    with _pod(netns) as pod:
+        if pod.link(record.ifname) is not None:
+            raise InterfaceExists(f"{record.ifname} exists already in {netns.path}")
+    node.run(
+        [
+            netlink.veth(
+                record.host_interface,
+                record.host_mac,
+                record.mtu,
+                peer=record.ifname,
+                peer_mac=record.mac,
+                peer_netns=netns.fd,
+            )
+        ]
+    )
+    _write(_SYSCTL / record.host_interface / "disable_ipv6", "1")
+    node.run([netlink.link_set(record.host_interface, up=True, arp=False)])
+    _furnish(record, netns, software_checksums)
+
+
+def _furnish(record: Record, netns: Netns, software_checksums: bool) -> None:
+    """Everything inside the pod's namespace."""
+    six = any(address.version == 6 for address in record.addresses)
+    with _pod(netns) as pod:
+        with inside(netns):
+            index = socket.if_nametoindex(record.ifname)
+            if six:
+                conf = _SYSCTL / record.ifname
+                # Runtimes such as Docker switch IPv6 off for every interface of a new namespace.
+                _write(conf / "disable_ipv6", "0")
+                _write(conf / "accept_ra", "0")
+                _write(conf / "accept_dad", "0")
+            if software_checksums:
+                _checksum_offload_off(record.ifname)
+        asks = [netlink.link_set("lo", up=True), netlink.link_set(record.ifname, up=True)]
+        asks += [netlink.address_add(index, address) for address in record.addresses]
+        asks += [netlink.route_add(index, route) for route in default_routes(record.addresses)]
+        pod.run(asks)
+
+
+def default_routes(addresses: Sequence[netlink.Interface]) -> list[Route]:
+    """One default route a family, by the gateway of the address's range."""
+    return [
+        Route(_DEFAULT4 if address.version == 4 else _DEFAULT6, ipam.gateway(address.network))
+        for address in addresses
+    ]
+
+
+def remove(node: Netlink, record: Record, netns: Netns | None) -> None:
+    """Remove the link; that of it that is not there is no error.
+
+    The node's end takes the pod's with it. Without one, what is left in the pod's namespace is removed there, if it is
+    ours by its MAC.
+    """
+    if node.link(record.host_interface) is not None:
+        node.run([netlink.link_delete(record.host_interface)])
+    elif netns is not None:
+        with _pod(netns) as pod:
+            left = pod.link(record.ifname)
+            if left is not None and left.get_attr("IFLA_ADDRESS") == record.mac:
+                pod.run([netlink.link_delete(record.ifname)])
+
+
+def check(node: Netlink, record: Record, netns: Netns) -> list[Difference]:
+    """What of the link is not as `make` made it; empty when all is well."""
+    found: list[Difference] = []
+    host = node.link(record.host_interface)
+    if host is None:
+        found.append(Difference(f"interface {record.host_interface}", "is missing on the node"))
+    elif not host["flags"] & netlink.IFF_UP:
+        found.append(Difference(f"interface {record.host_interface}", "is down"))
+    with _pod(netns) as pod:
+        inner = pod.link(record.ifname)
+        where = f"interface {record.ifname} of {netns.path}"
+        if inner is None:
+            return [*found, Difference(where, "is missing")]
+        if host is not None and inner.get_attr("IFLA_LINK") != host["index"]:
+            found.append(Difference(where, f"is not the other end of {record.host_interface}"))
+        if inner.get_attr("IFLA_ADDRESS") != record.mac:
+            found.append(Difference(where, f"has MAC {inner.get_attr('IFLA_ADDRESS')}, not {record.mac}"))
+        if inner.get_attr("IFLA_MTU") != record.mtu:
+            found.append(Difference(where, f"has MTU {inner.get_attr('IFLA_MTU')}, not {record.mtu}"))
+        if not inner["flags"] & netlink.IFF_UP:
+            found.append(Difference(where, "is down"))
+        addresses = {address for address, _scope, _flags in pod.addresses(inner["index"])}
+        found += [Difference(where, f"lacks address {a}") for a in record.addresses if a not in addresses]
+        routes = {(route.destination, route.gateway) for route in pod.routes(inner["index"])}
+        for route in default_routes(record.addresses):
+            if (route.destination, route.gateway) not in routes:
+                found.append(Difference(where, f"lacks route {route.destination} via {route.gateway}"))
+    return found
+
+
+def exists(node: Netlink, record: Record) -> bool:
+    """Whether the node's end is there."""
+    return node.link(record.host_interface) is not None
+
+
+@contextmanager
+def _pod(netns: Netns) -> Iterator[Netlink]:
+    with inside(netns):
+        pod = Netlink()
+    try:
+        yield pod
+    finally:
+        pod.close()
+
+
+def _write(path: Path, value: str) -> None:
+    """A sysctl of IPv6; a kernel without IPv6 has none, and needs none."""
+    if not path.parent.parent.exists():
+        return
+    path.write_text(value)
+
+
+def _checksum_offload_off(ifname: str) -> None:
+    """`ethtool -K IFNAME tx off`, in the namespace that the thread is in."""
+    command = bytearray(struct.pack("=II", _ETHTOOL_STXCSUM, 0))
+    # struct ifreq holds the command's address in memory.
+    address = ctypes.addressof((ctypes.c_char * len(command)).from_buffer(command))
+    request = struct.pack("=16sQ16x", ifname.encode(), address)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        fcntl.ioctl(control, _SIOCETHTOOL, request)
