@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A switch that has finished the handshake: questions and answers, bundles and barriers, as raw messages.
+
+An *exchange* is a range of transaction ids; whatever the switch sends under one of them belongs to it. The
+receiving thread only sorts messages into exchanges; whoever opened one takes them out, in a thread that may
+wait.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from controller.osken import format_address
+from controller.transport import ConnectionClosedError, ProtocolError, Transport
+from sdn import logs
+from sdn.openflow import (
+    CodecError,
+    ErrorMessage,
+    barrier_request,
+    decode_error,
+    flow_desc_request,
+    group_desc_request,
+    multipart_body,
+    multipart_more,
+)
+from sdn.openflow.bundle import (
+    BundleControl,
+    bundle,
+    bundle_commit,
+    bundle_discard,
+    decode_bundle_reply,
+)
+from sdn.openflow.wire import OFPT_BARRIER_REPLY, OFPT_BUNDLE_CONTROL, OFPT_ERROR, OFPT_MULTIPART_REPLY
+
+log = logs.get("controller.openflow")
+
+#: What a switch may send in answer to one question: a million flows of 500 bytes.
+MAX_ANSWER = 1 << 29
+_LAST_XID = 0x7FFFFFFF
+
+
+class BundleRefusedError(Exception):
+    """The switch refused a bundle, nothing of it is in force.
+
+    ``errors`` are its answers with the index of the message that each is about, None where it is about none
+    of them.
+    """
+
+    def __init__(self, errors: Sequence[tuple[int | None, ErrorMessage]]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("; ".join(str(error) for _, error in self.errors) or "refused without an error")
+
+
+class _Exchange:
+    """One range of transaction ids, and what came for it. None in the queue: the connection ended."""
+
+    def __init__(self, first: int, count: int) -> None:
+        self.first = first
+        self.last = first + count - 1
+        self.received = 0
+        self._messages: queue.SimpleQueue[tuple[int, int, bytes] | None] = queue.SimpleQueue()
+
+    def put(self, kind: int, xid: int, message: bytes) -> None:
+        self.received += len(message)
+        if self.received > MAX_ANSWER:
+            raise ProtocolError(f"an answer of more than {MAX_ANSWER} bytes")
+        self._messages.put((kind, xid, message))
+
+    def end(self) -> None:
+        self._messages.put(None)
+
+    def next(self) -> tuple[int, int, bytes]:
+        """The next message: type, xid, bytes. Waits; the keepalive ends the connection of a switch that never
+        answers.
+        """
+        item = self._messages.get()
+        if item is None:
+            raise ConnectionClosedError("the connection to the switch ended")
+        return item
+
+
+class SwitchConnection:
+    """One connection, from the end of the handshake until it closes."""
+
+    def __init__(self, datapath: Any) -> None:
+        self._transport: Transport = datapath.transport
+        self.datapath_id: int = datapath.id
+        self.address = format_address(datapath.address)
+        self.since = datetime.now(UTC)
+        self._lock = threading.Lock()
+        self._exchanges: list[_Exchange] = []
+        self._next_xid = 1
+        self._ended = False
+        datapath.receiver = self._receive
+
+    def close(self) -> None:
+        """End the connection; whoever waits for an answer gets ConnectionClosedError."""
+        self._transport.close()
+
+    def ended(self) -> None:
+        """To be called when the connection has ended."""
+        with self._lock:
+            self._ended = True
+            for exchange in self._exchanges:
+                exchange.end()
+
+    def _receive(self, kind: int, xid: int, message: bytes) -> None:
+        with self._lock:
+            for exchange in self._exchanges:
+                if exchange.first <= xid <= exchange.last:
+                    exchange.put(kind, xid, message)
+                    return
+        if kind == OFPT_ERROR:
+            log.warning(
+                "switch reported an error", datapath_id=f"{self.datapath_id:016x}", error=_text(message)
+            )
+
+    @contextmanager
+    def _exchange(self, count: int) -> Iterator[_Exchange]:
+        with self._lock:
+            if self._ended:
+                raise ConnectionClosedError("the connection to the switch ended")
+            if self._next_xid + count > _LAST_XID:
+                self._next_xid = 1
+            exchange = _Exchange(self._next_xid, count)
+            self._next_xid += count
+            self._exchanges.append(exchange)
+        try:
+            yield exchange
+        finally:
+            with self._lock:
+                self._exchanges.remove(exchange)
+
+    def flow_descriptions(self, table: int | None = None) -> Iterator[bytes]:
+        """Bodies of flow description replies: all flows, or those of one table."""
+        with self._exchange(1) as exchange:
+            self._transport.write([flow_desc_request(exchange.first, table=table)])
+            yield from self._multipart(exchange)
+
+    def group_descriptions(self) -> Iterator[bytes]:
+        """Bodies of group description replies."""
+        with self._exchange(1) as exchange:
+            self._transport.write([group_desc_request(exchange.first)])
+            yield from self._multipart(exchange)
+
+    def _multipart(self, exchange: _Exchange) -> Iterator[bytes]:
+        more = True
+        while more:
+            kind, _, message = exchange.next()
+            if kind == OFPT_ERROR:
+                raise CodecError(f"the switch refused to describe its entries: {_text(message)}")
+            if kind != OFPT_MULTIPART_REPLY:
+                raise CodecError(f"message type {kind} in answer to a multipart request")
+            more = multipart_more(message)
+            yield multipart_body(message)
+
+    def commit(self, messages: Sequence[bytes]) -> None:
+        """Put messages in force, all at once or none; returns when the switch has confirmed it by a barrier.
+
+        BundleRefusedError, ConnectionClosedError; CodecError when the switch answers nonsense.
+        """
+        # Open, close, the messages, then commit or discard, then the barrier.
+        with self._exchange(len(messages) + 4) as exchange:
+            bundle_id = exchange.first
+            self._transport.write(bundle(bundle_id, messages, exchange.first))
+            errors = self._until_closed(exchange)
+            final, barrier = exchange.last - 1, exchange.last
+            stroke = bundle_discard if errors else bundle_commit
+            self._transport.write([stroke(bundle_id, final) + barrier_request(barrier)])
+            late = self._until_barrier(exchange, barrier)
+            if errors or late:
+                raise BundleRefusedError([_about(exchange, error, len(messages)) for error in errors or late])
+
+    def _until_closed(self, exchange: _Exchange) -> list[ErrorMessage]:
+        """Errors that came before the answer to the close request."""
+        errors: list[ErrorMessage] = []
+        while True:
+            kind, xid, message = exchange.next()
+            if kind == OFPT_ERROR:
+                errors.append(decode_error(message))
+                if xid == exchange.first + 1:
+                    return errors
+            elif (
+                kind == OFPT_BUNDLE_CONTROL and decode_bundle_reply(message).type is BundleControl.CLOSE_REPLY
+            ):
+                return errors
+
+    def _until_barrier(self, exchange: _Exchange, barrier: int) -> list[ErrorMessage]:
+        errors: list[ErrorMessage] = []
+        while True:
+            kind, xid, message = exchange.next()
+            if kind == OFPT_ERROR:
+                errors.append(decode_error(message))
+            elif kind == OFPT_BARRIER_REPLY and xid == barrier:
+                return errors
+
+
+def _about(exchange: _Exchange, error: ErrorMessage, count: int) -> tuple[int | None, ErrorMessage]:
+    index = error.xid - exchange.first - 2
+    return (index if 0 <= index < count else None), error
+
+
+def _text(message: bytes) -> str:
+    try:
+        return str(decode_error(message))
+    except CodecError as problem:
+        return str(problem)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where switches connect to: opened before anything else starts, so that a taken port is a clear error at
+start.
+
+With TLS, the handshake takes place in the thread of its connection: a peer that dawdles holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from controller.osken import HANDSHAKE_SECONDS, format_address
+from sdn import logs
+
+log = logs.get("controller.openflow")
+
+#: Connections at one time; each costs a thread and a few hundred kilobytes.
+MAX_CONNECTIONS = 4096
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the text names it and says why."""
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """ "host:port" or "[v6 host]:port" as a pair. ValueError says what is wrong."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{text!r} is no address and port such as 0.0.0.0:6653 or [::]:6653")
+    return host, int(port)
+
+
+def listen(text: str, backlog: int = 128) -> socket.socket:
+    """A listening TCP socket. ListenError when the address is taken, not of this host, or not allowed."""
+    host, port = split_address(text)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as problem:
+        raise ListenError(f"{text}: {problem.strerror or problem}") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(backlog)
+    except OSError as problem:
+        listener.close()
+        why = (
+            "taken by another process"
+            if problem.errno == errno.EADDRINUSE
+            else problem.strerror or str(problem)
+        )
+        raise ListenError(f"{text}: {why}") from None
+    return listener
+
+
+class Listener:
+    """Accepts connections and gives each a thread that runs ``serve(socket, address)``."""
+
+    def __init__(
+        self, listener: socket.socket, serve: Callable[[Any, Any], None], tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._socket = listener
+        self._serve = serve
+        self._tls = tls
+        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._closing = False
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        number: int = self._socket.getsockname()[1]
+        return number
+
+    def accept_forever(self) -> None:
+        """Accept until :meth:`close`."""
+        while not self._closing:
+            try:
+                connection, address = self._socket.accept()
+            except OSError as problem:
+                if self._closing:
+                    return
+                # Out of descriptors, most likely: those who are connected go on, the others try again.
+                log.error("cannot accept a connection", error=str(problem))
+                time.sleep(1.0)
+                continue
+            if not self._places.acquire(blocking=False):
+                log.error("connection refused", peer=format_address(address), reason="too many connections")
+                connection.close()
+                continue
+            threading.Thread(
+                target=self._run,
+                args=(connection, address),
+                name=f"openflow {format_address(address)}",
+                daemon=True,
+            ).start()
+
+    def _run(self, connection: socket.socket, address: Any) -> None:
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                connection.settimeout(HANDSHAKE_SECONDS)
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            self._serve(connection, address)
+        except OSError as problem:
+            log.warning("connection refused", peer=format_address(address), reason=str(problem))
+        finally:
+            connection.close()
+            self._places.release()
+
+    def close(self) -> None:
+        """Stop accepting. Connections that exist go on."""
+        self._closing = True
+        # Wakes the thread that waits in accept().
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()

@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one writer of a switch: brings what it holds to what it must hold, and never starts over.
+
+One thread a switch, so that a stuck switch delays no other. It takes in changes of parts, compiles and
+encodes them, and writes what changed as one atomic bundle closed by a barrier; changes that arrive while a
+bundle is in flight go together into the next. On each new connection it reads the switch back first and
+writes the difference, so that entries which are right keep forwarding and keep their counters. There is no
+code here that clears a table.
+
+Refusals. An atomic bundle fails whole, and one entry that a switch cannot take must not keep all others out:
+the part that it belongs to is set aside, its waiters are told, and the rest is written again at once. What
+was set aside is tried again with each new version of the part, with each new connection, and after a pause
+that doubles up to a minute. A refusal that names no entry leads to a fresh comparison after the same pause.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from controller.connection import BundleRefusedError, SwitchConnection
+from controller.desired import Desired, Key, Part, encode
+from controller.transport import ConnectionClosedError, ProtocolError
+from sdn import logs
+from sdn.openflow import CodecError, decode_flow, format_flow, split_flow_descs, split_group_descs
+from sdn.pipeline.flow import Flow, Group
+
+log = logs.get("controller.synchronizer")
+
+#: Called in the synchronizer's thread: None, the part is in force; else why it is not.
+Done = Callable[[str | None], None]
+#: Computes a part's entries; run in the synchronizer's thread, so that the engine never waits for a compiler.
+Compile = Callable[[], Iterable[Flow | Group]]
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+#: Entries that are named one by one in the log when they are found to be nobody's.
+_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a switch stands; see ``Switch`` in inspection.proto."""
+
+    connected: bool = False
+    address: str = ""
+    connected_since: datetime | None = None
+    desired_flows: int = 0
+    installed_flows: int = 0
+    desired_groups: int = 0
+    installed_groups: int = 0
+    synchronized: bool = False
+    synchronized_at: datetime | None = None
+    repaired: int = 0
+    last_error: str = ""
+
+
+@dataclass(slots=True)
+class _Change:
+    part: Part
+    compile: Compile | None
+    done: Done | None
+
+
+@dataclass(slots=True)
+class _Refused:
+    entries: dict[Key, bytes]
+    why: str
+
+
+@dataclass(slots=True)
+class _Inbox:
+    """What other threads hand over; guarded by the synchronizer's condition."""
+
+    changes: list[_Change] = field(default_factory=list)
+    connection: SwitchConnection | None = None
+    stopping: bool = False
+
+
+class Synchronizer:
+    """See the module. ``node`` is the name of the node whose switch this is, for logs."""
+
+    def __init__(self, node: str, on_status: Callable[[], None] = lambda: None) -> None:
+        self.node = node
+        self._on_status = on_status
+        self._log = log.bind(node=node)
+        self._condition = threading.Condition()
+        self._inbox = _Inbox()
+        self._status = Status()
+        # From here on: the synchronizer's thread only.
+        self._desired = Desired()
+        #: Keys whose entry in the switch is not confirmed to be as desired.
+        self._dirty: set[Key] = set()
+        self._installed_groups: set[int] = set()
+        self._batch: list[Key] = []
+        self._waiting: list[tuple[Part, Done]] = []
+        self._refused: dict[Part, _Refused] = {}
+        self._compared: SwitchConnection | None = None
+        self._pause = FIRST_PAUSE
+        self._retry_at: float | None = None
+        self._ever_compared = False
+        self._thread = threading.Thread(target=self._run, name=f"synchronizer {node}", daemon=True)
+        self._thread.start()
+
+    # Called from other threads.
+
+    def submit(self, part: Part, compile: Compile | None, done: Done | None = None) -> None:
+        """Replace a part's entries by what ``compile`` gives; None removes the part. Never waits.
+
+        ``done`` is called once, when the switch has confirmed this version of the part or refused it; while
+        no switch is connected that may be long.
+        """
+        with self._condition:
+            self._inbox.changes.append(_Change(part, compile, done))
+            self._condition.notify()
+
+    def connected(self, connection: SwitchConnection) -> None:
+        """A connection of this switch has finished its handshake. A former one is closed: the newest wins."""
+        with self._condition:
+            former, self._inbox.connection = self._inbox.connection, connection
+            self._condition.notify()
+        if former is not None:
+            self._log.warning(
+                "second connection of a switch", former=former.address, address=connection.address
+            )
+            former.close()
+
+    def disconnected(self, connection: SwitchConnection) -> None:
+        """A connection has ended."""
+        with self._condition:
+            if self._inbox.connection is connection:
+                self._inbox.connection = None
+                self._condition.notify()
+
+    @property
+    def connection(self) -> SwitchConnection | None:
+        """The connection in use, if any: for reading; writing is done here alone."""
+        with self._condition:
+            return self._inbox.connection
+
+    @property
+    def status(self) -> Status:
+        """How the switch stands, as of the last change."""
+        with self._condition:
+            return self._status
+
+    def stop(self, close: bool = False) -> None:
+        """End the thread, without touching the switch; ``close`` ends the connection too."""
+        with self._condition:
+            self._inbox.stopping = True
+            connection = self._inbox.connection
+            self._condition.notify()
+        if close and connection is not None:
+            connection.close()
+
+    # The thread.
+
+    def _run(self) -> None:
+        while True:
+            inbox = self._wait()
+            if inbox.stopping:
+                return
+            self._take_in(inbox.changes)
+            connection = inbox.connection
+            if connection is not None:
+                try:
+                    self._bring_up(connection)
+                except ConnectionClosedError:
+                    self.disconnected(connection)
+                except (CodecError, ProtocolError) as problem:
+                    self._log.error("switch answers nonsense", error=str(problem), address=connection.address)
+                    self._update(last_error=str(problem))
+                    connection.close()
+                    self.disconnected(connection)
+            self._publish()
+
+    def _wait(self) -> _Inbox:
+        """Sleep until there is something to do; empties the inbox."""
+        with self._condition:
+            while not self._has_work():
+                self._condition.wait(self._seconds_to_retry())
+            taken = _Inbox(self._inbox.changes, self._inbox.connection, self._inbox.stopping)
+            self._inbox.changes = []
+            return taken
+
+    def _has_work(self) -> bool:
+        inbox = self._inbox
+        if inbox.stopping or inbox.changes:
+            return True
+        if inbox.connection is None:
+            return self._status.connected
+        return inbox.connection is not self._compared or self._seconds_to_retry() == 0.0
+
+    def _seconds_to_retry(self) -> float | None:
+        if self._retry_at is None or self._inbox.connection is None:
+            return None
+        return max(0.0, self._retry_at - time.monotonic())
+
+    def _take_in(self, changes: Sequence[_Change]) -> None:
+        for change in changes:
+            self._refused.pop(change.part, None)
+            try:
+                entries = encode(change.compile()) if change.compile is not None else {}
+            except (CodecError, ValueError) as problem:
+                self._log.error("entries cannot be made", part=str(change.part), error=str(problem))
+                if change.done is not None:
+                    change.done(str(problem))
+                continue
+            self._dirty |= self._desired.replace(change.part, entries)
+            if change.done is not None:
+                self._waiting.append((change.part, change.done))
+
+    def _bring_up(self, connection: SwitchConnection) -> None:
+        """Write until the switch holds what it must, or has refused some of it."""
+        due = self._retry_at is not None and time.monotonic() >= self._retry_at
+        if connection is not self._compared or due:
+            if connection is not self._compared:
+                self._pause = FIRST_PAUSE
+            self._retry_at = None
+            self._put_back_refused()
+            self._compare(connection)
+            self._compared = connection
+        while self._dirty:
+            try:
+                self._write(connection)
+            except BundleRefusedError as refusal:
+                if not self._set_aside(refusal, connection):
+                    self._retry_later()
+                    return
+        self._confirm()
+        if self._refused:
+            self._retry_later()
+        else:
+            self._pause = FIRST_PAUSE
+
+    def _compare(self, connection: SwitchConnection) -> None:
+        """Read the switch back; what differs becomes dirty."""
+        began = time.monotonic()
+        installed: dict[Key, bytes] = {}
+        for body in connection.group_descriptions():
+            installed.update(split_group_descs(body))
+        self._installed_groups = {key for key in installed if isinstance(key, int)}
+        for body in connection.flow_descriptions():
+            installed.update(split_flow_descs(body))
+        wrong = self._desired.differing(installed)
+        foreign = {key: installed[key] for key in wrong if self._desired.body(key) is None}
+        # What was not written yet is no surprise; on the first comparison nothing was.
+        drifted = wrong - self._dirty - foreign.keys() if self._ever_compared else set()
+        changed = {key for key in drifted if key in installed}
+        if foreign:
+            self._report_foreign(foreign)
+        if drifted:
+            self._log.warning("entries differed", missing=len(drifted) - len(changed), changed=len(changed))
+        self._dirty = wrong
+        self._ever_compared = True
+        self._update(repaired=self._status.repaired + len(foreign) + len(drifted))
+        self._log.info(
+            "switch compared",
+            address=connection.address,
+            installed=len(installed),
+            desired=self._desired.flows + self._desired.groups,
+            differing=len(wrong),
+            seconds=round(time.monotonic() - began, 4),
+        )
+
+    def _report_foreign(self, foreign: dict[Key, bytes]) -> None:
+        for key, body in list(foreign.items())[:_NAMED]:
+            self._log.warning("entry of nobody is removed", entry=_text(key, body))
+        self._log.warning("entries of nobody are removed", count=len(foreign))
+
+    def _write(self, connection: SwitchConnection) -> None:
+        began = time.monotonic()
+        batch = self._desired.messages(self._dirty, frozenset(self._installed_groups))
+        self._batch = [key for key, _ in batch]
+        connection.commit([message for _, message in batch])
+        for key in self._batch:
+            if isinstance(key, int):
+                if self._desired.body(key) is None:
+                    self._installed_groups.discard(key)
+                else:
+                    self._installed_groups.add(key)
+        self._dirty.clear()
+        seconds = round(time.monotonic() - began, 4)
+        self._log.debug("bundle committed", entries=len(batch), seconds=seconds)
+
+    def _confirm(self) -> None:
+        """All that is desired is in force: tell those who wait."""
+        waiting, self._waiting = self._waiting, []
+        self._publish()
+        for part, done in waiting:
+            refused = self._refused.get(part)
+            done(refused.why if refused is not None else None)
+
+    # Refusals.
+
+    def _set_aside(self, refusal: BundleRefusedError, connection: SwitchConnection) -> bool:
+        """Take the parts that were refused out of what is desired; False when the refusal names none."""
+        found = False
+        for index, error in refusal.errors:
+            key = self._batch[index] if index is not None else None
+            part = self._desired.part_of(key) if key is not None else None
+            why = f"the switch refused it: {error}"
+            if key is not None:
+                body = self._desired.body(key)
+                why = f"the switch refused {_text(key, body or b'')}: {error}"
+            self._log.error("bundle refused", part=str(part) if part is not None else "", error=why)
+            self._update(last_error=why)
+            if part is None:
+                continue
+            found = True
+            entries = self._desired.entries(part)
+            self._refused[part] = _Refused(entries, why)
+            self._dirty |= self._desired.replace(part, {})
+        return found
+
+    def _put_back_refused(self) -> None:
+        for part, refused in self._refused.items():
+            self._dirty |= self._desired.replace(part, refused.entries)
+        self._refused.clear()
+
+    def _retry_later(self) -> None:
+        if self._retry_at is None:
+            self._retry_at = time.monotonic() + self._pause
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    # Status.
+
+    def _publish(self) -> None:
+        connection = self.connection
+        unconfirmed = [key for key in self._dirty if self._desired.body(key) is not None]
+        groups = sum(isinstance(key, int) for key in unconfirmed)
+        flows = len(unconfirmed) - groups
+        known = self._ever_compared
+        synchronized = (
+            connection is not None and connection is self._compared and not self._dirty and not self._refused
+        )
+        before = self._status
+        self._update(
+            connected=connection is not None,
+            address=connection.address if connection is not None else "",
+            connected_since=connection.since if connection is not None else None,
+            desired_flows=self._desired.flows + sum(_flows(r.entries) for r in self._refused.values()),
+            desired_groups=self._desired.groups,
+            installed_flows=self._desired.flows - flows if known else 0,
+            installed_groups=self._desired.groups - groups if known else 0,
+            synchronized=synchronized,
+            synchronized_at=datetime.now(UTC) if synchronized else before.synchronized_at,
+        )
+        after = self._status
+        if (before.connected, before.synchronized) != (after.connected, after.synchronized):
+            self._on_status()
+
+    def _update(self, **fields: Any) -> None:
+        with self._condition:
+            self._status = replace(self._status, **fields)
+
+
+def _flows(entries: dict[Key, bytes]) -> int:
+    return sum(not isinstance(key, int) for key in entries)
+
+
+def _text(key: Key, body: bytes) -> str:
+    """An entry for people; its bytes where even the codec does not understand them."""
+    if isinstance(key, int):
+        return f"group {key}"
+    try:
+        return format_flow(decode_flow(key, body))
+    except CodecError:
+        return f"flow {key.hex()} {body.hex()}"
