@@ -44,7 +44,7 @@ from msgspec import Meta
 from sdn import logs
 from sdn.version import VERSION
 
-__all__ = ["Meta", "Settings", "SettingsError", "describe", "load", "read"]
+__all__ = ["Field", "Meta", "Settings", "SettingsError", "as_written", "describe", "load", "read"]
 
 EXIT_USAGE: Final = 2
 """Exit code of a daemon whose settings are wrong; the same as for a wrong command line elsewhere."""
@@ -183,7 +183,7 @@ def _from_flags(fields: Mapping[str, Field], prog: str, argv: Sequence[str]) -> 
         help=f"TOML file with settings.\n[default: {_usual_file(prog)} if it exists] [{_prefix(prog)}CONFIG]",
     )
     for field in fields.values():
-        default = "required" if field.required else f"default: {_as_written(field.default)}"
+        default = "required" if field.required else f"default: {as_written(field.default)}"
         text = f"{field.description}\n[{default}] [{field.environment}]".replace("%", "%%")
         if _is_bool(field.type):
             parser.add_argument(
@@ -257,7 +257,7 @@ def _convert(field: Field, value: object, source: str, strict: bool) -> object:
         return msgspec.convert(value, field.type, strict=strict, dec_hook=_from_str)
     except ValueError as problem:  # msgspec.ValidationError is one
         raise SettingsError(
-            f"setting {field.name} ({source}): {_one_line(problem)}: {_as_written(value)!r}{_choices(field.type)}"
+            f"setting {field.name} ({source}): {_one_line(problem)}: {as_written(value)!r}{_choices(field.type)}"
         ) from None
 
 
@@ -303,7 +303,7 @@ def _did_you_mean(given: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _as_written(value: object) -> str:
+def as_written(value: object) -> str:
     """A value as one would write it in a flag."""
     if value is None:
         return "none"
@@ -312,7 +312,7 @@ def _as_written(value: object) -> str:
     if isinstance(value, enum.Enum):
         return str(value.value)
     if isinstance(value, (list, tuple)):
-        return ",".join(_as_written(item) for item in value) or "empty"
+        return ",".join(as_written(item) for item in value) or "empty"
     return str(value) if value != "" else "empty"
 
 
