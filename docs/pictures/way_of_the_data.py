@@ -2,7 +2,7 @@
 """Draws way_of_the_data.svg: who tells whom what, from a pod's creation to its packets.
 
     python docs/pictures/way_of_the_data.py            writes the picture beside this file
-    python docs/pictures/way_of_the_data.py --print    writes it to stdout (a test compares it with the file)
+    python docs/pictures/way_of_the_data.py --check    writes nothing; fails where the file differs from this
 
 Only text and arithmetic: positions are given in pixels of a fixed canvas, so that a change shows as a readable diff.
 """
@@ -134,7 +134,10 @@ def draw() -> str:
 
 
 if __name__ == "__main__":
-    if "--print" in sys.argv[1:]:
-        sys.stdout.write(draw())
-    else:
-        Path(__file__).with_suffix(".svg").write_text(draw(), encoding="utf-8")
+    PICTURE = Path(__file__).with_suffix(".svg")
+    if "--check" not in sys.argv[1:]:
+        PICTURE.write_text(draw(), encoding="utf-8")
+    elif not PICTURE.exists() or PICTURE.read_text(encoding="utf-8") != draw():
+        sys.exit(
+            f"{PICTURE.name} is not what its script draws; run: python docs/pictures/{Path(__file__).name}"
+        )
