@@ -196,7 +196,7 @@ def _format_term(field: Field, value: int, mask: int | None, *, arp: bool) -> st
             return f"in_port={_PORT_NAMES.get(value, value)}"
         case _:
             if mask is not None and field.kind == "decimal":
-                return f"{name}={value:#x}/{mask:#x}" if value else f"{name}=0/{mask:#x}"
+                return f"{name}={value:#x}/{mask:#x}"
             return f"{name}={_format_value(field, value, mask)}"
 
 
@@ -228,7 +228,9 @@ def _format_value(field: Field, value: int, mask: int | None) -> str:
         if mask == field.all_ones ^ (field.all_ones >> ones):
             return f"{text}/{ones}"
         return f"{text}/{_address(mask, field.kind == 'ipv6')}"
-    if field.kind in ("decimal", "port"):
+    if field.kind == "port":
+        return str(_PORT_NAMES.get(value, value))
+    if field.kind == "decimal":
         return str(value) if mask is None else f"{value}/{mask:#x}"
     text = f"{value:#x}" if value else "0"
     return text if mask is None else f"{text}/{mask:#x}"
