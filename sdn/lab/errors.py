@@ -6,6 +6,10 @@ class LabError(Exception):
     """The lab cannot do what was asked. The text is for the person who asked."""
 
 
+class InvalidSpecError(LabError):
+    """What was asked for cannot be a lab; nothing was tried."""
+
+
 class CniError(LabError):
     """The plugin answered with an error object (CNI specification, section 5, "Error")."""
 

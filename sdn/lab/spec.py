@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from sdn.lab.errors import LabError
+from sdn.lab.errors import InvalidSpecError, LabError
 
 Encapsulation = Literal["geneve", "vxlan", "gre"]
 Datapath = Literal["netdev", "system"]
@@ -57,18 +57,18 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     underlay: Family = "ipv4"
 
     def check(self) -> None:
-        """LabError names the option that cannot be had, and what can."""
+        """InvalidSpecError names the option that cannot be had, and what can."""
         check_name(self.name)
         if not 1 <= self.nodes <= MAX_NODES:
-            raise LabError(f"--nodes {self.nodes}: a lab has 1 to {MAX_NODES} nodes")
+            raise InvalidSpecError(f"--nodes {self.nodes}: a lab has 1 to {MAX_NODES} nodes")
         if self.controllers != 1:
-            raise LabError(
+            raise InvalidSpecError(
                 f"--controllers {self.controllers}: a lab runs 1 controller; several are not there yet"
             )
         if self.store != "sqlite":
-            raise LabError(f"--store {self.store}: only sqlite is there yet")
+            raise InvalidSpecError(f"--store {self.store}: only sqlite is there yet")
         if not _LEAST_MTU <= self.mtu <= 65535:
-            raise LabError(
+            raise InvalidSpecError(
                 f"--mtu {self.mtu}: must be {_LEAST_MTU} to 65535 (IPv6 needs 1280 inside the tunnel)"
             )
         versions = []
@@ -76,13 +76,13 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
             try:
                 network = ipaddress.ip_network(text)
             except ValueError as problem:
-                raise LabError(f"--cluster-range {text}: {problem}") from None
+                raise InvalidSpecError(f"--cluster-range {text}: {problem}") from None
             versions.append(network.version)
             for used in (UNDERLAY_V4, UNDERLAY_V6):
                 if network.version == used.version and network.overlaps(used):
-                    raise LabError(f"--cluster-range {text}: overlaps with the underlay's {used}")
+                    raise InvalidSpecError(f"--cluster-range {text}: overlaps with the underlay's {used}")
         if not versions or len(set(versions)) != len(versions):
-            raise LabError("--cluster-range: give one IPv4 range, one IPv6 range, or one of each")
+            raise InvalidSpecError("--cluster-range: give one IPv4 range, one IPv6 range, or one of each")
 
     @property
     def node_machines(self) -> tuple[Machine, ...]:
@@ -122,6 +122,6 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_name(name: str) -> None:
-    """LabError if no lab can have this name; it becomes part of namespaces' names and sockets' paths."""
+    """InvalidSpecError if no lab can have this name; it becomes part of namespaces' names and sockets' paths."""
     if not _NAME.fullmatch(name):
-        raise LabError(f"lab name {name!r}: use 1 to 20 lower-case letters, digits and inner hyphens")
+        raise InvalidSpecError(f"lab name {name!r}: use 1 to 20 lower-case letters, digits and inner hyphens")

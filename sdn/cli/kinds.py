@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kinds as people type them, and what of an object is shown in columns. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from sdn.cli.errors import UsageError
+from sdn.cli.output import NONE, age, joined, labels
+
+Document = Mapping[str, Any]
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One column: its title, and what of an object stands in it."""
+
+    title: str
+    cell: Callable[[Document], str]
+    wide: bool = False
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """One kind of object, with the names that `get` knows it by, most usual first."""
+
+    kind: str
+    names: tuple[str, ...]
+    namespaced: bool
+    columns: tuple[Column, ...]
+
+
+def field(document: Document, path: str) -> Any:
+    """The value at a dotted path; None when any part of it is missing."""
+    value: Any = document
+    for part in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(part)
+    return value
+
+
+def _text(path: str) -> Callable[[Document], str]:
+    def cell(document: Document) -> str:
+        value = field(document, path)
+        return NONE if value in (None, "") else str(value)
+
+    return cell
+
+
+def _age(document: Document) -> str:
+    created = field(document, "metadata.creationTimestamp")
+    if not created:
+        return NONE
+    try:
+        moment = datetime.fromisoformat(str(created).replace("Z", "+00:00"))
+    except ValueError:
+        return str(created)
+    return age((datetime.now(UTC) - moment).total_seconds())
+
+
+def _labels(document: Document) -> str:
+    return labels(field(document, "metadata.labels"))
+
+
+def _of_list(path: str, key: str) -> Callable[[Document], str]:
+    def cell(document: Document) -> str:
+        return joined([str(item[key]) for item in field(document, path) or [] if item.get(key)])
+
+    return cell
+
+
+def _node_addresses(document: Document) -> str:
+    found = field(document, "status.addresses") or []
+    return joined([str(item["address"]) for item in found if item.get("type", "InternalIP") == "InternalIP"])
+
+
+def _ready(document: Document) -> str:
+    for condition in field(document, "status.conditions") or []:
+        if condition.get("type") == "Ready":
+            return "Ready" if condition.get("status") == "True" else "NotReady"
+    return str(field(document, "status.phase") or NONE)
+
+
+def _pod_ranges(document: Document) -> str:
+    return joined(field(document, "spec.podCIDRs") or field(document, "status.podCIDRs"))
+
+
+NAME = Column("NAME", _text("metadata.name"))
+NAMESPACE = Column("NAMESPACE", _text("metadata.namespace"))
+AGE = Column("AGE", _age)
+LABELS = Column("LABELS", _labels, wide=True)
+
+KINDS = (
+    Kind(
+        "Node",
+        ("nodes", "node", "no"),
+        False,
+        (
+            NAME,
+            Column("STATUS", _ready),
+            Column("ADDRESSES", _node_addresses),
+            Column("POD RANGES", _pod_ranges),
+            AGE,
+            LABELS,
+        ),
+    ),
+    Kind(
+        "Pod",
+        ("pods", "pod", "po"),
+        True,
+        (
+            NAMESPACE,
+            NAME,
+            Column("STATUS", _text("status.phase")),
+            Column("ADDRESSES", _of_list("status.podIPs", "ip")),
+            Column("NODE", _text("spec.nodeName")),
+            AGE,
+            LABELS,
+        ),
+    ),
+    Kind("Namespace", ("namespaces", "namespace", "ns"), False, (NAME, AGE, LABELS)),
+)
+
+SWITCHES = ("switches", "switch", "sw")
+
+
+def known_names() -> list[str]:
+    """What `get` takes, for help and completion."""
+    return [*(kind.names[0] for kind in KINDS), SWITCHES[0]]
+
+
+def kind_called(text: str) -> Kind:
+    """The kind that somebody means by "pods", "po" or "Pod"; UsageError lists what there is."""
+    for kind in KINDS:
+        if text.lower() in kind.names:
+            return kind
+    raise UsageError(f"there is no kind {text!r}; there are {', '.join(known_names())}")
+
+
+def name_of(document: Document) -> str:
+    """An object as `-o name` prints it and messages say it: pod/default/web-1, node/node-1."""
+    kind = str(document.get("kind", "object")).lower()
+    namespace = field(document, "metadata.namespace")
+    name = field(document, "metadata.name") or "?"
+    return f"{kind}/{namespace}/{name}" if namespace else f"{kind}/{name}"
+
+
+def rows(kind: Kind, documents: Sequence[Document], wide: bool) -> tuple[list[str], list[list[str]]]:
+    """Titles and cells."""
+    columns = [column for column in kind.columns if wide or not column.wide]
+    return [c.title for c in columns], [[c.cell(document) for c in columns] for document in documents]
