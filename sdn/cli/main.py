@@ -33,7 +33,6 @@ app = typer.Typer(
     help="See and change a software-defined network for pods, and run labs of it.",
     epilog=_EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
