@@ -184,8 +184,6 @@ def _format_term(field: Field, value: int, mask: int | None, *, arp: bool) -> st
             return f"nw_frag={_format_fragment(value, mask)}"
         case "eth_type":
             return f"dl_type=0x{value:04x}"
-        case "nd_reserved":
-            return f"nd_reserved={value}"
         case "ct_state":
             names = {bit: state for state, bit in CT_STATES.items()}
             return f"ct_state={_format_flags(value, mask, names, 0xFF)}"
