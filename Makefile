@@ -22,6 +22,7 @@ lab: ## bring up a lab of three nodes, show that its pods reach each other, leav
 	@scripts/need-root 'make lab'
 	@scripts/setup
 	@$(BIN)/sdnctl lab demo --name "$$SDN_LAB_NAME"
+	@echo "sdnctl is $(CURDIR)/$(BIN)/sdnctl; to have it at hand:  export PATH=$(CURDIR)/$(BIN):\$$PATH"
 
 lab-down: ## take the lab down, nothing is left behind
 	@scripts/need-root 'make lab-down'
