@@ -82,7 +82,8 @@ def test_link_local_address_is_the_modified_eui_64_of_the_mac() -> None:
 def test_prerequisites_are_added_and_the_order_does_not_depend_on_how_a_match_is_written() -> None:
     one = match(ip_dst="10.0.0.0/8", in_port=1, nw_proto=6, tcp_dst=80)
     other = match(tcp_dst=80, in_port=1, ip_dst="10.0.0.0/8", eth_type=0x800)
-    assert one == other and hash(one) == hash(other)
+    assert one == other
+    assert hash(one) == hash(other)
     assert str(match(ip_dst="10.0.0.0/8")) == "eth_type=0x800,ip_dst=10.0.0.0/8"
 
 
