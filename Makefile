@@ -50,7 +50,7 @@ test-kernel: ## run the main job on the kernel datapath, in a virtual machine
 bench: ## measure beside the peers; results go to results/
 	@scripts/need-root 'make bench'
 	@scripts/setup
-	@$(BIN)/pytest -v -s tests/bench
+	@$(BIN)/python -m tests.bench
 
 clean: ## remove what set-up and tests left in the tree
 	@rm -rf $(VENV) .setup.lock build dist *.egg-info results
