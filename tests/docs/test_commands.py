@@ -21,7 +21,7 @@ SHELL = "sh"
 ELSEWHERE = {
     "make test": "scripts/run-tests",
     "make test-kernel": "pytest -v tests/kernel",
-    "make bench": "pytest -v -s tests/bench",
+    "make bench": "python -m tests.bench",
     "make lint": "scripts/lint",
     "make proto": "scripts/generate-proto",
 }
