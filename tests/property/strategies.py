@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random flows, groups, matches and actions, such as a real Open vSwitch accepts.
 
-Shared by whatever must hold for *every* flow: the codec against os-ken and a switch, the simulator against a switch's trace.
-What Open vSwitch refuses is left out here, and each such rule says so; everything else of the flow language is in.
+Shared by whatever must hold for *every* flow: the codec against os-ken and a switch, the simulator against
+a switch's trace. What Open vSwitch refuses is left out here, and each such rule says so; everything else of
+the flow language is in.
 
-``matches()``, ``actions_for(match)``, ``flows()`` and ``groups()`` are the strategies to use. ``flows`` can be told which ports,
-tables and groups exist.
+``matches()``, ``actions_for(match)``, ``flows()`` and ``groups()`` are the strategies to use. ``flows`` can
+be told which ports, tables and groups exist.
 """
 
 from __future__ import annotations
@@ -199,6 +200,7 @@ def nats(draw: st.DrawFn, ipv6: bool) -> Nat:
     return Nat(kind, ipv6, low, high, port_low, port_high, draw(st.booleans()))
 
 
+_CT_ANY_CONNECTION: Final = sum(CT_STATES[name] for name in ("new", "est", "rel", "rpl"))
 _CT_FIELDS: Final = [FIELDS["ct_mark"], FIELDS["ct_label"]]
 _ZONE_FIELDS: Final = [FIELDS["reg0"], FIELDS["reg7"], FIELDS["reg13"]]
 
@@ -258,6 +260,10 @@ def actions_for(
         moves(readable, movable),
         st.builds(Resubmit, st.sampled_from(list(tables))),
     ]
+    state = match.get("ct_state")
+    if state is not None and state[0] & _CT_ANY_CONNECTION:
+        # Searching by the connection's first addresses needs a match that says there is a connection.
+        choices.append(st.builds(Resubmit, st.sampled_from(list(tables)), with_ct=st.just(True)))
     if groups:
         choices.append(st.builds(GroupAction, st.sampled_from(list(groups))))
     if kind.get("eth_type") in (ETH_TYPE_IPV4, ETH_TYPE_IPV6):
