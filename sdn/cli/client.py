@@ -15,24 +15,26 @@ if TYPE_CHECKING:
 
     from sdn.v1 import inspection_pb2_grpc
 
-#: How long a server may take to accept a connection, and to answer a question, in seconds.
-CONNECT_SECONDS = 5.0
+#: How long a server may take to accept a connection, and to answer a question.
+CONNECT_MILLISECONDS = 5000
 ANSWER_SECONDS = 60.0
 
 
 @contextlib.contextmanager
 def connected() -> Iterator[grpc.Channel]:
-    """A channel that is connected. UnreachableError when nobody answers; a refusal inside becomes a CommandError."""
+    """A channel to the controller. Inside, a failed call becomes a CommandError: refused, or UnreachableError."""
     import grpc
 
     where = context.server()
-    # A proxy of the environment is for the web; and answers hold all flows of a switch at once.
-    settings = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1)]
+    settings = [
+        # A proxy of the environment is for the web.
+        ("grpc.enable_http_proxy", 0),
+        # The whole of a switch's flows may come in one answer.
+        ("grpc.max_receive_message_length", -1),
+        # gRPC's only bound for the time that a connection may take to be accepted.
+        ("grpc.min_reconnect_backoff_ms", CONNECT_MILLISECONDS),
+    ]
     with grpc.insecure_channel(where, options=settings) as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
-        except grpc.FutureTimeoutError:
-            raise UnreachableError(f"no controller answers at {where}") from None
         try:
             yield channel
         except grpc.RpcError as problem:
@@ -60,7 +62,7 @@ def _told(problem: grpc.RpcError, where: str, channel: grpc.Channel) -> CommandE
             f"the server at {where} does not know this request; is it a controller, and as new as sdnctl?"
         )
     if code == grpc.StatusCode.UNAVAILABLE and not _answers(channel):
-        return UnreachableError(f"the connection to the controller at {where} was lost ({details})")
+        return UnreachableError(f"no controller answers at {where} ({details})")
     return CommandError(details or code.name.lower().replace("_", " "))
 
 

@@ -260,11 +260,25 @@ def _given(files: list[str] | None) -> list[str]:
     return files
 
 
+_FIRST = ("apiVersion", "kind", "metadata", "spec", "status")
+
+
 def _document(item: Struct) -> dict[str, Any]:
+    """An object as people know it: the usual fields first, and whole numbers whole (a Struct knows only floats)."""
     from google.protobuf import json_format
 
-    document: dict[str, Any] = json_format.MessageToDict(item)
-    return document
+    document = _whole(json_format.MessageToDict(item))
+    return {
+        key: document[key] for key in (*_FIRST, *sorted(document.keys() - set(_FIRST))) if key in document
+    }
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _struct(document: dict[str, Any], place: str) -> Struct:

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A gRPC server for tests of the command line: it answers what the test has put there, through a real socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import json_format
+
+from sdn.v1 import inspection_pb2 as pb
+from sdn.v1 import inspection_pb2_grpc as services
+
+
+class Cluster(services.InspectionServicer, services.DaemonServicer):
+    """Holds objects by kind/namespace/name; refuses those without metadata.name, as a controller does."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.switches: list[pb.Switch] = []
+        self.flows: list[pb.FlowEntry] = []
+        self.level = "info"
+
+    def Apply(self, request: pb.ApplyRequest, context: grpc.ServicerContext) -> pb.ApplyResponse:  # noqa: N802
+        document = json_format.MessageToDict(request.object)
+        metadata = document.get("metadata", {})
+        if "name" not in metadata:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "metadata.name: is required")
+        key = (document["kind"], metadata.get("namespace", ""), metadata["name"])
+        before = self.objects.get(key)
+        if not request.dry_run:
+            self.objects[key] = document
+        outcome = pb.ApplyResponse.OUTCOME_CONFIGURED
+        if before is None:
+            outcome = pb.ApplyResponse.OUTCOME_CREATED
+        elif before == document:
+            outcome = pb.ApplyResponse.OUTCOME_UNCHANGED
+        return pb.ApplyResponse(outcome=outcome, object=request.object)
+
+    def Delete(self, request: pb.DeleteRequest, context: grpc.ServicerContext) -> pb.DeleteResponse:  # noqa: N802
+        key = (request.kind, request.namespace, request.name)
+        if self.objects.pop(key, None) is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"{request.kind} {request.name} does not exist")
+        return pb.DeleteResponse()
+
+    def Get(self, request: pb.GetRequest, context: grpc.ServicerContext) -> pb.GetResponse:  # noqa: N802
+        answer = pb.GetResponse(revision=7)
+        for document in self._fitting(request):
+            answer.objects.add().update(document)
+        return answer
+
+    def Watch(  # noqa: N802
+        self, request: pb.WatchRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchEvent]:
+        for document in self._fitting(request):
+            event = pb.WatchEvent(type=pb.WatchEvent.TYPE_ADDED)
+            event.object.update(document)
+            yield event
+        yield pb.WatchEvent(type=pb.WatchEvent.TYPE_BOOKMARK)
+
+    def ListSwitches(  # noqa: N802
+        self, request: pb.ListSwitchesRequest, context: grpc.ServicerContext
+    ) -> pb.ListSwitchesResponse:
+        return pb.ListSwitchesResponse(switches=self.switches)
+
+    def ListFlows(  # noqa: N802
+        self, request: pb.ListFlowsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ListFlowsResponse]:
+        if request.node != "node-1":
+            context.abort(grpc.StatusCode.UNAVAILABLE, f"the switch of {request.node} is not connected")
+        for flow in self.flows:
+            if request.owner in ("", flow.owner) and request.table in ("", flow.table):
+                yield pb.ListFlowsResponse(flows=[flow])
+
+    def GetVersion(  # noqa: N802
+        self, request: pb.GetVersionRequest, context: grpc.ServicerContext
+    ) -> pb.GetVersionResponse:
+        return pb.GetVersionResponse(name="sdn-controller", version="9.8.7")
+
+    def SetLogLevel(  # noqa: N802
+        self, request: pb.SetLogLevelRequest, context: grpc.ServicerContext
+    ) -> pb.SetLogLevelResponse:
+        if request.level not in ("debug", "info"):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "level: use debug or info")
+        before, self.level = self.level, request.level
+        return pb.SetLogLevelResponse(previous=before)
+
+    def _fitting(self, request: pb.GetRequest | pb.WatchRequest) -> list[dict[str, Any]]:
+        return [
+            document
+            for (kind, namespace, name), document in sorted(self.objects.items())
+            if kind == request.kind
+            and request.namespace in ("", namespace)
+            and request.name in ("", name)
+            and all(
+                document["metadata"].get("labels", {}).get(key) == value
+                for key, _, value in (
+                    part.partition("=") for part in request.label_selector.split(",") if part
+                )
+            )
+        ]
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[tuple[Cluster, str]]:
+    """A running server and its address."""
+    cluster = Cluster()
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+    services.add_InspectionServicer_to_server(cluster, server)
+    services.add_DaemonServicer_to_server(cluster, server)
+    address = f"unix:{folder}/s"
+    server.add_insecure_port(address)
+    server.start()
+    try:
+        yield cluster, address
+    finally:
+        server.stop(None).wait()

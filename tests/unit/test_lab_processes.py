@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes are told apart from later ones with their pid, and ended without harm to others."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from sdn.lab import processes
+from sdn.lab.processes import Identity
+
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "600"], env={"LAB_TEST_MARK": str(os.getpid())})
+    yield process
+    process.kill()
+    process.wait()
+
+
+def identity(pid: int) -> Identity:
+    found = processes.identify(pid)
+    assert found is not None
+    return found
+
+
+def test_a_process_is_itself_until_it_ends(sleeper: subprocess.Popen[bytes]) -> None:
+    who = identity(sleeper.pid)
+    assert processes.alive(who)
+    sleeper.kill()
+    sleeper.wait()
+    assert not processes.alive(who)
+
+
+def test_a_zombie_counts_as_ended(sleeper: subprocess.Popen[bytes]) -> None:
+    who = identity(sleeper.pid)
+    sleeper.kill()
+    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
+    assert processes.identify(sleeper.pid) is None
+    assert not processes.alive(who)
+
+
+def test_no_signal_reaches_another_process_that_has_the_pid_now(sleeper: subprocess.Popen[bytes]) -> None:
+    earlier = msgspec.structs.replace(identity(sleeper.pid), started=1)
+    assert not processes.send(earlier, signal.SIGKILL)
+    assert sleeper.poll() is None
+
+
+def test_marked_processes_are_found_by_their_environment(sleeper: subprocess.Popen[bytes]) -> None:
+    assert processes.with_mark(f"LAB_TEST_MARK={os.getpid()}") == [identity(sleeper.pid)]
+    assert processes.with_mark("LAB_TEST_MARK=another") == []
+
+
+def test_a_process_that_ignores_the_request_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        who = identity(process.pid)
+        assert processes.end(lambda: [who] if processes.alive(who) else [], grace=0.2) == []
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_whoever_ends_others_spares_himself_and_his_callers() -> None:
+    assert {os.getpid(), os.getppid()} <= processes.myself_and_ancestors()
