@@ -13,24 +13,19 @@ What differs from the plain pair that `ip` makes, and why:
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import ipaddress
 import socket
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent import ipam, netlink
+from agent import ethtool, ipam, netlink
 from agent.netlink import Netlink, Route
 from agent.netns import Netns, inside
 from agent.state import Record
 
-_SIOCETHTOOL: Final = 0x8946
-_ETHTOOL_STXCSUM: Final = 0x17
 _SYSCTL: Final = Path("/proc/sys/net/ipv6/conf")
 _DEFAULT4: Final = ipaddress.ip_network("0.0.0.0/0")
 _DEFAULT6: Final = ipaddress.ip_network("::/0")
@@ -48,17 +43,22 @@ class InterfaceExists(Exception):
     """The pod's namespace has an interface with the wanted name already, and it is not ours."""
 
 
-def make(node: Netlink, record: Record, netns: Netns, *, software_checksums: bool) -> None:
-    """Make the whole link. What was left of an earlier attempt is replaced.
+def prepare(node: Netlink, record: Record, netns: Netns) -> None:
+    """Remove what an earlier attempt left. InterfaceExists when the pod has such an interface from elsewhere."""
+    if node.link(record.host_interface) is not None:
+        node.run([netlink.link_delete(record.host_interface)])
+    with inside(netns):
+        taken = record.ifname in (name for _index, name in socket.if_nameindex())
+    if taken:
+        raise InterfaceExists(f"{record.ifname} exists already in {netns.path}")
+
+
+def make(node: Netlink, record: Record, netns: Netns) -> None:
+    """Make the pair; the node's end is complete then.
 
     node  a socket in the node's namespace
-    Errors: InterfaceExists; OSError (NetlinkError among them) naming what the kernel refused. What was made until then
-    is left to `remove`.
+    OSError (NetlinkError among them) names what the kernel refused; what was made until then is left to `remove`.
     """
-    node.run([netlink.link_delete(record.host_interface)])
-    with _pod(netns) as pod:
-        if pod.link(record.ifname) is not None:
-            raise InterfaceExists(f"{record.ifname} exists already in {netns.path}")
     node.run(
         [
             netlink.veth(
@@ -73,27 +73,30 @@ def make(node: Netlink, record: Record, netns: Netns, *, software_checksums: boo
     )
     _write(_SYSCTL / record.host_interface / "disable_ipv6", "1")
     node.run([netlink.link_set(record.host_interface, up=True, arp=False)])
-    _furnish(record, netns, software_checksums)
 
 
-def _furnish(record: Record, netns: Netns, software_checksums: bool) -> None:
+def furnish(record: Record, netns: Netns, *, software_checksums: bool) -> None:
     """Everything inside the pod's namespace."""
-    six = any(address.version == 6 for address in record.addresses)
-    with _pod(netns) as pod:
-        with inside(netns):
-            index = socket.if_nametoindex(record.ifname)
-            if six:
-                conf = _SYSCTL / record.ifname
-                # Runtimes such as Docker switch IPv6 off for every interface of a new namespace.
-                _write(conf / "disable_ipv6", "0")
-                _write(conf / "accept_ra", "0")
-                _write(conf / "accept_dad", "0")
-            if software_checksums:
-                _checksum_offload_off(record.ifname)
-        asks = [netlink.link_set("lo", up=True), netlink.link_set(record.ifname, up=True)]
-        asks += [netlink.address_add(index, address) for address in record.addresses]
-        asks += [netlink.route_add(index, route) for route in default_routes(record.addresses)]
-        pod.run(asks)
+    with inside(netns):
+        pod = Netlink()
+        index = socket.if_nametoindex(record.ifname)
+        if any(address.version == 6 for address in record.addresses):
+            conf = _SYSCTL / record.ifname
+            # Runtimes such as Docker switch IPv6 off for every interface of a new namespace.
+            _write(conf / "disable_ipv6", "0")
+            _write(conf / "accept_ra", "0")
+            _write(conf / "accept_dad", "0")
+        if software_checksums:
+            ethtool.transmit_checksums_off(record.ifname)
+    with pod:
+        pod.run(
+            [
+                netlink.link_set("lo", up=True),
+                netlink.link_set(record.ifname, up=True),
+                *(netlink.address_add(index, address) for address in record.addresses),
+                *(netlink.route_add(index, route) for route in default_routes(record.addresses)),
+            ]
+        )
 
 
 def default_routes(addresses: Sequence[netlink.Interface]) -> list[Route]:
@@ -171,11 +174,6 @@ def _write(path: Path, value: str) -> None:
     path.write_text(value)
 
 
-def _checksum_offload_off(ifname: str) -> None:
-    """`ethtool -K IFNAME tx off`, in the namespace that the thread is in."""
-    command = bytearray(struct.pack("=II", _ETHTOOL_STXCSUM, 0))
-    # struct ifreq holds the command's address in memory.
-    address = ctypes.addressof((ctypes.c_char * len(command)).from_buffer(command))
-    request = struct.pack("=16sQ16x", ifname.encode(), address)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
-        fcntl.ioctl(control, _SIOCETHTOOL, request)
+def delete(node: Netlink, host_interface: str) -> None:
+    """Remove a link of which only the name of the node's end is known."""
+    node.run([netlink.link_delete(host_interface)])

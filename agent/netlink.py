@@ -27,30 +27,20 @@ Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# linux/netlink.h, linux/rtnetlink.h, linux/if.h, linux/if_addr.h, linux/neighbour.h
-_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
-_REPLACE, _EXCL, _CREATE = 0x100, 0x200, 0x400
-_ERROR, _DONE = 2, 3
-_SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
-RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
-GROUP_LINK: Final = 1
-IFF_UP: Final = 0x1
-IFF_NOARP: Final = 0x80
-IFA_F_NODAD, IFA_F_NOPREFIXROUTE, IFA_F_PERMANENT = 0x02, 0x200, 0x80
-SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
-PROTO_KERNEL, PROTO_BOOT, PROTO_STATIC = 2, 3, 4
-#: Marks the routes that this agent made (`ip route` shows "proto 88"); /etc/iproute2/rt_protos leaves 64 to 185 free.
-PROTO_SDN: Final = 88
-_TABLE_MAIN: Final = 254
-_HEADER: Final = struct.Struct("=IHHII")
-_TIMEOUT: Final = 30.0
+# linux/netlink.h, linux/rtnetlink.h, linux/if.h, linux/if_addr.h, linux/neighbour.h _REQUEST, _ACK, _DUMP =
+0x1, 0x4, 0x300 _REPLACE, _EXCL, _CREATE = 0x100, 0x200, 0x400 _ERROR, _DONE = 2, 3 _SOL_NETLINK, _CAP_ACK,
+_EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18 RTM_NEWADDR,
+RTM_DELADDR, RTM_GETADDR = 20, 21, 22 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26 RTM_NEWNEIGH,
+RTM_GETNEIGH = 28, 30 GROUP_LINK: Final = 1 IFF_UP: Final = 0x1 IFF_NOARP: Final = 0x80 IFA_F_NODAD,
+IFA_F_NOPREFIXROUTE, IFA_F_PERMANENT = 0x02, 0x200, 0x80 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
+PROTO_KERNEL, PROTO_BOOT, PROTO_STATIC = 2, 3, 4 #: Marks the routes that this agent made (`ip route` shows
+"proto 88"); /etc/iproute2/rt_protos leaves 64 to 185 free. PROTO_SDN: Final = 88 _TABLE_MAIN: Final = 254
+_HEADER: Final = struct.Struct("=IHHII") _TIMEOUT: Final = 30.0
 
 
 class NetlinkError(OSError):
-    """The kernel refused a request; the text names it."""
+    
+"""The kernel refused a request; the text names it."""
 
     def __init__(self, number: int, what: str, detail: str) -> None:
         super().__init__(number, f"{what}: {detail or os.strerror(number)}")
@@ -71,7 +61,14 @@ class Ask:
 
 
 def veth(
-    name: str, mac: str, mtu: int, *, peer: str, peer_mac: str, peer_netns: int | None = None, up: bool = False
+    name: str,
+    mac: str,
+    mtu: int,
+    *,
+    peer: str,
+    peer_mac: str,
+    peer_netns: int | None = None,
+    up: bool = False,
 ) -> Ask:
     """`ip link add NAME type veth peer name PEER`, the peer straight in another namespace (a descriptor)."""
     there = ifinfmsg()
@@ -133,7 +130,11 @@ def address_add(index: int, address: Interface, flags: int = 0) -> Ask:
 
 def address_delete(index: int, address: Interface) -> Ask:
     return Ask(
-        f"delete address {address}", RTM_DELADDR, 0, _address(index, address), (errno.EADDRNOTAVAIL, errno.ENODEV)
+        f"delete address {address}",
+        RTM_DELADDR,
+        0,
+        _address(index, address),
+        (errno.EADDRNOTAVAIL, errno.ENODEV),
     )
 
 
@@ -164,7 +165,13 @@ def route_add(index: int, route: Route, *, replace: bool = True) -> Ask:
 
 
 def route_delete(index: int, route: Route) -> Ask:
-    return Ask(f"delete route {route.destination}", RTM_DELROUTE, 0, _route(index, route), (errno.ESRCH, errno.ENODEV))
+    return Ask(
+        f"delete route {route.destination}",
+        RTM_DELROUTE,
+        0,
+        _route(index, route),
+        (errno.ESRCH, errno.ENODEV),
+    )
 
 
 def _route(index: int, route: Route) -> Any:
@@ -195,7 +202,9 @@ class Netlink:
     """One rtnetlink socket, in the namespace of the thread that made it. For one thread at a time."""
 
     def __init__(self, groups: int = 0) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        )
         for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._socket.bind((0, groups))
@@ -288,7 +297,9 @@ class Netlink:
                 continue
             text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             flags = message.get_attr("IFA_FLAGS") or message["flags"]
-            found.append((ipaddress.ip_interface(f"{text}/{message['prefixlen']}"), int(message["scope"]), int(flags)))
+            found.append(
+                (ipaddress.ip_interface(f"{text}/{message['prefixlen']}"), int(message["scope"]), int(flags))
+            )
         return found
 
     def routes(self, index: int) -> list[Route]:

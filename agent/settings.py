@@ -24,7 +24,10 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
 
     node_name: Annotated[
         str,
-        Meta(description="Kubernetes name of this node: a DNS subdomain, unique in the cluster.", max_length=253),
+        Meta(
+            description="Kubernetes name of this node: a DNS subdomain, unique in the cluster.",
+            max_length=253,
+        ),
     ] = sockets.gethostname().lower()
     controllers: Annotated[
         list[str],
@@ -35,7 +38,9 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
     ] = []
     uplink: Annotated[
         str,
-        Meta(description="Interface that holds the node's address and leads to the other nodes.", max_length=15),
+        Meta(
+            description="Interface that holds the node's address and leads to the other nodes.", max_length=15
+        ),
     ] = "eth0"
     datapath: Annotated[
         Literal["netdev", "system"],
@@ -76,9 +81,9 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
             "beside it."
         ),
     ] = Path("/run/sdn/agent.sock")
-    ovsdb: Annotated[
-        str, Meta(description="Where ovsdb-server listens: unix:PATH, or tcp:HOST:PORT.")
-    ] = "unix:/run/openvswitch/db.sock"
+    ovsdb: Annotated[str, Meta(description="Where ovsdb-server listens: unix:PATH, or tcp:HOST:PORT.")] = (
+        "unix:/run/openvswitch/db.sock"
+    )
     ovs_rundir: Annotated[
         Path,
         Meta(description="Folder of ovs-vswitchd's pid file and control socket (OVS_RUNDIR)."),

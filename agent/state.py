@@ -19,13 +19,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from agent import ipam
 from agent.ipam import Address, Network
 from sdn.pipeline.registers import FIRST_POD_PORT, LAST_POD_PORT
+
+T = TypeVar("T")
 
 _SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
@@ -49,18 +51,16 @@ CREATE TABLE attachment (
     phase TEXT NOT NULL,
     PRIMARY KEY (container_id, ifname)
 ) WITHOUT ROWID;
-"""
-_COLUMNS: Final = (
-    "container_id, ifname, network, netns, pod_namespace, pod_name, pod_uid, ipv4, ipv6, mac, ofport, mtu, labels,"
-    " created_at, phase"
-)
+""" _COLUMNS: Final = ( "container_id, ifname, network, netns, pod_namespace, pod_name, pod_uid, ipv4, ipv6, mac,
+ofport, mtu, labels," " created_at, phase" )
 
 #: Phases of an attachment: being made; in use; being removed.
 MAKING, READY, REMOVING = "making", "ready", "removing"
 
 
 class StateError(Exception):
-    """The state cannot be read or written; the text names the file."""
+    
+"""The state cannot be read or written; the text names the file."""
 
 
 class AddressUnavailable(Exception):
@@ -232,7 +232,7 @@ class State:
                 self._set("node_uid", uid)
         return uid
 
-    def load(self, key: str, kind: type[Any]) -> Any:
+    def load(self, key: str, kind: type[T]) -> T | None:
         """A value stored under a key, None when there is none or when it is of an older shape."""
         with self._lock:
             text = self._get(key)
@@ -263,7 +263,7 @@ class State:
             if address.version != network.version:
                 continue
             if address not in network or not first <= int(address) <= last:
-                raise AddressUnavailable(f"{address} cannot be given to a pod: it is not in this node's range {network}")
+                raise AddressUnavailable(f"{address} cannot be given to a pod of this node (range {network})")
             if int(address) in used:
                 raise AddressUnavailable(f"{address} is used by pod {used[int(address)].pod}")
             return ipaddress.ip_interface(f"{address}/{network.prefixlen}")
@@ -327,7 +327,23 @@ class State:
         for row in self._db.execute(f"SELECT {_COLUMNS} FROM attachment"):
             addresses = tuple(ipaddress.ip_interface(text) for text in row[7:9] if text is not None)
             labels = msgspec.json.decode(row[12], type=dict[str, str])
-            yield Record(*row[:7], addresses, row[9], row[10], row[11], labels, row[13], row[14])
+            container_id, ifname, network, netns, pod_namespace, pod_name, pod_uid = row[:7]
+            yield Record(
+                container_id=container_id,
+                ifname=ifname,
+                network=network,
+                netns=netns,
+                pod_namespace=pod_namespace,
+                pod_name=pod_name,
+                pod_uid=pod_uid,
+                addresses=addresses,
+                mac=row[9],
+                ofport=row[10],
+                mtu=row[11],
+                labels=labels,
+                created_at=row[13],
+                phase=row[14],
+            )
 
 
 def _texts(items: Sequence[object]) -> str:

@@ -49,7 +49,9 @@ def parse(text: str) -> Arguments:
             raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: {pair!r} is not KEY=VALUE")
         if key == "IgnoreUnknown":
             if value.lower() not in _TRUE | _FALSE:
-                raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: IgnoreUnknown={value!r} is neither true nor false")
+                raise CniError(
+                    Code.INVALID_ENVIRONMENT, f"CNI_ARGS: IgnoreUnknown={value!r} is neither true nor false"
+                )
             ignore = value.lower() in _TRUE
         elif key in _FIELDS:
             values[_FIELDS[key]] = value

@@ -30,7 +30,17 @@ _MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 #: Keys of the configuration that we act on, or know to mean nothing for us.
 _KNOWN: Final = frozenset(
     (
-        *("cniVersion", "cniVersions", "name", "type", "args", "capabilities", "dns", "ipMasq", "disableCheck"),
+        *(
+            "cniVersion",
+            "cniVersions",
+            "name",
+            "type",
+            "args",
+            "capabilities",
+            "dns",
+            "ipMasq",
+            "disableCheck",
+        ),
         *("disableGC", "loadOnlyInlinedPlugins", "runtimeConfig", "prevResult", "agentSocket"),
         *("cni.dev/valid-attachments", "cni.dev/attachments"),
     )
@@ -102,15 +112,15 @@ def parse(call: Call) -> Request:
     strict = call.verb != "DEL"
     unknown = sorted(key for key in config if key not in _KNOWN and not key.startswith("cni.dev/"))
     if unknown and strict:
-        raise CniError(Code.UNSUPPORTED_FIELD, f"{unknown[0]}: {json.dumps(config[unknown[0]])[:200]}: unknown field")
+        raise CniError(
+            Code.UNSUPPORTED_FIELD, f"{unknown[0]}: {json.dumps(config[unknown[0]])[:200]}: unknown field"
+        )
     if call.verb in ("STATUS", "GC"):
         valid = _valid_attachments(config) if call.verb == "GC" else frozenset()
         return Request(call.verb, version, network, "", "", "", Arguments(), valid=valid)
     _environment(call)
     if not strict:
-        return Request(
-            call.verb, version, network, call.container_id, call.netns, call.ifname, Arguments()
-        )
+        return Request(call.verb, version, network, call.container_id, call.netns, call.ifname, Arguments())
     args = arguments.parse(call.args)
     cni_args = _object(_object(config, "args"), "cni", "args.cni")
     runtime = _object(config, "runtimeConfig")
@@ -203,7 +213,8 @@ def _version(config: dict[str, Any], verb: str) -> str:
     since = _SINCE.get(verb, "0.3.1")
     if _ordinal(version) < _ordinal(since):
         raise CniError(
-            Code.INCOMPATIBLE_VERSION, f"cniVersion: {verb} needs {since} or newer, the configuration says {version}"
+            Code.INCOMPATIBLE_VERSION,
+            f"cniVersion: {verb} needs {since} or newer, the configuration says {version}",
         )
     return str(version)
 
@@ -229,7 +240,7 @@ def _object(config: Mapping[str, Any], key: str, path: str = "") -> dict[str, An
 
 
 def _labels(cni_args: dict[str, Any]) -> dict[str, str]:
-    """`args.cni.labels`: a list of {"key": K, "value": V}, as the conventions have it; an object {K: V} is taken too."""
+    """`args.cni.labels`: a list of {"key": K, "value": V} (conventions document); an object {K: V} is taken too."""
     path = "args.cni.labels"
     given = cni_args.get("labels")
     pairs: list[tuple[Any, Any]]
@@ -241,14 +252,18 @@ def _labels(cni_args: dict[str, Any]) -> dict[str, str]:
         pairs = []
         for index, item in enumerate(given):
             if not isinstance(item, dict) or set(item) != {"key", "value"}:
-                raise CniError(Code.INVALID_CONFIGURATION, f'{path}[{index}]: must be {{"key": ..., "value": ...}}')
+                raise CniError(
+                    Code.INVALID_CONFIGURATION, f'{path}[{index}]: must be {{"key": ..., "value": ...}}'
+                )
             pairs.append((item["key"], item["value"]))
     else:
         raise CniError(Code.INVALID_CONFIGURATION, f"{path}: must be a list of keys and values")
     labels: dict[str, str] = {}
     for key, value in pairs:
         if not isinstance(key, str) or not isinstance(value, str) or not key:
-            raise CniError(Code.INVALID_CONFIGURATION, f"{path}: key and value must be texts, got {key!r}: {value!r}")
+            raise CniError(
+                Code.INVALID_CONFIGURATION, f"{path}: key and value must be texts, got {key!r}: {value!r}"
+            )
         labels[key] = value
     return labels
 
@@ -334,6 +349,8 @@ def _valid_attachments(config: dict[str, Any]) -> frozenset[tuple[str, str]]:
         container = item.get("containerID") if isinstance(item, dict) else None
         ifname = item.get("ifname") if isinstance(item, dict) else None
         if not isinstance(container, str) or not isinstance(ifname, str):
-            raise CniError(Code.INVALID_CONFIGURATION, f"{path}[{index}]: needs the texts containerID and ifname")
+            raise CniError(
+                Code.INVALID_CONFIGURATION, f"{path}[{index}]: needs the texts containerID and ifname"
+            )
         valid.add((container, ifname))
     return frozenset(valid)

@@ -36,7 +36,7 @@ class Result:
     node_side: Interface
     pod_side: Interface
     addresses: tuple[tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, str], ...]
-    dns: Dns = Dns()
+    dns: Dns
 
 
 def document(result: Result, version: str, previous: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -44,7 +44,9 @@ def document(result: Result, version: str, previous: Mapping[str, Any] | None = 
 
     CniError INVALID_CONFIGURATION when the earlier plugin made the interface that we were asked for.
     """
-    made: dict[str, list[Any]] = {key: list((previous or {}).get(key) or []) for key in ("interfaces", "ips", "routes")}
+    made: dict[str, list[Any]] = {
+        key: list((previous or {}).get(key) or []) for key in ("interfaces", "ips", "routes")
+    }
     _refuse_double(made["interfaces"], result.pod_side)
     base = len(made["interfaces"])
     for interface in (result.node_side, result.pod_side):

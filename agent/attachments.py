@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the verbs and the reconciliation share: one at a time per container, removal, who is confirmed, ranges'
+use.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from agent import ipam, link, ports
+from agent.netlink import Netlink
+from agent.netns import Netns
+from agent.nodesetup.setup import NodeSetup
+from agent.ovsdb import Ovsdb, OvsdbUnavailable
+from agent.report import Reporter
+from agent.state import REMOVING, Record, State
+from sdn import logs
+
+log: Final = logs.get("agent.attachments")
+_UNPLUG_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How full a range is."""
+
+    range: str
+    used: int
+    capacity: int
+
+
+class Attachments:
+    """The attachments of this node, as things that several threads work on."""
+
+    def __init__(self, state: State, ovsdb: Ovsdb, setup: NodeSetup) -> None:
+        self._state = state
+        self._ovsdb = ovsdb
+        self._setup = setup
+        self._guard = threading.Lock()
+        self._locks: dict[str, tuple[threading.Lock, int]] = {}
+        self._sockets: queue.SimpleQueue[Netlink] = queue.SimpleQueue()
+        self._confirmed: set[tuple[str, str]] = set()
+        self._changed = threading.Condition()
+        self.reporter: Reporter | None = None
+
+    @contextmanager
+    def alone(self, container_id: str) -> Iterator[None]:
+        """Nobody else works on this container within the context."""
+        with self._guard:
+            lock, users = self._locks.get(container_id, (threading.Lock(), 0))
+            self._locks[container_id] = lock, users + 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self._guard:
+                lock, users = self._locks[container_id]
+                if users == 1:
+                    del self._locks[container_id]
+                else:
+                    self._locks[container_id] = lock, users - 1
+
+    @contextmanager
+    def netlink(self) -> Iterator[Netlink]:
+        """A netlink socket in the node's namespace, kept for the next user."""
+        try:
+            socket = self._sockets.get_nowait()
+        except queue.Empty:
+            socket = Netlink()
+        try:
+            yield socket
+        except BaseException:
+            # An answer may be unread.
+            socket.close()
+            raise
+        self._sockets.put(socket)
+
+    def remove(self, record: Record, netns: Netns | None) -> None:
+        """Take an attachment away and give its addresses back. Parts that are not there are no error.
+
+        When the database cannot be reached the record stays, marked, and its addresses stay taken; `agent.reconcile`
+        finishes later.
+        """
+        record = self._state.set_phase(record, REMOVING)
+        unplugged = self._ovsdb.begin(ports.unplug(record.host_interface), record.host_interface)
+        with self.netlink() as node:
+            link.remove(node, record, netns)
+        with self._changed:
+            self._confirmed.discard(record.key)
+        try:
+            self._ovsdb.result(unplugged, _UNPLUG_SECONDS, f"remove port {record.host_interface}")
+        except OvsdbUnavailable as problem:
+            log.warning("removed later", pod=record.pod, container=record.container_id, error=str(problem))
+        else:
+            self._state.release(record)
+        if self.reporter is not None:
+            self.reporter.detach(record.container_id, record.ifname)
+
+    # --- confirmations
+
+    def programmed(self, key: tuple[str, str]) -> None:
+        """A controller has confirmed this attachment."""
+        with self._changed:
+            self._confirmed.add(key)
+            self._changed.notify_all()
+
+    def is_programmed(self, record: Record) -> bool:
+        """Whether a controller has confirmed it since this agent started."""
+        with self._changed:
+            return record.key in self._confirmed
+
+    def wait_programmed(self, record: Record, reporter: Reporter, seconds: float) -> bool:
+        """Whether it is confirmed, or nobody is there who could."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while record.key not in self._confirmed and reporter.connected:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(min(left, 0.5))
+        return True
+
+    # --- what is to be told
+
+    def to_report(self) -> list[Record]:
+        """What a controller must know of: all that is not being removed."""
+        return [record for record in self._state.attachments() if record.phase != REMOVING]
+
+    def usage(self) -> list[Usage]:
+        """How full each of the node's ranges is."""
+        assignment = self._setup.assignment
+        if assignment is None:
+            return []
+        records = self._state.attachments()
+        return [
+            Usage(
+                str(network),
+                sum(any(address.ip in network for address in record.addresses) for record in records),
+                ipam.capacity(network),
+            )
+            for network in assignment.ranges()
+        ]

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sdn-agent`: puts the parts together, starts them in order, ends them without touching what forwards.
+
+Start needs ovsdb-server and ovs-vswitchd (it waits for them) but no controller: with what is on disk the node is set up, DEL
+and CHECK are served, and ADD waits for a controller as long as it may.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Final
+
+from agent.attachments import Attachments
+from agent.grpcserver import AgentService, GrpcServer
+from agent.nodesetup.facts import NodeFacts
+from agent.nodesetup.setup import NodeSetup, wait_for_facts
+from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
+from agent.reconcile import Reconciler
+from agent.report import Reporter
+from agent.server import Server
+from agent.settings import PROGRAM, AgentSettings
+from agent.state import State, StateError
+from agent.verbs import Verbs
+from agent.vswitchd import Vswitchd
+from sdn import daemon, logs, notify
+
+log: Final = logs.get("agent.main")
+
+#: Python lets a waiting thread run after this long at the latest. With its usual 5 ms a request that is
+answered in that #: time would double it each time another thread computes. _SWITCH_SECONDS: Final = 0.0005
+_LOOK_SECONDS: Final = 0.5
+
+
+def serve(config: AgentSettings, stop: daemon.Stop) -> None:
+    
+"""Run until asked to end."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    folder = daemon.private_folder(config.state_dir)
+    daemon.shared_folder(config.socket.parent)
+    with daemon.hold(folder):
+        try:
+            state = State(folder)
+        except StateError as problem:
+            raise daemon.StartError(str(problem)) from None
+        try:
+            _Agent(config, state).run(stop)
+        finally:
+            state.close()
+
+
+class _Agent:
+    """The parts of a running agent."""
+
+    def __init__(self, config: AgentSettings, state: State) -> None:
+        self._config = config
+        self._reconnected = threading.Event()
+        self._ovsdb = Ovsdb(config.ovsdb, self._database_changed)
+        vswitchd = Vswitchd(config.ovs_rundir)
+        self._setup = NodeSetup(config, state, self._ovsdb, vswitchd)
+        self._attachments = Attachments(state, self._ovsdb, self._setup)
+        self._reporter = Reporter(
+            config.controllers,
+            facts=self._facts,
+            assignment=lambda: self._setup.assignment,
+            attachments=self._attachments.to_report,
+            assigned=self._setup.assign,
+            programmed=self._attachments.programmed,
+        )
+        self._attachments.reporter = self._reporter
+        self._reconciler = Reconciler(state, self._ovsdb, self._attachments)
+        verbs = Verbs(config, state, self._ovsdb, vswitchd, self._setup, self._reporter, self._attachments)
+        self._plugin = Server(config.socket, verbs.answer, config.parallel_requests)
+        service = AgentService(verbs.answer, state, self._setup, self._reporter, self._attachments)
+        self._grpc = GrpcServer(config.grpc_socket, service, config.parallel_requests)
+
+    def run(self, stop: daemon.Stop) -> None:
+        ending = threading.Event()
+        stop.on_stop(ending.set)
+        self._ovsdb.start()
+        facts = wait_for_facts(self._setup, ending)
+        if facts is None:
+            self._ovsdb.close()
+            return
+        log.info(
+            "this node",
+            node=facts.name,
+            addresses=facts.addresses,
+            tunnel=facts.tunnel_address,
+            mtu=facts.mtu,
+            datapath_id=f"{facts.datapath_id:016x}",
+        )
+        self._catch_up(ending)
+        self._setup.start()
+        self._reporter.start()
+        self._reconciler.start()
+        try:
+            self._plugin.start()
+            self._grpc.start()
+        except OSError as problem:
+            raise daemon.StartError(f"cannot serve on {config_socket(self._config)}: {problem}") from None
+        stop.ready(f"node {facts.name}, {len(self._attachments.to_report())} attachments")
+        self._watch(ending)
+        self._plugin.close()
+        self._grpc.close()
+        self._reconciler.close()
+        self._setup.close()
+        self._reporter.close()
+        self._ovsdb.close()
+
+    def _catch_up(self, ending: threading.Event) -> None:
+        """Put right what an earlier agent left, before anything new is made."""
+        while not ending.is_set():
+            try:
+                self._reconciler.undo_unfinished()
+                self._reconciler.run()
+            except (OvsdbUnavailable, OvsdbRefused, OSError) as problem:
+                log.warning("what is there cannot be compared yet", error=str(problem))
+                ending.wait(_LOOK_SECONDS)
+            else:
+                return
+
+    def _watch(self, ending: threading.Event) -> None:
+        """Tell health and the service manager what can be done, until the end."""
+        told: bool | None = None
+        connected = True
+        while not ending.wait(_LOOK_SECONDS):
+            able = self._reporter.connected and self._setup.complete and self._ovsdb.connected
+            if able != told:
+                told = able
+                self._grpc.set_able(able)
+                notify.status("pods can be added" if able else f"pods cannot be added: {self._trouble()}")
+            if self._ovsdb.connected and not connected:
+                # The database may be another one than before.
+                self._setup.poke()
+                self._reconciler.poke()
+            connected = self._ovsdb.connected
+
+    def _trouble(self) -> str:
+        if not self._ovsdb.connected:
+            return "ovsdb-server does not answer"
+        if not self._reporter.connected:
+            return "no controller is connected"
+        return self._setup.trouble
+
+    def _database_changed(self) -> None:
+        """Runs in the replica's thread. Nothing to do: what matters of it shows as a change of interfaces."""
+
+    def _facts(self) -> NodeFacts:
+        facts = self._setup.facts
+        if facts is None:
+            raise RuntimeError("the node was not looked at")
+        return facts
+
+
+def config_socket(config: AgentSettings) -> str:
+    """The sockets as errors name them."""
+    return f"{config.socket} and {config.grpc_socket}"
+
+
+def main() -> int:
+    """The console script."""
+    return daemon.run(PROGRAM, AgentSettings, serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bridge br-int: where pods, the gateway port and the tunnels meet, programmed by the controller alone.
+
+It is made in one transaction, complete with its controllers, because the first controller that is added to a bridge
+empties its tables. fail_mode is "secure": without a controller the switch goes on with the flows that it has, and adds
+none of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from agent.nodesetup.facts import GATEWAY_INTERFACE, TUNNEL_INTERFACE, Assignment, NodeFacts
+from agent.ovsdb import OvsdbRefused, Replica
+from agent.ports import INTEGRATION_BRIDGE
+from sdn.pipeline.registers import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT
+
+#: Milliseconds: a controller that is restarted is found again within a second, one that hangs is noticed in
+ten. MAX_BACKOFF: Final = 1000 INACTIVITY_PROBE: Final = 5000
+
+
+def mac_text(number: int) -> str:
+    
+"""A MAC as text."""
+    return ":".join(f"{byte:02x}" for byte in number.to_bytes(6, "big"))
+
+
+def bridge(facts: NodeFacts, assignment: Assignment) -> Callable[[Replica], None]:
+    """The change that makes br-int, its gateway port and its tunnel port, or mends what differs."""
+
+    def apply(replica: Replica) -> None:
+        root = replica.root()
+        if root is None:
+            raise OvsdbRefused("Open vSwitch's database is not initialized (ovs-vsctl init)")
+        row = replica.named("Bridge", INTEGRATION_BRIDGE)
+        if row is None:
+            row = replica.insert("Bridge")
+            row.name = INTEGRATION_BRIDGE
+            row.ports = [_port(replica, INTEGRATION_BRIDGE, {"type": "internal"})]
+            root.addvalue("bridges", row)
+        _set(row, datapath_type=facts.datapath, fail_mode="secure", protocols=["OpenFlow15"])
+        wanted = {"datapath-id": f"{facts.datapath_id:016x}", "disable-in-band": "true"}
+        _set(row, other_config={**dict(row.other_config), **wanted})
+        _controllers(replica, row, assignment.openflow_targets)
+        for name, columns in _own_ports(facts).items():
+            interface = replica.named("Interface", name)
+            if interface is None:
+                row.addvalue("ports", _port(replica, name, columns))
+            else:
+                _set(interface, **columns)
+
+    return apply
+
+
+def _own_ports(facts: NodeFacts) -> dict[str, dict[str, Any]]:
+    return {
+        GATEWAY_INTERFACE: {
+            "type": "internal",
+            "mac": mac_text(GATEWAY_MAC),
+            "ofport_request": GATEWAY_PORT,
+            "mtu_request": facts.mtu,
+        },
+        # Where a packet goes is set by the flow that sends it.
+        TUNNEL_INTERFACE: {
+            "type": facts.encapsulation,
+            "options": {"remote_ip": "flow", "key": "flow"},
+            "ofport_request": TUNNEL_PORT,
+        },
+    }
+
+
+def _controllers(replica: Replica, row: Any, targets: list[str]) -> None:
+    present = {controller.target: controller for controller in row.controller}
+    if set(present) != set(targets):
+        row.controller = [present.get(target) or _controller(replica, target) for target in targets]
+
+
+def _controller(replica: Replica, target: str) -> Any:
+    row = replica.insert("Controller")
+    row.target = target
+    row.max_backoff = MAX_BACKOFF
+    row.inactivity_probe = INACTIVITY_PROBE
+    row.connection_mode = "out-of-band"
+    return row
+
+
+def _port(replica: Replica, name: str, columns: dict[str, Any]) -> Any:
+    interface = replica.insert("Interface")
+    interface.name = name
+    for column, value in columns.items():
+        setattr(interface, column, value)
+    port = replica.insert("Port")
+    port.name = name
+    port.interfaces = [interface]
+    return port
+
+
+def _set(row: Any, **columns: Any) -> None:
+    """Write what differs. Optional columns read as lists of at most one."""
+    for column, value in columns.items():
+        now = getattr(row, column)
+        now = dict(now) if isinstance(value, dict) else now
+        if now != value and now != [value]:
+            setattr(row, column, value)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order of the node's set-up, and when it is looked at again.
+
+    uplink        br-phy and the node's addresses (userspace datapath only)   needs: ovsdb-server, ovs-vswitchd
+    integration   br-int with its controllers, gateway and tunnel port        needs: what the controller assigned
+    gateway       addresses and routes of sdn-gw0
+    firewall      drops and masquerade
+    neighbours    tunnel neighbours (userspace datapath only)
+
+The whole is run at start, whenever an interface of ours comes, goes or changes (ovs-vswitchd's taps vanish with it: the
+addresses must be back at once), when the controller tells something new, and every half minute in case somebody
+else changed something. One thread does it all; a failure is logged and tried again. Nothing here ever takes away what
+existing pods forward with.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import threading
+import time
+from typing import Final
+
+from agent import netlink
+from agent.ipam import Address
+from agent.netlink import Netlink
+from agent.nodesetup import firewall, gateway, integration, mtu, neighbours, uplink
+from agent.nodesetup.facts import GATEWAY_INTERFACE, PHYSICAL_BRIDGE, Assignment, NodeFacts
+from agent.nodesetup.firewall import FirewallError
+from agent.nodesetup.gateway import GatewayError
+from agent.nodesetup.uplink import Uplink, UplinkError
+from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
+from agent.settings import AgentSettings
+from agent.state import State
+from agent.vswitchd import Vswitchd, VswitchdRefused, VswitchdUnavailable
+from sdn import logs
+
+log: Final = logs.get("agent.nodesetup")
+
+#: What may go wrong on a node and right again; anything else is a defect and ends the agent.
+FAILURES: Final = (
+    UplinkError,
+    GatewayError,
+    FirewallError,
+    OvsdbRefused,
+    OvsdbUnavailable,
+    VswitchdRefused,
+    VswitchdUnavailable,
+    mtu.MtuError,
+    OSError,
+)
+_ASSIGNMENT: Final = "assignment"
+_EVERY_SECONDS: Final = 30.0
+_RETRY_SECONDS: Final = 0.5
+
+
+class NodeSetup:
+    """The node's set-up, kept. `facts` is there after `discover`; `assignment` once a controller told one."""
+
+    def __init__(self, settings: AgentSettings, state: State, ovsdb: Ovsdb, vswitchd: Vswitchd) -> None:
+        self._settings = settings
+        self._state = state
+        self._ovsdb = ovsdb
+        self._vswitchd = vswitchd
+        self._poked = threading.Event()
+        self._stop = threading.Event()
+        self._complete = threading.Event()
+        self._last_error = ""
+        self.facts: NodeFacts | None = None
+        self.assignment: Assignment | None = state.load(_ASSIGNMENT, Assignment)
+
+    def start(self) -> None:
+        """Begin to keep the node set up."""
+        threading.Thread(target=self._keep, name="node-setup", daemon=True).start()
+        threading.Thread(target=self._watch, name="node-watch", daemon=True).start()
+
+    def close(self) -> None:
+        """End looking; what is set up stays."""
+        self._stop.set()
+        self._poked.set()
+
+    def assign(self, assignment: Assignment) -> None:
+        """What a controller told. The set-up follows at once, in its own thread."""
+        if assignment == self.assignment:
+            return
+        self._state.save(_ASSIGNMENT, assignment)
+        self.assignment = assignment
+        self._complete.clear()
+        self._poked.set()
+
+    def poke(self) -> None:
+        """Look again now."""
+        self._poked.set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is as it should be, as far as was seen last."""
+        return self._complete.is_set()
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not complete."""
+        if self.assignment is None:
+            return "no controller has assigned ranges to this node yet"
+        return self._last_error
+
+    def wait_complete(self, seconds: float) -> bool:
+        """Wait until everything is in place."""
+        return self._complete.wait(max(0.0, seconds))
+
+    def discover(self) -> NodeFacts:
+        """Look at the node; on the userspace datapath, move the uplink. Any of FAILURES."""
+        with Netlink() as node:
+            found = self._uplink(node)
+        self.facts = self._facts(found)
+        return self.facts
+
+    def run(self) -> None:
+        """Everything once, in order. Any of FAILURES."""
+        with Netlink() as node:
+            found = self._uplink(node)
+            self.facts = facts = self._facts(found)
+            assignment = self.assignment
+            if assignment is None:
+                return
+            self._ovsdb.change("make br-int", integration.bridge(facts, assignment))
+            gateway.furnish(node, facts, assignment)
+        firewall.enforce(facts, assignment)
+        if facts.datapath == "netdev":
+            neighbours.tell(self._vswitchd, found.interfaces(), assignment.peers)
+        if assignment is self.assignment:
+            self._last_error = ""
+            if not self._complete.is_set():
+                log.info("the node is set up", node=facts.name, ranges=assignment.pod_ranges, mtu=facts.mtu)
+            self._complete.set()
+
+    # --- parts
+
+    def _uplink(self, node: Netlink) -> Uplink:
+        if self._settings.datapath == "system":
+            found = uplink.look(node, self._settings.uplink)
+            if not found.addresses and not self._settings.node_addresses:
+                raise UplinkError(f"uplink: interface {found.name} has no global address")
+            return found
+        found = uplink.known(node, self._state, self._settings.uplink)
+        uplink.move(node, self._ovsdb, found)
+        return found
+
+    def _facts(self, found: Uplink) -> NodeFacts:
+        addresses = self._addresses(found)
+        tunnel = addresses[0]
+        return NodeFacts(
+            name=self._settings.node_name,
+            uid=self._state.node_uid(),
+            addresses=addresses,
+            tunnel_address=tunnel,
+            mac=found.mac,
+            interface=PHYSICAL_BRIDGE if self._settings.datapath == "netdev" else found.name,
+            uplink=found.name,
+            encapsulation=self._settings.encapsulation,
+            datapath=self._settings.datapath,
+            mtu=mtu.pod_mtu(found.mtu, self._settings.encapsulation, tunnel.version, self._settings.mtu),
+            labels=dict(label.split("=", 1) for label in self._settings.node_labels),
+        )
+
+    def _addresses(self, found: Uplink) -> tuple[Address, ...]:
+        """As told, else the uplink's first of each family, IPv4 first."""
+        if self._settings.node_addresses:
+            return tuple(ipaddress.ip_address(text) for text in self._settings.node_addresses)
+        first: dict[int, Address] = {}
+        for interface in found.interfaces():
+            first.setdefault(interface.version, interface.ip)
+        return tuple(first[version] for version in sorted(first))
+
+    # --- threads
+
+    def _keep(self) -> None:
+        pause = 0.0
+        while not self._stop.is_set():
+            self._poked.wait(pause)
+            self._poked.clear()
+            if self._stop.is_set():
+                return
+            try:
+                self.run()
+                pause = _EVERY_SECONDS
+            except FAILURES as problem:
+                self._complete.clear()
+                text = str(problem)
+                if text != self._last_error:
+                    log.warning("the node's set-up waits", error=text)
+                self._last_error = text
+                pause = _RETRY_SECONDS
+                self._stop.wait(0.1)
+
+    def _watch(self) -> None:
+        ours = (PHYSICAL_BRIDGE, GATEWAY_INTERFACE, self._settings.uplink)
+        with Netlink(groups=netlink.GROUP_LINK) as events:
+            while not self._stop.is_set():
+                try:
+                    names = {link.get_attr("IFLA_IFNAME") for _kind, link in events.events()}
+                except TimeoutError:
+                    continue
+                except OSError as problem:
+                    if problem.errno != errno.ENOBUFS:
+                        raise
+                    names = set(ours)  # events were lost: look at everything
+                if names & set(ours):
+                    self._poked.set()
+
+
+def wait_for_facts(setup: NodeSetup, stop: threading.Event) -> NodeFacts | None:
+    """The node's facts, as soon as Open vSwitch lets them be found; None when asked to end before."""
+    told = ""
+    while not stop.is_set():
+        try:
+            return setup.discover()
+        except FAILURES as problem:
+            if str(problem) != told:
+                told = str(problem)
+                log.warning("the node cannot be looked at yet", error=told)
+            time.sleep(_RETRY_SECONDS)
+    return None

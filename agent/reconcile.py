@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records against reality: what a crash, a reboot or somebody's hand has left is put right.
+
+- A record that was being made or removed when the agent ended: the attachment is removed.
+- A record whose link is gone (the pod's namespace went, or the node was booted): released.
+- A record whose link is there and whose port is not (the database was made anew): the port is plugged again.
+- A port or a link that bears our name and has no record: removed.
+
+Run at start, before the first request, and from then on whenever the database comes back and once in a while.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from agent import link, ports
+from agent.attachments import Attachments
+from agent.netlink import Netlink
+from agent.netns import Netns, NetnsError
+from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
+from agent.state import HOST_PREFIX, READY, REMOVING, Record, State
+from sdn import logs
+
+log: Final = logs.get("agent.reconcile")
+_EVERY_SECONDS: Final = 30.0
+_RETRY_SECONDS: Final = 2.0
+
+
+class Reconciler:
+    """Compares and repairs. `run` may be called beside requests, which it does not disturb."""
+
+    def __init__(self, state: State, ovsdb: Ovsdb, attachments: Attachments) -> None:
+        self._state = state
+        self._ovsdb = ovsdb
+        self._attachments = attachments
+        self._stop = threading.Event()
+        self._poked = threading.Event()
+
+    def start(self) -> None:
+        threading.Thread(target=self._keep, name="reconcile", daemon=True).start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._poked.set()
+
+    def poke(self) -> None:
+        """Look again now."""
+        self._poked.set()
+
+    def undo_unfinished(self) -> None:
+        """At start, when no request is under way: whatever is neither in use nor gone is removed."""
+        for record in self._state.attachments():
+            if record.phase != READY:
+                log.info("undone", pod=record.pod, container=record.container_id, phase=record.phase)
+                self._remove(record)
+
+    def run(self) -> None:
+        """All of it once. OvsdbUnavailable, OSError."""
+        self._orphans()
+        for record in self._state.attachments():
+            with self._attachments.alone(record.container_id):
+                now = self._state.attachment(*record.key)
+                if now is None or now.created_at != record.created_at:
+                    continue
+                if now.phase == REMOVING:
+                    self._remove(now)
+                elif now.phase == READY:
+                    self._ready(now)
+
+    def _ready(self, record: Record) -> None:
+        with self._attachments.netlink() as node:
+            there = link.exists(node, record)
+        if not there:
+            log.info("released, its link is gone", pod=record.pod, container=record.container_id)
+            self._remove(record)
+        elif self._ovsdb.read(lambda replica: replica.named("Interface", record.host_interface)) is None:
+            log.warning("plugged again, its port was gone", pod=record.pod, port=record.host_interface)
+            self._ovsdb.change("plug a port again", ports.plug(record))
+
+    def _remove(self, record: Record) -> None:
+        netns = None
+        try:
+            netns = Netns(record.netns)
+        except NetnsError:
+            pass  # it is gone, and with it everything inside
+        try:
+            self._attachments.remove(record, netns)
+        finally:
+            if netns is not None:
+                netns.close()
+
+    def _orphans(self) -> None:
+        """What bears our name is listed first and the records after: what is made meanwhile has its record by then."""
+        with self._attachments.netlink() as node:
+            links = _ours(node)
+        plugged = self._ovsdb.read(
+            lambda replica: [row.name for row in replica.rows("Port") if row.name.startswith(HOST_PREFIX)]
+        )
+        known = {record.host_interface for record in self._state.attachments()}
+        if stray := sorted(set(plugged) - known):
+            log.warning("ports without a record removed", ports=stray)
+            self._ovsdb.change("remove ports without a record", ports.unplug(*stray))
+        for name in sorted(set(links) - known):
+            log.warning("link without a record removed", interface=name)
+            with self._attachments.netlink() as node:
+                link.delete(node, name)
+
+    def _keep(self) -> None:
+        pause = _EVERY_SECONDS
+        while not self._stop.is_set():
+            self._poked.wait(pause)
+            self._poked.clear()
+            if self._stop.is_set():
+                return
+            try:
+                self.run()
+                pause = _EVERY_SECONDS
+            except (OvsdbUnavailable, OvsdbRefused, OSError) as problem:
+                log.warning("reconciliation waits", error=str(problem))
+                pause = _RETRY_SECONDS
+
+
+def _ours(node: Netlink) -> list[str]:
+    names = (str(message.get_attr("IFLA_IFNAME")) for message in node.links())
+    return [name for name in names if name.startswith(HOST_PREFIX)]
