@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which program each switch gets: the model's objects as parts of each node's synchronizer.
+
+A node's switch has one part for the node itself, one for each of its attachments, one for each other node. A
+change is handed to the synchronizers that it concerns, as a function still to be run: compiling takes place
+in their threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Callable, Iterable
+
+from controller.cluster import Cluster
+from controller.records import AttachmentRecord, NodeRecord
+from controller.switchboard import Switchboard
+from controller.synchronizer import Done, Synchronizer
+from sdn.pipeline.compiler import node_flows, peer_flows, pod_flows, switch_flows
+from sdn.pipeline.flow import Flow
+from sdn.pipeline.topology import Address, Encapsulation, LocalNode, PodPort, Range, RemoteNode
+
+_NODE_PART = ("node",)
+_MARK = ("mark",)
+
+
+def local_node(record: NodeRecord) -> LocalNode:
+    """The node as the compiler wants to know it when compiling its own switch."""
+    return LocalNode(
+        name=record.name,
+        pod_ranges=tuple(map(Range.parse, record.pod_ranges)),
+        addresses=tuple(map(Address.parse, record.addresses)),
+        tunnel_address=Address.parse(record.tunnel_address),
+        encapsulation=Encapsulation(record.encapsulation),
+    )
+
+
+def remote_node(record: NodeRecord) -> RemoteNode:
+    """The node as the compiler wants to know it when compiling another's switch."""
+    return RemoteNode(
+        name=record.name,
+        pod_ranges=tuple(map(Range.parse, record.pod_ranges)),
+        addresses=tuple(map(Address.parse, record.addresses)),
+        tunnel_address=Address.parse(record.tunnel_address),
+    )
+
+
+def pod_port(record: AttachmentRecord) -> PodPort:
+    """An attachment as the compiler wants to know it."""
+    by_version = {address.version: int(address) for address in map(ipaddress.ip_address, record.addresses)}
+    return PodPort(
+        namespace=record.pod_namespace,
+        name=record.pod_name,
+        container_id=record.container_id,
+        interface_name=record.interface_name,
+        ofport=record.ofport,
+        mac=int(record.mac.replace(":", ""), 16),
+        ipv4=by_version.get(4),
+        ipv6=by_version.get(6),
+    )
+
+
+class Programs:
+    """One synchronizer a registered node. Owned by the engine's thread."""
+
+    def __init__(self, switchboard: Switchboard, on_status: Callable[[str], None]) -> None:
+        """``on_status`` is called in a synchronizer's thread, with the node's name, when its switch's state
+        changed.
+        """
+        self._switchboard = switchboard
+        self._on_status = on_status
+        self._synchronizers: dict[str, Synchronizer] = {}
+        self._local: dict[str, LocalNode] = {}
+        self._remote: dict[str, RemoteNode] = {}
+        self._datapaths: dict[str, int] = {}
+
+    def put_node(self, record: NodeRecord, pods: Iterable[AttachmentRecord]) -> None:
+        """A node was registered, or changed; ``pods`` are its attachments, compiled again if they must be."""
+        name = record.name
+        local, remote = local_node(record), remote_node(record)
+        synchronizer = self._synchronizers.get(name)
+        if synchronizer is None:
+            synchronizer = Synchronizer(name, functools.partial(self._on_status, name))
+            self._synchronizers[name] = synchronizer
+            for other in self._remote.values():
+                synchronizer.submit(("peer", other.name), functools.partial(peer_flows, local, other))
+        if self._local.get(name) != local:
+            self._local[name] = local
+            synchronizer.submit(_NODE_PART, functools.partial(node_flows, local))
+            for pod in pods:
+                self.put_pod(pod, None)
+        if self._remote.get(name) != remote:
+            self._remote[name] = remote
+            for its in self._synchronizers.values():
+                if its is not synchronizer:
+                    its.submit(("peer", name), functools.partial(peer_flows, self._local[its.node], remote))
+        # Last: a switch that connects from here on finds everything submitted.
+        if self._datapaths.get(name) != record.datapath_id:
+            if name in self._datapaths:
+                self._switchboard.release(self._datapaths[name])
+            self._datapaths[name] = record.datapath_id
+            self._switchboard.claim(record.datapath_id, synchronizer)
+
+    def remove_node(self, name: str) -> None:
+        """Forget a node: its switch is let go as it is, the others lose their way to it."""
+        synchronizer = self._synchronizers.pop(name, None)
+        if synchronizer is None:
+            return
+        self._switchboard.release(self._datapaths.pop(name))
+        synchronizer.stop(close=True)
+        del self._local[name], self._remote[name]
+        for other in self._synchronizers.values():
+            other.submit(("peer", name), None)
+
+    def put_pod(self, record: AttachmentRecord, done: Done | None) -> None:
+        """An attachment was made, or changed. ``done`` as in :meth:`Synchronizer.submit`."""
+        compiled = functools.partial(pod_flows, self._local[record.node], pod_port(record))
+        self._synchronizers[record.node].submit(("pod", *record.id), compiled, done)
+
+    def remove_pod(self, node: str, container_id: str, interface_name: str, done: Done | None) -> None:
+        """An attachment is gone."""
+        self._synchronizers[node].submit(("pod", container_id, interface_name), None, done)
+
+    def settled(self, node: str, done: Done) -> None:
+        """Call ``done`` once everything submitted for the node until now is in force, or refused."""
+        self._synchronizers[node].submit(_MARK, None, done)
+
+    def synchronizer(self, node: str) -> Synchronizer | None:
+        """The synchronizer of a registered node."""
+        return self._synchronizers.get(node)
+
+    def flows_of(self, node: str, cluster: Cluster) -> Callable[[], tuple[Flow, ...]]:
+        """Computes everything that the node's switch must hold, to explain a listing; may run in any
+        thread.
+        """
+        pods = [pod_port(record) for record in cluster.attachments_on(node)]
+        peers = [remote for name, remote in self._remote.items() if name != node]
+        return functools.partial(switch_flows, self._local[node], pods, peers)
+
+    def stop(self) -> None:
+        """End all synchronizers; the switches keep what they hold."""
+        for synchronizer in self._synchronizers.values():
+            synchronizer.stop()

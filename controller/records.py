@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facts as they are stored: registered nodes, attachments, reserved ranges; and the keys they are stored
+under.
+
+Values are JSON, so that an operator can read a store with the tools of the store. Unknown fields are ignored
+when reading: a newer controller may have written them.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from controller.store import Entry
+
+NODES = "/sdn/nodes/"
+ATTACHMENTS = "/sdn/attachments/"
+RANGES = "/sdn/ranges/"
+OBJECTS = "/sdn/objects/"
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class CorruptRecordError(Exception):
+    """A stored value is not what belongs under its key; the text names the key."""
+
+
+class NodeRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A registered node; the fields are those of NodeInfo in types.proto."""
+
+    name: str
+    uid: str
+    addresses: tuple[str, ...]
+    tunnel_address: str
+    tunnel_mac: str
+    encapsulation: str
+    datapath: str
+    datapath_id: int
+    pod_ranges: tuple[str, ...]
+    mtu: int = 0
+    agent_version: str = ""
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class AttachmentRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A pod's interface on a node; the fields are those of Attachment in types.proto. ``created_at`` is RFC
+    3339 text.
+    """
+
+    node: str
+    container_id: str
+    interface_name: str
+    pod_namespace: str
+    pod_name: str
+    ofport: int
+    mac: str
+    addresses: tuple[str, ...]
+    pod_uid: str = ""
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    host_interface: str = ""
+    netns: str = ""
+    created_at: str = ""
+
+    @property
+    def id(self) -> tuple[str, str]:
+        """What tells attachments of one node apart."""
+        return self.container_id, self.interface_name
+
+    def __str__(self) -> str:
+        return f"attachment {self.container_id}/{self.interface_name} of pod {self.pod_namespace}/{self.pod_name}"
+
+
+class RangeRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A range of pod addresses that is taken."""
+
+    node: str
+
+
+def node_key(name: str) -> str:
+    return f"{NODES}{name}"
+
+
+def attachment_key(node: str, container_id: str, interface_name: str) -> str:
+    return f"{ATTACHMENTS}{node}/{container_id}/{interface_name}"
+
+
+def range_key(text: str) -> str:
+    """The key that reserves a range: "10.244.1.0/24" under "/sdn/ranges/10.244.1.0_24"."""
+    return f"{RANGES}{text.replace('/', '_')}"
+
+
+def object_key(kind: str, namespace: str, name: str) -> str:
+    return f"{OBJECTS}{kind}/{namespace}/{name}"
+
+
+def encode(record: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(record)
+
+
+def decode(kind: type[T], entry: Entry) -> T:
+    """The record in a store's entry. CorruptRecordError names the key."""
+    try:
+        return msgspec.json.decode(entry.value, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise CorruptRecordError(f"store: the value of {entry.key} cannot be read: {problem}") from None

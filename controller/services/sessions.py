@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agents' service: one stream a node.
+
+Messages of a stream are taken one after the other: an Attach is checked and stored before the next message is
+read. Waiting for the switch holds nothing up: answers come when they come, by sequence number.
+
+The newest stream of a node is the node's; the one before is ended with ABORTED.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+from urllib.parse import unquote
+
+import grpc
+
+from controller.engine import Engine
+from controller.records import NodeRecord
+from controller.services.convert import node_info
+from controller.services.errors import TOLD, code_of
+from controller.store import StoreError
+from sdn import logs
+from sdn.model import InvalidObjectError
+from sdn.v1 import controller_pb2, controller_pb2_grpc
+from sdn.version import VERSION
+
+log = logs.get("controller.sessions")
+
+#: Answers that may wait for an agent that does not read.
+MAX_WAITING = 20_000
+
+
+class AgentSession:
+    """One agent's stream: what is to be sent, and whether it has been taken over."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.ended_by: tuple[grpc.StatusCode, str] | None = None
+        self._messages: asyncio.Queue[controller_pb2.ControllerMessage | None] = asyncio.Queue()
+        self._peers_wanted = False
+
+    def send(self, message: controller_pb2.ControllerMessage) -> None:
+        """Queue a message; an agent that lets too many pile up is disconnected."""
+        if self._messages.qsize() >= MAX_WAITING:
+            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WAITING} answers wait to be read")
+        else:
+            self._messages.put_nowait(message)
+
+    def send_peers(self) -> None:
+        """Queue the peers, as they are when the message is sent; many changes in a row make one message."""
+        if not self._peers_wanted:
+            self._peers_wanted = True
+            self._messages.put_nowait(controller_pb2.ControllerMessage(peers=controller_pb2.Peers()))
+
+    def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, why: str = "") -> None:
+        """End the stream, with an error unless the code is OK."""
+        if self.ended_by is None:
+            self.ended_by = (code, why)
+            self._messages.put_nowait(None)
+
+    async def next(self) -> controller_pb2.ControllerMessage | None:
+        """The next message to send; None at the end."""
+        message = await self._messages.get()
+        if self.ended_by is not None:
+            return None
+        if message is not None and message.HasField("peers"):
+            self._peers_wanted = False
+        return message
+
+
+class ControllerService(controller_pb2_grpc.ControllerServicer):
+    """``targets`` are the OpenFlow targets that agents are told; empty: this host's address as the agent
+    reaches it, with ``scheme`` and ``port``.
+    """
+
+    def __init__(self, engine: Engine, name: str, targets: tuple[str, ...], scheme: str, port: int) -> None:
+        self._engine = engine
+        self._name = name
+        self._targets = targets
+        self._scheme = scheme
+        self._port = port
+        self._sessions: dict[str, AgentSession] = {}
+        engine.on_nodes_changed = self._send_peers
+        engine.watchers.agent_connected = self.connected
+
+    def connected(self, node: str) -> bool:
+        """Whether the node's agent has a session."""
+        return node in self._sessions
+
+    def end_all(self) -> None:
+        """The controller ends: let go of every agent."""
+        for session in list(self._sessions.values()):
+            session.end(grpc.StatusCode.UNAVAILABLE, "the controller is stopping")
+
+    def _send_peers(self) -> None:
+        for session in self._sessions.values():
+            session.send_peers()
+
+    async def Session(  # noqa: N802 - named in the .proto
+        self,
+        request_iterator: AsyncIterator[controller_pb2.AgentMessage],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> AsyncIterator[controller_pb2.ControllerMessage]:
+        first = await anext(request_iterator, None)
+        if first is None or not first.HasField("hello"):
+            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "hello: must be the first message")
+        try:
+            record = await self._engine.register(first.hello.node)
+        except TOLD as problem:
+            log.warning("node refused", node=first.hello.node.name, peer=context.peer(), reason=str(problem))
+            await _abort(context, code_of(problem), str(problem))
+        session = self._open(record.name)
+        reader = asyncio.create_task(self._read(session, request_iterator))
+        log.info("agent connected", node=record.name, peer=unquote(context.peer()))
+        try:
+            yield controller_pb2.ControllerMessage(welcome=self._welcome(record, context))
+            session.send_peers()
+            while (message := await session.next()) is not None:
+                if message.HasField("peers"):
+                    message.peers.nodes.extend(map(node_info, self._engine.cluster.peers_of(record.name)))
+                yield message
+            code, why = session.ended_by or (grpc.StatusCode.OK, "")
+            if code is not grpc.StatusCode.OK:
+                await _abort(context, code, why)
+        finally:
+            reader.cancel()
+            self._close(session)
+            log.info("agent disconnected", node=record.name, peer=unquote(context.peer()))
+
+    def _open(self, node: str) -> AgentSession:
+        session = AgentSession(node)
+        former = self._sessions.get(node)
+        self._sessions[node] = session
+        if former is not None:
+            former.end(grpc.StatusCode.ABORTED, f"a newer stream of Node {node} took over")
+        self._engine.node_changed(node)
+        return session
+
+    def _close(self, session: AgentSession) -> None:
+        if self._sessions.get(session.node) is session:
+            del self._sessions[session.node]
+            self._engine.node_changed(session.node)
+
+    def _welcome(
+        self, record: NodeRecord, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> controller_pb2.Welcome:
+        targets = self._targets or (f"{self._scheme}:{_own_address(context.peer())}:{self._port}",)
+        return controller_pb2.Welcome(
+            node=node_info(record),
+            cluster_ranges=self._engine.ranges.texts,
+            controller_name=self._name,
+            controller_version=VERSION,
+            openflow_targets=targets,
+        )
+
+    async def _read(
+        self, session: AgentSession, requests: AsyncIterator[controller_pb2.AgentMessage]
+    ) -> None:
+        """Take the agent's messages until its stream ends."""
+        try:
+            async for message in requests:
+                await self._take(session, message)
+        except InvalidObjectError as problem:
+            session.end(grpc.StatusCode.INVALID_ARGUMENT, str(problem))
+        except grpc.aio.AioRpcError as problem:
+            log.info("agent's stream broke", node=session.node, error=str(problem.details()))
+            session.end()
+        except Exception:  # a defect: the agent starts a new stream, and the log says what it was
+            log.exception("session failed", node=session.node)
+            session.end(grpc.StatusCode.INTERNAL, "the controller failed; see its log")
+        else:
+            session.end()
+
+    async def _take(self, session: AgentSession, message: controller_pb2.AgentMessage) -> None:
+        kind = message.WhichOneof("message")
+        if kind is None or kind == "hello":
+            raise InvalidObjectError(
+                kind or "message", "only the first message is a hello, no other is empty"
+            )
+        sequence: int = getattr(message, kind).sequence
+
+        def answer(refused: str | None) -> None:
+            session.send(_answer(sequence, refused))
+
+        try:
+            match kind:
+                case "full_state":
+                    await self._engine.full_state(session.node, message.full_state.attachments, answer)
+                case "attach":
+                    await self._engine.attach(session.node, message.attach.attachment, answer)
+                case "detach":
+                    detach = message.detach
+                    await self._engine.detach(
+                        session.node, detach.container_id, detach.interface_name, answer
+                    )
+        except (InvalidObjectError, StoreError) as problem:
+            log.warning("refused", node=session.node, message=kind, sequence=sequence, reason=str(problem))
+            answer(str(problem))
+
+
+def _answer(sequence: int, refused: str | None) -> controller_pb2.ControllerMessage:
+    if refused is None:
+        return controller_pb2.ControllerMessage(programmed=controller_pb2.Programmed(sequence=sequence))
+    rejected = controller_pb2.Rejected(sequence=sequence, reason=refused)
+    return controller_pb2.ControllerMessage(rejected=rejected)
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], code: grpc.StatusCode, why: str) -> NoReturn:
+    await context.abort(code, why)
+    raise AssertionError("abort raises")
+
+
+def _own_address(peer: str) -> str:
+    """The address of this host that reaches a gRPC peer ("ipv4:172.30.0.11:40112"), as a target writes it."""
+    family, _, rest = unquote(peer).partition(":")
+    host = rest.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    if family not in ("ipv4", "ipv6"):
+        return "127.0.0.1"
+    kind = socket.AF_INET6 if family == "ipv6" else socket.AF_INET
+    with socket.socket(kind, socket.SOCK_DGRAM) as probe:
+        # Connecting a datagram socket sends nothing; it only looks the route up.
+        probe.connect((host, 9))
+        own: str = probe.getsockname()[0]
+    return f"[{own}]" if family == "ipv6" else own
