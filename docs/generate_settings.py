@@ -10,11 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from controller.settings import PROGRAM as CONTROLLER
-from controller.settings import ControllerSettings
-
 from agent.settings import PROGRAM as AGENT
 from agent.settings import AgentSettings
+from controller.settings import ControllerSettings
 from sdn.settings import Field, Settings, as_written, describe
 
 INTRODUCTION = """\
@@ -35,7 +33,7 @@ On SIGHUP a daemon reads all of it again and applies `log_level`; it names what 
 def page() -> str:
     """The whole page."""
     lines = [INTRODUCTION]
-    for program, cls in ((AGENT, AgentSettings), (CONTROLLER, ControllerSettings)):
+    for program, cls in ((AGENT, AgentSettings), ("sdn-controller", ControllerSettings)):
         lines.append("\n".join(section(program, cls)) + "\n")
     return "\n".join(lines)
 

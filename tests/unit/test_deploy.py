@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 from agent.settings import PROGRAM as AGENT
 from agent.settings import AgentSettings
+from controller.settings import ControllerSettings
 from sdn import settings
 from sdn.version import VERSION
 
@@ -37,6 +38,12 @@ def unit(path: Path) -> configparser.RawConfigParser:
 def test_example_of_the_agents_settings_is_accepted() -> None:
     config = settings.read(AgentSettings, AGENT, ["--config", str(DEPLOY / "examples" / "agent.toml")], {})
     assert config.controllers
+
+
+def test_example_of_the_controllers_settings_is_accepted() -> None:
+    path = DEPLOY / "examples" / "controller.toml"
+    config = settings.read(ControllerSettings, "sdn-controller", ["--config", str(path)], {})
+    assert config.openflow_address.startswith("0.0.0.0:")
 
 
 def test_there_is_an_example_and_a_unit_for_each_daemon() -> None:
@@ -70,6 +77,13 @@ def test_the_agents_unit_makes_the_folders_of_its_default_settings() -> None:
     config = settings.read(AgentSettings, AGENT, ["--controllers=c:1"], {})
     assert Path("/var/lib") / service["StateDirectory"] == config.state_dir
     assert Path("/run") / service["RuntimeDirectory"] == config.socket.parent
+
+
+def test_the_controllers_unit_makes_the_folders_of_its_default_settings() -> None:
+    service = unit(DEPLOY / "systemd" / "sdn-controller.service")["Service"]
+    config = settings.read(ControllerSettings, "sdn-controller", [], {})
+    assert Path(config.store.removeprefix("sqlite://")).parent == Path("/var/lib") / service["StateDirectory"]
+    assert Path(config.grpc_socket).parent == Path("/run") / service["RuntimeDirectory"]
 
 
 def test_cni_configuration_names_the_plugin_and_the_agents_usual_socket() -> None:
