@@ -16,7 +16,9 @@ nodes run and what the property tests hold this module against. Where that diffe
 - After ``ct`` the packet goes on untracked; with a table, a tracked copy starts there anew.
 
 Not simulated, since no flow of ours uses them: NORMAL and FLOOD ports, and the limit of 64 kB of datapath
-actions. A translation by ``ct(nat)`` shows only in the copy that goes on in a table, as in ``ofproto/trace``.
+actions. Nor that Open vSwitch does not rewrite the IP header of an IPv4 packet whose protocol is 0 (it takes
+that for "no header"). A translation by ``ct(nat)`` shows only in the copy that goes on in a table, as in
+``ofproto/trace``.
 """
 
 from __future__ import annotations

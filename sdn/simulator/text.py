@@ -52,6 +52,11 @@ _SHORT: Final = {kinds: name for name, kinds in PROTOCOLS.items()}
 _NAMED_PORTS: Final = {"LOCAL": OFPP_LOCAL, "CONTROLLER": OFPP_CONTROLLER}
 # ip_frag in words (ovs-fields(7)): bit 0 any fragment, bit 1 not the first.
 _FRAGMENTS: Final = {"no": 0, "yes": 1, "first": 1, "later": 3}
+#: Bits of tcp_flags (RFC 9293, section 3.1, and RFC 3540).
+TCP_FLAGS: Final = {
+    name: 1 << bit for bit, name in enumerate(("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns"))
+}
+_FLAGS: Final = {"ct_state": CT_STATES, "tcp_flags": TCP_FLAGS}
 _ICMPV6: Final = (ETH_TYPE_IPV6, IPPROTO_ICMPV6)
 _ALIASES: Final = {"icmp_type": "icmpv6_type", "icmp_code": "icmpv6_code"}
 _UNIQUE_ALIASES: Final = {
@@ -97,7 +102,7 @@ def parse(text: str, ports: Mapping[str, int] | None = None) -> Packet:
         values[NW_PROTO.name] = kinds[1]
     for name, value in words.items():
         field = _field_name(name, kinds)
-        number = _value(field, value, ports or {})
+        number = _value(name, field, value, ports or {})
         if field in values and name not in ("dl_type", "eth_type", "nw_proto", "ip_proto"):
             raise ValueError(f"{field} is given twice")
         values.setdefault(field, number)
@@ -127,6 +132,7 @@ def _field_name(name: str, kinds: tuple[int, int | None]) -> str:
     if kinds == _ICMPV6 and name in _ALIASES:
         return _ALIASES[name]
     if name == "nw_tos":
+        # The same bits, as Open vSwitch prints them: see _value.
         return "ip_dscp"
     field = _UNIQUE_ALIASES.get(name, name)
     if field not in FIELDS:
@@ -134,7 +140,10 @@ def _field_name(name: str, kinds: tuple[int, int | None]) -> str:
     return field
 
 
-def _value(field: str, text: str, ports: Mapping[str, int]) -> int | str:
+def _value(name: str, field: str, text: str, ports: Mapping[str, int]) -> int | str:
+    if name == "nw_tos":
+        # The old IPv4 byte: DSCP in its upper six bits (RFC 2474, section 3).
+        return _integer(name, text) >> 2
     if field == IN_PORT.name and not text.isdecimal():
         port = _NAMED_PORTS.get(text, ports.get(text))
         if port is None:
@@ -142,17 +151,18 @@ def _value(field: str, text: str, ports: Mapping[str, int]) -> int | str:
         return port
     if field == IP_FRAG.name and text in _FRAGMENTS:
         return _FRAGMENTS[text]
-    if field == CT_STATE.name and not text[:1].isdecimal():
-        return _states(text)
+    flags = _FLAGS.get(field)
+    if flags is not None and not text[:1].isdecimal():
+        return _flags(field, text, flags)
     return text
 
 
-def _states(text: str) -> int:
+def _flags(field: str, text: str, flags: Mapping[str, int]) -> int:
     result = 0
     for name in text.replace("|", "+").strip("+").split("+"):
-        if name not in CT_STATES:
-            raise ValueError(f"ct_state: unknown connection state {name!r}")
-        result |= CT_STATES[name]
+        if name not in flags:
+            raise ValueError(f"{field}: unknown flag {name!r}")
+        result |= flags[name]
     return result
 
 
