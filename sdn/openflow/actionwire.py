@@ -52,7 +52,7 @@ from sdn.pipeline.actions import (
     Resubmit,
     SetField,
 )
-from sdn.pipeline.fields import FIELDS, OFPP_CONTROLLER
+from sdn.pipeline.fields import FIELDS, OFPP_CONTROLLER, Field
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +109,30 @@ def _ofs_nbits(offset: int, bits: int, width: int) -> int:
 
 
 def _set_field(action: SetField) -> bytes:
-    oxm = encode_set_field(action.field, action.value, action.mask)
+    field, value, mask = action.field, action.value, action.mask
+    if mask is None:
+        base, shift, length, limit = _SET_FIELD[field]
+        if 0 <= value <= limit:
+            return (base | value << shift).to_bytes(length, "big")
+    oxm = encode_set_field(field, value, mask)
     length = padded(4 + len(oxm))
     return _TYPE_LENGTH.pack(OFPAT_SET_FIELD, length) + oxm.ljust(length - 4, b"\0")
 
 
+def _set_field_template(field: Field) -> tuple[int, int, int, int]:
+    """An unmasked set-field as an integer in which only the value is missing: that, where it goes, bytes,
+    largest value.
+    """
+    oxm = encode_set_field(field, 0, None)
+    length = padded(4 + len(oxm))
+    shift = (length - 4 - len(oxm)) * 8
+    base = (OFPAT_SET_FIELD << 16 | length) << (length - 4) * 8 | int.from_bytes(oxm, "big") << shift
+    # in_port has a shorter form than its values: the general way for those.
+    return base, shift, length, -1 if field.name == "in_port" else field.all_ones
+
+
 _TYPE_LENGTH: Final = struct.Struct("!HH")
+_SET_FIELD: Final = {field: _set_field_template(field) for field in FIELDS.values()}
 
 
 def _move(action: Move) -> bytes:
@@ -348,8 +366,13 @@ def _understand_ct(raw: bytes) -> Ct | None:
         if kind == OFPAT_EXPERIMENTER and nat is None:
             nat = _understand_nat(inner)
             continue
-        action = _understand(inner, kind)
-        if not isinstance(action, SetField | Move):
+        # Only what ct may execute: asking _understand would let a switch nest ct in ct without end.
+        action: SetField | Move | None = None
+        if kind == OFPAT_SET_FIELD:
+            action = _understand_set_field(inner)
+        elif kind == OFPAT_COPY_FIELD:
+            action = _understand_move(inner)
+        if action is None:
             return None
         execute.append(action)
     return Ct(

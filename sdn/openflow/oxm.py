@@ -48,7 +48,7 @@ def field_of(number: int) -> Field | None:
 class _Template:
     """Matches of one shape: the padded ``ofp_match`` as an integer in which only the values are missing."""
 
-    __slots__ = ("base", "length", "shifts")
+    __slots__ = ("base", "length", "shifts", "widths")
 
     def __init__(self, fields: tuple[Field, ...], masks: tuple[int | None, ...]) -> None:
         pieces: list[tuple[int, int]] = []  # (number, bytes), in wire order
@@ -59,6 +59,10 @@ class _Template:
         }
         if len(masks_of) != len(fields):
             raise CodecError("a field occurs twice in a match")
+        for field, mask in masks_of.items():
+            if mask is not None and not 0 <= mask <= field.all_ones:
+                raise CodecError(f"mask {mask:#x} does not fit into {field.name}")
+        self.widths = tuple(field.bits for field in fields)
         done: set[Field] = set()
         for field in sorted(masks_of, key=lambda each: each.order):
             if field in done:
@@ -117,7 +121,7 @@ _EMPTY: Final = (OFPMT_OXM << 48 | 4 << 32).to_bytes(8, "big")
 def encode_match(match: Match) -> bytes:
     """The ``ofp_match`` of a match, padded, byte for byte as the switch prints it.
 
-    Values are trusted to fit their fields (:func:`sdn.pipeline.match.match` checks them).
+    Raises CodecError for a value that is too large for its field.
     """
     terms = match.terms
     if not terms:
@@ -128,6 +132,8 @@ def encode_match(match: Match) -> bytes:
         if len(_templates) >= _MAX_TEMPLATES:
             _templates.clear()
         template = _templates[fields, masks] = _Template(fields, masks)
+    if any(map(operator.rshift, values, template.widths)):
+        raise CodecError(f"a value is too large for its field in {match}")
     number: int = sum(map(operator.lshift, values, template.shifts), template.base)
     return number.to_bytes(template.length, "big")
 
@@ -137,6 +143,8 @@ def encode_set_field(field: Field, value: int, mask: int | None) -> bytes:
 
     ``in_port`` goes in its 16-bit Nicira form: Open vSwitch refuses to set the 32-bit one.
     """
+    if not 0 <= value <= field.all_ones or (mask is not None and not 0 <= mask <= field.all_ones):
+        raise CodecError(f"{value:#x} does not fit into {field.name}")
     if field is _IN_PORT:
         if 0xFF00 <= value < 0xFFFFFF00 or mask is not None:
             raise CodecError(f"in_port cannot be set to {value:#x}")

@@ -108,7 +108,7 @@ def os_ken_match(match: Match) -> Any:
             pairs[index // 2] = (old_value | value << shift, old_mask | ones << shift)
         else:
             ordered.append((name_of(field), _user_value(field, value, mask)))
-    filled = []
+    filled: list[tuple[str, object]] = []
     for name, user in ordered:
         if name.startswith("xreg"):
             value, mask = pairs[int(name[4:])]

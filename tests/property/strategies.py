@@ -46,7 +46,7 @@ from sdn.pipeline.fields import (
     OFPP_LOCAL,
     Field,
 )
-from sdn.pipeline.flow import Flow, Group
+from sdn.pipeline.flow import Flow, Group, GroupType
 from sdn.pipeline.match import Match, Term
 from sdn.pipeline.owner import Owner
 
@@ -104,7 +104,7 @@ def allowed(kind: dict[str, int]) -> list[Field]:
 
 
 _BELOW_TRANSPORT: Final = frozenset(
-    field.name for kind in KINDS[:3] + [_IPV4_KINDS[0], _IPV6_KINDS[0]] for field in allowed(kind)
+    field.name for kind in [*KINDS[:3], _IPV4_KINDS[0], _IPV6_KINDS[0]] for field in allowed(kind)
 )
 
 
@@ -286,7 +286,8 @@ def flows(
     table = draw(st.sampled_from(list(tables)))
     actions = draw(actions_for(match, ports=ports, tables=tables, groups=groups))
     later = [other for other in tables if other > table]
-    if later and draw(st.booleans()):
+    onward: bool = draw(st.booleans())
+    if later and onward:
         actions = (*actions, Goto(draw(st.sampled_from(later))))
     return Flow(
         table,
@@ -305,7 +306,8 @@ def flows(
 @st.composite
 def groups(draw: st.DrawFn, *, ports: Sequence[int] = (1, 2, 16), tables: Sequence[int] = (1, 2, 3)) -> Group:
     """One group. Its buckets' numbers are distinct."""
-    kind = draw(st.sampled_from(["all", "select", "indirect", "fast_failover"]))
+    kinds: list[GroupType] = ["all", "select", "indirect", "fast_failover"]
+    kind = draw(st.sampled_from(kinds))
     count = 1 if kind == "indirect" else draw(st.integers(0, 5))
     numbers = draw(st.lists(st.integers(0, 0xFFFFFF00), unique=True, min_size=count, max_size=count))
     buckets = []

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What we write into a real Open vSwitch is what it gives back: byte for byte, value for value, line for line."""
+"""What we write into a real Open vSwitch is what it gives back: byte for byte, value for value, line for
+line.
+"""
 
 from __future__ import annotations
 
