@@ -7,6 +7,7 @@ import argparse
 import importlib
 import sys
 import traceback
+from pathlib import Path
 from typing import Final
 
 from tests.bench import frame
@@ -28,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which to run (default: all)")
     parser.add_argument("--quick", action="store_true", help="few rounds: shows that it runs, not how fast")
+    parser.add_argument(
+        "--results", type=Path, default=frame.RESULTS, help="file to append to (default %(default)s)"
+    )
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
@@ -37,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"--- {name}: {BENCHMARKS[name]}", flush=True)
         module = importlib.import_module(f"tests.bench.{name}")
         try:
-            code = frame.main(module.run, module.__doc__, ["--quick"] if options.quick else [])
+            quick = ["--quick"] if options.quick else []
+            code = frame.main(module.run, module.__doc__, [*quick, "--results", str(options.results)])
         except Exception:  # noqa: BLE001 - one that cannot run must not keep the others from running
             traceback.print_exc()
             code = 1

@@ -112,8 +112,11 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 def table(report: Report) -> str:
     """The report as text: a line a figure, both medians and tails, the medians' ratio, the notes below."""
     head = ("figure", "unit", "ours p50", "p99", "peer p50", "p99", "ratio", "aim", "")
-    rows = [head, *(_row(figure) for figure in report.figures)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    rows = [_row(figure) for figure in report.figures]
+    # Columns that no figure fills, as the peer's where there is none, are left out.
+    filled = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    rows = [tuple(row[column] for column in filled) for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"{report.name}: {report.ours} / {report.peer}" if report.peer else f"{report.name}: {report.ours}"
     ]

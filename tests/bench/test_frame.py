@@ -78,6 +78,17 @@ def test_the_table_shows_both_medians_the_bad_tail_and_the_ratio() -> None:
     assert lines[5] == "  so it is"
 
 
+def test_the_table_of_a_report_without_a_peer_has_no_column_for_it() -> None:
+    lines = frame.table(
+        Report("memory", "sdn-controller", "", (Figure("empty", "MB", ours=(64.0,)),))
+    ).splitlines()
+    assert lines[0] == "memory: sdn-controller"
+    assert [line.split() for line in lines[1:]] == [
+        ["figure", "unit", "ours", "p50"],
+        ["empty", "MB", "64.0"],
+    ]
+
+
 def test_results_are_appended_as_one_json_object_a_line(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "bench.jsonl"
     report = Report("demo", "a", "b", (Figure("ADD", "ms", ours=(1.0, 3.0), peer=(4.0,)),))

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""iperf3 from pod to pod through our pipeline, beside the same datapath with one NORMAL flow.
+
+The peer is a second bridge in the same switch process, with two namespaces that are set up as pods are
+(tests/bench/normal_bridge.py), so that what differs is the pipeline. One TCP connection at a time, both
+families, by turns. Between nodes there is no peer: the figure says what encapsulation costs beside the same
+node.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from typing import Final
+
+from tests.bench import frame, iperf
+from tests.bench.cluster import cluster, node
+from tests.bench.frame import Figure, Report
+from tests.bench.normal_bridge import normal_bridge
+
+LAB: Final = "rc-iperf"
+ROUNDS: Final = 8
+QUICK_ROUNDS: Final = 1
+SECONDS: Final = 4
+QUICK_SECONDS: Final = 1
+AIM: Final = 0.95
+
+
+def run(quick: bool) -> Report:
+    rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if quick else (ROUNDS, SECONDS)
+    figures = []
+    with cluster(LAB, nodes=2) as lab:
+        client, server = (lab.pod_add(name, "bench", "node-1") for name in ("client", "server"))
+        remote = lab.pod_add("remote", "bench", "node-2")
+        here = node(lab, "node-1")
+        with normal_bridge(here.netns, here.database, "netdev", client.mtu, "rc-iperf-normal") as normal:
+            for ours, peer in zip(server.addresses, normal.addresses, strict=True):
+                mine, theirs = frame.interleave(
+                    lambda _, to=ours: iperf.megabits(client.netns, server.netns, to, seconds),  # type: ignore[misc]
+                    lambda _, to=peer: iperf.megabits(normal.client, normal.server, to, seconds),  # type: ignore[misc]
+                    rounds,
+                )
+                name = f"TCP {_family(ours)}, same node"
+                figures.append(Figure(name, "Mbit/s", mine, theirs, better="higher", aim=AIM))
+        for address in remote.addresses:
+            rates = tuple(iperf.megabits(client.netns, remote.netns, address, seconds) for _ in range(rounds))
+            figures.append(Figure(f"TCP {_family(address)}, other node", "Mbit/s", rates, better="higher"))
+    return Report(
+        name="throughput",
+        ours="pod to pod through the pipeline",
+        peer="same datapath, one NORMAL flow",
+        figures=tuple(figures),
+    )
+
+
+def _family(address: str) -> str:
+    return f"IPv{ipaddress.ip_address(address).version}"
+
+
+if __name__ == "__main__":
+    sys.exit(frame.main(run, __doc__))
