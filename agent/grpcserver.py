@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent over gRPC: the verbs of CNI for shims in other languages, its state, health, reflection, log level.
 
-Health (grpc.health.v1): the empty service name is SERVING as long as the agent answers; "sdn.v1.Agent" is SERVING while
-an ADD can succeed: the node is set up and a controller is connected.
+Health (grpc.health.v1): the empty service name is SERVING as long as the agent answers; "sdn.v1.Agent" is
+SERVING while an ADD can succeed: the node is set up and a controller is connected.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which address, port number and MAC a new pod gets: pure functions, the state is in `agent.state`.
 
-Addresses are given in turn (the next free one after the last one given), not lowest first: an address that was just
-released is the last to be given again, so that what remote ends still remember of its former holder (neighbour entries,
-connections) has time to be forgotten. OpenFlow port numbers are given in the same way.
+Addresses are given in turn (the next free one after the last one given), not lowest first: an address that
+was just released is the last to be given again, so that what remote ends still remember of its former holder
+(neighbour entries, connections) has time to be forgotten. OpenFlow port numbers are given in the same way.
 
-Never given: the network's own address (in IPv6 the subnet-router anycast address, RFC 4291 section 2.6.1), the first
-one, which is the gateway's, the broadcast address of IPv4, and the reserved anycast addresses at the end of an IPv6
-subnet (RFC 2526).
+Never given: the network's own address (in IPv6 the subnet-router anycast address, RFC 4291 section 2.6.1),
+the first one, which is the gateway's, the broadcast address of IPv4, and the reserved anycast addresses at
+the end of an IPv6 subnet (RFC 2526).
 """
 
 from __future__ import annotations

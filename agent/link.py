@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pod's link: a veth pair between the node and the pod's namespace, the pod's addresses and its default routes.
+"""A pod's link: a veth pair between the node and the pod's namespace, the pod's addresses and its default
+routes.
 
 What differs from the plain pair that `ip` makes, and why:
-- addresses are set without duplicate address detection: the agent gave them, and a second of "tentative" is a second in
-  which the pod cannot speak IPv6;
+- addresses are set without duplicate address detection: the agent gave them, and a second of "tentative" is a
+  second in which the pod cannot speak IPv6;
 - the pod takes no router advertisements (accept_ra): its routes are ours;
-- on the userspace datapath the pod computes checksums itself (tx off): Open vSwitch reads the frames as they are, and a
-  checksum left to hardware that does not exist would never be filled in;
-- the node's end has no IPv6 (disable_ipv6) and is deaf to ARP: it is a port of the switch, not an interface of the
-  node. IPv4 arriving on it is dropped by `agent.nodesetup.firewall`, by the name's prefix.
+- on the userspace datapath the pod computes checksums itself (tx off): Open vSwitch reads the frames as they
+  are, and a checksum left to hardware that does not exist would never be filled in;
+- the node's end has no IPv6 (disable_ipv6) and is deaf to ARP: it is a port of the switch, not an interface
+  of the node. IPv4 arriving on it is dropped by `agent.nodesetup.firewall`, by the name's prefix.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sdn-agent`: puts the parts together, starts them in order, ends them without touching what forwards.
 
-Start needs ovsdb-server and ovs-vswitchd (it waits for them) but no controller: with what is on disk the node is set up, DEL
-and CHECK are served, and ADD waits for a controller as long as it may.
+Start needs ovsdb-server and ovs-vswitchd (it waits for them) but no controller: with what is on disk the node
+is set up, DEL and CHECK are served, and ADD waits for a controller as long as it may.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from sdn import daemon, logs, notify
 
 log: Final = logs.get("agent.main")
 
-#: Python lets a waiting thread run after this long at the latest. With its usual 5 ms a request that is
-answered in that #: time would double it each time another thread computes. _SWITCH_SECONDS: Final = 0.0005
+#: Python lets a waiting thread run after this long at the latest. Its usual 5 ms are as long as a whole ADD
+#: takes in the agent.
+_SWITCH_SECONDS: Final = 0.0005
 _LOOK_SECONDS: Final = 0.5
 
 
 def serve(config: AgentSettings, stop: daemon.Stop) -> None:
-    
-"""Run until asked to end."""
+    """Run until asked to end."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     folder = daemon.private_folder(config.state_dir)
     daemon.shared_folder(config.socket.parent)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""rtnetlink, as `ip` speaks it: requests put together by pyroute2's message classes, many of them sent in one go.
+"""rtnetlink, as `ip` speaks it: requests put together by pyroute2's message classes, many of them sent in one
+go.
 
-pyroute2's IPRoute works on one request at a time through an event loop; here a pod's whole set-up is one system call, and
-a socket can be made inside a pod's namespace without a process of its own. Each request carries a text that errors are
-told with.
+pyroute2's IPRoute works on one request at a time through an event loop; here a pod's whole set-up is one
+system call, and a socket can be made inside a pod's namespace without a process of its own. Each request
+carries a text that errors are told with.
 """
 
 from __future__ import annotations
@@ -20,27 +21,35 @@ from typing import Any, Final, Self
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# linux/netlink.h, linux/rtnetlink.h, linux/if.h, linux/if_addr.h, linux/neighbour.h _REQUEST, _ACK, _DUMP =
-0x1, 0x4, 0x300 _REPLACE, _EXCL, _CREATE = 0x100, 0x200, 0x400 _ERROR, _DONE = 2, 3 _SOL_NETLINK, _CAP_ACK,
-_EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18 RTM_NEWADDR,
-RTM_DELADDR, RTM_GETADDR = 20, 21, 22 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26 RTM_NEWNEIGH,
-RTM_GETNEIGH = 28, 30 GROUP_LINK: Final = 1 IFF_UP: Final = 0x1 IFF_NOARP: Final = 0x80 IFA_F_NODAD,
-IFA_F_NOPREFIXROUTE, IFA_F_PERMANENT = 0x02, 0x200, 0x80 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
-PROTO_KERNEL, PROTO_BOOT, PROTO_STATIC = 2, 3, 4 #: Marks the routes that this agent made (`ip route` shows
-"proto 88"); /etc/iproute2/rt_protos leaves 64 to 185 free. PROTO_SDN: Final = 88 _TABLE_MAIN: Final = 254
-_HEADER: Final = struct.Struct("=IHHII") _TIMEOUT: Final = 30.0
+# linux/netlink.h, linux/rtnetlink.h, linux/if.h, linux/if_addr.h
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_REPLACE, _EXCL, _CREATE = 0x100, 0x200, 0x400
+_ERROR, _DONE = 2, 3
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+GROUP_LINK: Final = 1
+IFF_UP: Final = 0x1
+IFF_NOARP: Final = 0x80
+IFA_F_NODAD: Final = 0x02
+SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
+PROTO_KERNEL: Final = 2
+#: Marks the routes that this agent made (`ip route` shows "proto 88"). /etc/iproute2/rt_protos leaves it free.
+PROTO_SDN: Final = 88
+_TABLE_MAIN: Final = 254
+_HEADER: Final = struct.Struct("=IHHII")
+_TIMEOUT: Final = 30.0
 
 
 class NetlinkError(OSError):
-    
-"""The kernel refused a request; the text names it."""
+    """The kernel refused a request; the text names it."""
 
     def __init__(self, number: int, what: str, detail: str) -> None:
         super().__init__(number, f"{what}: {detail or os.strerror(number)}")
@@ -369,4 +378,4 @@ def _detail(message: bytes) -> str:
     return ""
 
 
-__all__ = ["Address", "Ask", "Interface", "Netlink", "NetlinkError", "Network", "Route", "ndmsg"]
+__all__ = ["Address", "Ask", "Interface", "Netlink", "NetlinkError", "Network", "Route"]

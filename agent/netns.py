@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Network namespaces: naming one for certain, and stepping into it for a moment.
 
-Stepping in is setns(2), which moves the calling thread only; pyroute2's own way forks a process (9 ms here, and forking
-beside the threads of gRPC invites deadlocks). A socket stays in the namespace that it was made in, so one step inside is
-enough to open what is needed.
+Stepping in is setns(2), which moves the calling thread only; pyroute2's own way forks a process (9 ms here,
+and forking beside the threads of gRPC invites deadlocks). A socket stays in the namespace that it was made
+in, so one step inside is enough to open what is needed.
 """
 
 from __future__ import annotations

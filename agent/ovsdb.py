@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Open vSwitch's database: a live replica in memory, and transactions that change it.
 
-One thread owns the replica (`ovs.db.idl` is not safe in more than one), follows the database and comes back by itself
-when ovsdb-server does. Everybody else hands it functions: `read` to look, `change` to write, `wait` to wait for
-something. A change is a function of the replica and is called again when the transaction has to be tried again (another
-writer came between, the connection broke with the answer unread), so it looks first at what is there and adds only what
-is missing.
+One thread owns the replica (`ovs.db.idl` is not safe in more than one), follows the database and comes back
+by itself when ovsdb-server does. Everybody else hands it functions: `read` to look, `change` to write, `wait`
+to wait for something. A change is a function of the replica and is called again when the transaction has to
+be tried again (another writer came between, the connection broke with the answer unread), so it looks first
+at what is there and adds only what is missing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ports of the bridge br-int: a pod's, by its record. What is written into the database, and what is looked for in it.
+"""Ports of the bridge br-int: a pod's, by its record. What is written into the database, and what is looked for
+in it.
 
-`external_ids` follow Open vSwitch's own convention (iface-id, attached-mac: documentation topic "Integration"), and name
-the pod in keys of ours, so that `ovs-vsctl` alone tells whose port it is.
+`external_ids` follow Open vSwitch's own convention (iface-id, attached-mac: documentation topic
+"Integration"), and name the pod in keys of ours, so that `ovs-vsctl` alone tells whose port it is.
 """
 
 from __future__ import annotations

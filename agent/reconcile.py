@@ -79,11 +79,10 @@ class Reconciler:
             self._ovsdb.change("plug a port again", ports.plug(record))
 
     def _remove(self, record: Record) -> None:
-        netns = None
         try:
             netns = Netns(record.netns)
         except NetnsError:
-            pass  # it is gone, and with it everything inside
+            netns = None  # it is gone, and with it everything inside
         try:
             self._attachments.remove(record, netns)
         finally:

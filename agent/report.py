@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent's stream to a controller: who we are, what is attached, and what is confirmed.
 
-One stream at a time, to the first controller of the list that answers; when it breaks, the next one is tried, with a short
-and growing pause once the list was gone through. A stream begins with Hello and, after Welcome, the full state, so
-whatever was said before and not confirmed is said again, and nothing needs to be remembered but who waits for what.
+One stream at a time, to the first controller of the list that answers; when it breaks, the next one is tried,
+with a short and growing pause once the list was gone through. A stream begins with Hello and, after Welcome,
+the full state, so whatever was said before and not confirmed is said again, and nothing needs to be
+remembered but who waits for what.
 
-    Confirmation    handed out by `attach`; settled by Programmed, Rejected, or never (the caller's time runs out)
+Confirmation    handed out by `attach`; settled by Programmed, Rejected, or never (the caller's time runs out)
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class Reporter:
         return self._stream is not None
 
     def attach(self, record: Record) -> Confirmation:
-        """Tell of an attachment. Its record must be in the state already: a new stream's full state takes it from there."""
+        """Tell of an attachment. Its record must be in the state already, where a new stream's full state finds it."""
         confirmation = Confirmation()
         message = attachment(record)
         with self._lock:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The unix socket that the plugin `sdn-cni` calls; its form is described there.
 
-Only root may connect (0600). The socket is made beside its place and moved into it, so that it has its permissions from
-the first moment, and one that a killed agent left behind is replaced.
+Only root may connect (0600). The socket is made beside its place and moved into it, so that it has its
+permissions from the first moment, and one that a killed agent left behind is replaced.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must outlive the agent, in one SQLite file: attachments with their addresses, and what the node was told.
 
-An attachment's record is committed before anything of it is made and removed after everything of it is gone, so that
-whatever is found on the node after a crash has a record, or is not ours. The file is in WAL mode and synchronized at
-checkpoints only: a killed agent loses nothing, since the kernel has the pages; after a power cut the last records may be
-missing, but then so are the namespaces of their pods.
+An attachment's record is committed before anything of it is made and removed after everything of it is gone,
+so that whatever is found on the node after a crash has a record, or is not ours. The file is in WAL mode and
+synchronized at checkpoints only: a killed agent loses nothing, since the kernel has the pages; after a power
+cut the last records may be missing, but then so are the namespaces of their pods.
 
 One connection, one lock: the file is the agent's alone and each transaction takes well under a millisecond.
 """
@@ -51,16 +51,18 @@ CREATE TABLE attachment (
     phase TEXT NOT NULL,
     PRIMARY KEY (container_id, ifname)
 ) WITHOUT ROWID;
-""" _COLUMNS: Final = ( "container_id, ifname, network, netns, pod_namespace, pod_name, pod_uid, ipv4, ipv6, mac,
-ofport, mtu, labels," " created_at, phase" )
+"""
+_COLUMNS: Final = (
+    "container_id, ifname, network, netns, pod_namespace, pod_name, pod_uid, ipv4, ipv6, mac, ofport, mtu, labels,"
+    " created_at, phase"
+)
 
 #: Phases of an attachment: being made; in use; being removed.
 MAKING, READY, REMOVING = "making", "ready", "removing"
 
 
 class StateError(Exception):
-    
-"""The state cannot be read or written; the text names the file."""
+    """The state cannot be read or written; the text names the file."""
 
 
 class AddressUnavailable(Exception):

@@ -9,8 +9,8 @@ ADD goes through these steps, and is undone from whichever it fails in:
     port       the switch takes the link as a port, under the number that was told
     confirmed  the controller says that the pod's flows are in force
 
-Only then is the runtime answered. An agent that is killed on the way finds the record when it comes back, still marked
-as being made, and undoes it then (`agent.reconcile`).
+Only then is the runtime answered. An agent that is killed on the way finds the record when it comes back,
+still marked as being made, and undoes it then (`agent.reconcile`).
 
 Requests for one container are done one after the other; others run beside it.
 """

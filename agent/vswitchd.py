@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """ovs-vswitchd's control socket, as `ovs-appctl` speaks it (JSON-RPC, `ovs.unixctl`).
 
-The socket's name holds the daemon's process id, which its pid file tells; so each command finds the daemon that runs now.
+The socket's name holds the daemon's process id, which its pid file tells; so each command finds the daemon
+that runs now.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CNI_ARGS: "KEY=VALUE;KEY=VALUE", in any order (CNI specification 1.1.0, section 2, "Parameters").
 
-The reference library's rule for keys that a plugin does not know is kept: they are an error unless IgnoreUnknown is
-true ("1", "true", "t", any case).
+The reference library's rule for keys that a plugin does not know is kept: they are an error unless
+IgnoreUnknown is true ("1", "true", "t", any case).
 """
 
 from __future__ import annotations

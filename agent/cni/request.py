@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One execution of the plugin: the CNI_* variables and the network configuration, parsed and validated.
 
-Sources: CNI specification 1.1.0, sections 1 ("Network configuration format") and 2 ("Execution protocol"); the
-conventions document of the same release for `args.cni` and the capabilities `ips`, `mac` and `dns`. Nothing is read
-here but what the runtime sent.
+Sources: CNI specification 1.1.0, sections 1 ("Network configuration format") and 2 ("Execution protocol");
+the conventions document of the same release for `args.cni` and the capabilities `ips`, `mac` and `dns`.
+Nothing is read here but what the runtime sent.
 """
 
 from __future__ import annotations

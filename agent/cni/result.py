@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ADD prints: the result object in the form of the version that the runtime asked for.
 
-Sources: CNI specification 1.1.0, section 5 ("Result types"), and the same sections of 0.3.1 (which 0.4.0 repeats) and
-1.0.0. They differ in two points: up to 0.4.0 each entry of `ips` has `version` ("4" or "6"), and since 1.1.0 interfaces
-have `mtu`.
+Sources: CNI specification 1.1.0, section 5 ("Result types"), and the same sections of 0.3.1 (which 0.4.0
+repeats) and 1.0.0. They differ in two points: up to 0.4.0 each entry of `ips` has `version` ("4" or "6"), and
+since 1.1.0 interfaces have `mtu`.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """nftables of the node: what the node's own stack must not see, and what leaves the cluster.
 
-- The node's ends of pods' links are ports of the switch, which reads their frames before nftables does; what then goes up
-  to the node's own IP would be a way around the switch for a pod that writes the port's MAC into its frames. One rule
-  by the name's prefix drops it, before connection tracking, for every pod that ever comes.
-- On the userspace datapath the same holds for the uplink, whose frames br-phy hands up itself: without the drop the node
-  would answer everything twice.
-- A pod that speaks to an address outside of the cluster borrows the node's address (masquerade). Pods and nodes speak
-  to each other untranslated.
+- The node's ends of pods' links are ports of the switch, which reads their frames before nftables does; what
+  then goes up to the node's own IP would be a way around the switch for a pod that writes the port's MAC into
+  its frames. One rule by the name's prefix drops it, before connection tracking, for every pod that ever
+  comes.
+- On the userspace datapath the same holds for the uplink, whose frames br-phy hands up itself: without the
+  drop the node would answer everything twice.
+- A pod that speaks to an address outside of the cluster borrows the node's address (masquerade). Pods and
+  nodes speak to each other untranslated.
 
-All is written as one transaction and named with a digest of itself, so that what is in force is not written again.
+All is written as one transaction and named with a digest of itself, so that what is in force is not written
+again.
 """
 
 from __future__ import annotations

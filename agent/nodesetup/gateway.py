@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gateway port sdn-gw0: between the node's own stack and the pods of the whole cluster.
 
-It has the gateway address of each of the node's ranges, without the range: one route for all pods of the cluster leads out
-of it, with the node's own address as the source, so that pods see nodes as they are. Every pod is "on the link" for
-the node; the switch answers for them (ARP, ND) and does the rest. Its MTU is a pod's, so that the node's own
-packets fit the tunnels too.
+It has the gateway address of each of the node's ranges, without the range: one route for all pods of the
+cluster leads out of it, with the node's own address as the source, so that pods see nodes as they are. Every
+pod is "on the link" for the node; the switch answers for them (ARP, ND) and does the rest. Its MTU is a
+pod's, so that the node's own packets fit the tunnels too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ from agent.nodesetup.integration import mac_text
 from sdn.pipeline.registers import GATEWAY_MAC
 
 _APPEAR_SECONDS: Final = 30.0
+#: The port has no neighbours but the switch: nobody to redirect, no router to listen to, no address to find taken.
+_SWITCHED_OFF: Final = (
+    "ipv4/conf/{}/send_redirects",
+    "ipv4/conf/{}/accept_redirects",
+    "ipv6/conf/{}/accept_ra",
+    "ipv6/conf/{}/accept_dad",
+)
 
 
 class GatewayError(Exception):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bridge br-int: where pods, the gateway port and the tunnels meet, programmed by the controller alone.
 
-It is made in one transaction, complete with its controllers, because the first controller that is added to a bridge
-empties its tables. fail_mode is "secure": without a controller the switch goes on with the flows that it has, and adds
-none of its own.
+It is made in one transaction, complete with its controllers, because the first controller that is added to a
+bridge empties its tables. fail_mode is "secure": without a controller the switch goes on with the flows that
+it has, and adds none of its own.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from agent.ovsdb import OvsdbRefused, Replica
 from agent.ports import INTEGRATION_BRIDGE
 from sdn.pipeline.registers import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT
 
-#: Milliseconds: a controller that is restarted is found again within a second, one that hangs is noticed in
-ten. MAX_BACKOFF: Final = 1000 INACTIVITY_PROBE: Final = 5000
+#: Milliseconds: a controller that is restarted is found again within a second, one that hangs is noticed
+#: within ten.
+MAX_BACKOFF: Final = 1000
+INACTIVITY_PROBE: Final = 5000
 
 
 def mac_text(number: int) -> str:
-    
-"""A MAC as text."""
+    """A MAC as text."""
     return ":".join(f"{byte:02x}" for byte in number.to_bytes(6, "big"))
 
 

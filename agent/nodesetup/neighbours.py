@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Link-layer addresses of the other nodes, told to the userspace datapath's tunnels.
 
-ovs-vswitchd asks for a tunnel neighbour only when the first packet for it arrives, and loses that packet. The controller
-tells every node's MAC, so those on our own link are written at once (`tnl/neigh/set`), and again after every restart
-of ovs-vswitchd, which keeps them in memory only, and now and then, since they age. Nodes behind a router are left to
-ovs-vswitchd, which asks for the router.
+ovs-vswitchd asks for a tunnel neighbour only when the first packet for it arrives, and loses that packet. The
+controller tells every node's MAC, so those on our own link are written at once (`tnl/neigh/set`), and again
+after every restart of ovs-vswitchd, which keeps them in memory only, and now and then, since they age. Nodes
+behind a router are left to ovs-vswitchd, which asks for the router.
 """
 
 from __future__ import annotations

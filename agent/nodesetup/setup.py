@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order of the node's set-up, and when it is looked at again.
 
-    uplink        br-phy and the node's addresses (userspace datapath only)   needs: ovsdb-server, ovs-vswitchd
-    integration   br-int with its controllers, gateway and tunnel port        needs: what the controller assigned
-    gateway       addresses and routes of sdn-gw0
-    firewall      drops and masquerade
-    neighbours    tunnel neighbours (userspace datapath only)
+uplink        br-phy and the node's addresses (userspace datapath only)   needs: ovsdb-server, ovs-vswitchd
+integration   br-int with its controllers, gateway and tunnel port        needs: what the controller assigned
+gateway       addresses and routes of sdn-gw0 firewall      drops and masquerade neighbours    tunnel
+neighbours (userspace datapath only)
 
-The whole is run at start, whenever an interface of ours comes, goes or changes (ovs-vswitchd's taps vanish with it: the
-addresses must be back at once), when the controller tells something new, and every half minute in case somebody
-else changed something. One thread does it all; a failure is logged and tried again. Nothing here ever takes away what
-existing pods forward with.
+The whole is run at start, whenever an interface of ours comes, goes or changes (ovs-vswitchd's taps vanish
+with it: the addresses must be back at once), when the controller tells something new, and every half minute
+in case somebody else changed something. One thread does it all; a failure is logged and tried again. Nothing
+here ever takes away what existing pods forward with.
 """
 
 from __future__ import annotations

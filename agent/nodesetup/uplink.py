@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The uplink, and the bridge br-phy that takes its place on the userspace datapath.
 
-With the kernel datapath the uplink stays as it is. With the userspace datapath Open vSwitch ends tunnels itself, and finds
-the node's address only on the LOCAL port of a bridge of its own: so the uplink becomes a port of br-phy, and its
-addresses and routes move to br-phy, which has the uplink's MAC. What was moved is kept on disk: br-phy is a tap of
-ovs-vswitchd's and vanishes with it, and with br-phy everything that was on it.
+With the kernel datapath the uplink stays as it is. With the userspace datapath Open vSwitch ends tunnels
+itself, and finds the node's address only on the LOCAL port of a bridge of its own: so the uplink becomes a
+port of br-phy, and its addresses and routes move to br-phy, which has the uplink's MAC. What was moved is
+kept on disk: br-phy is a tap of ovs-vswitchd's and vanishes with it, and with br-phy everything that was on
+it.
 
-From then on br-phy's addresses are the agent's business. Whoever configures the uplink anew (a reboot does) is
-followed: addresses found on the uplink are the truth and move.
+From then on br-phy's addresses are the agent's business. Whoever configures the uplink anew (a reboot does)
+is followed: addresses found on the uplink are the truth and move.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class SavedRoute(msgspec.Struct, frozen=True):
 
 
 class Uplink(msgspec.Struct, frozen=True):
-    """What the uplink is and had, as kept on disk: addresses with prefix lengths, routes that are not the kernel's own."""
+    """What the uplink is and had, as kept on disk: addresses with prefix lengths, routes except the kernel's own."""
 
     name: str
     mac: str
