@@ -78,10 +78,10 @@ def _node_addresses(document: Document) -> str:
 
 
 def _ready(document: Document) -> str:
-    for condition in field(document, "status.conditions") or []:
-        if condition.get("type") == "Ready":
-            return "Ready" if condition.get("status") == "True" else "NotReady"
-    return str(field(document, "status.phase") or NONE)
+    """Ready when all of a node's conditions hold, else those that do not."""
+    conditions = field(document, "status.conditions") or []
+    failing = [str(item.get("type")) for item in conditions if item.get("status") != "True"]
+    return f"Not{',Not'.join(failing)}" if failing else "Ready" if conditions else NONE
 
 
 def _pod_ranges(document: Document) -> str:
@@ -103,7 +103,11 @@ KINDS = (
             Column("STATUS", _ready),
             Column("ADDRESSES", _node_addresses),
             Column("POD RANGES", _pod_ranges),
-            AGE,
+            Column("PODS", _text("status.pods")),
+            Column("ENCAPSULATION", _text("status.nodeInfo.encapsulation"), wide=True),
+            Column("DATAPATH", _text("status.nodeInfo.datapath"), wide=True),
+            Column("MTU", _text("status.nodeInfo.mtu"), wide=True),
+            Column("AGENT", _text("status.nodeInfo.agentVersion"), wide=True),
             LABELS,
         ),
     ),
@@ -121,7 +125,12 @@ KINDS = (
             LABELS,
         ),
     ),
-    Kind("Namespace", ("namespaces", "namespace", "ns"), False, (NAME, AGE, LABELS)),
+    Kind(
+        "Namespace",
+        ("namespaces", "namespace", "ns"),
+        False,
+        (NAME, Column("STATUS", _text("status.phase")), LABELS),
+    ),
 )
 
 SWITCHES = ("switches", "switch", "sw")

@@ -52,10 +52,10 @@ def up(
             help="Pods' addresses, one range a family. [default: 10.244.0.0/16 and fd00:10:244::/48]",
         ),
     ] = None,
-    node_prefix_v4: Annotated[
+    node_prefix_ipv4: Annotated[
         int | None, typer.Option(help="Prefix length of a node's IPv4 range.", show_default="24")
     ] = None,
-    node_prefix_v6: Annotated[
+    node_prefix_ipv6: Annotated[
         int | None, typer.Option(help="Prefix length of a node's IPv6 range.", show_default="64")
     ] = None,
     underlay: Annotated[
@@ -75,8 +75,8 @@ def up(
         datapath=datapath.value,
         store=store.value,
         mtu=mtu,
-        node_prefix_v4=node_prefix_v4,
-        node_prefix_v6=node_prefix_v6,
+        node_prefix_ipv4=node_prefix_ipv4,
+        node_prefix_ipv6=node_prefix_ipv6,
         underlay=underlay.value,
         **({"cluster_ranges": tuple(cluster_range)} if cluster_range else {}),
     )

@@ -128,16 +128,16 @@ def _controller(spec: LabSpec, folder: Folder, machine: Machine) -> Program:
     place = folder / machine.name
     settings = {
         "name": machine.name,
-        "grpc-listen": f"{machine.ipv4}:{GRPC_PORT}",
+        "grpc-address": f"{machine.ipv4}:{GRPC_PORT}",
         "grpc-socket": str(controller_socket(folder, machine.name)),
-        "openflow-listen": f"{machine.ipv4}:{OPENFLOW_PORT}",
-        "store": f"sqlite:{place}/sdn.db",
+        "openflow-address": f"{machine.ipv4}:{OPENFLOW_PORT}",
+        "store": f"sqlite://{place}/store.db",
         "cluster-ranges": ",".join(spec.cluster_ranges),
     }
-    if spec.node_prefix_v4 is not None:
-        settings["node-prefix-v4"] = str(spec.node_prefix_v4)
-    if spec.node_prefix_v6 is not None:
-        settings["node-prefix-v6"] = str(spec.node_prefix_v6)
+    if spec.node_prefix_ipv4 is not None:
+        settings["node-prefix-ipv4"] = str(spec.node_prefix_ipv4)
+    if spec.node_prefix_ipv6 is not None:
+        settings["node-prefix-ipv6"] = str(spec.node_prefix_ipv6)
     return Program(
         name=machine.name,
         netns=machine.netns,

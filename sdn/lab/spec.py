@@ -51,8 +51,8 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     #: Ranges that pods' addresses come from, at most one a family.
     cluster_ranges: tuple[str, ...] = ("10.244.0.0/16", "fd00:10:244::/48")
     #: Prefix lengths of the ranges that nodes are given out of the cluster's.
-    node_prefix_v4: int | None = None
-    node_prefix_v6: int | None = None
+    node_prefix_ipv4: int | None = None
+    node_prefix_ipv6: int | None = None
     #: Family of the addresses between which nodes send encapsulated packets.
     underlay: Family = "ipv4"
 
