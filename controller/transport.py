@@ -29,6 +29,8 @@ HEADER = struct.Struct("!BBHI")
 MAX_PENDING = 1 << 18
 #: A peer that takes no byte for this long while something is to be written is given up.
 STALL_SECONDS = 60.0
+#: Greatest version number believed; TLS, HTTP and SSH all begin with greater bytes.
+MAX_VERSION = 15
 _READ_SIZE = 1 << 18
 
 #: version, type, xid, the whole message with its header
@@ -184,6 +186,8 @@ class Transport:
         offset, end = 0, len(buffer)
         while end - offset >= HEADER.size:
             version, kind, length, xid = HEADER.unpack_from(buffer, offset)
+            if not 0 < version <= MAX_VERSION:
+                raise ProtocolError(f"a first byte of {version:#04x} begins no OpenFlow message")
             if length < HEADER.size:
                 raise ProtocolError(f"a message of type {kind} declares a length of {length} bytes")
             if end - offset < length:
