@@ -19,12 +19,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-import ovs.db.idl
-import ovs.jsonrpc
-import ovs.poller
-import ovs.stream
-from ovs.db.idl import Transaction
-
+from agent.ovslib import idl as idls
+from agent.ovslib import jsonrpc, poller, stream
 from sdn import logs
 
 log: Final = logs.get("agent.ovsdb")
@@ -54,6 +50,24 @@ class OvsdbRefused(Exception):
     """The database or the switch refused a change; the text is its own."""
 
 
+class _Idl(idls.Idl):  # type: ignore[misc]  # untyped library
+    """The library's replica, which also knows rows by name."""
+
+    def __init__(self, remote: str, helper: Any) -> None:
+        self.by_name: dict[str, dict[str, Any]] = {"Bridge": {}, "Port": {}, "Interface": {}}
+        super().__init__(remote, helper, probe_interval=5000)
+
+    def notify(self, event: str, row: Any, updates: Any = None) -> None:
+        table: Any = row._table
+        names = self.by_name.get(table.name)
+        if names is None:
+            return
+        if event == idls.ROW_CREATE:
+            names[row.name] = row
+        elif event == idls.ROW_DELETE and names.get(row.name) is row:
+            del names[row.name]
+
+
 class Replica:
     """What functions that are handed to the thread see."""
 
@@ -66,14 +80,29 @@ class Replica:
 
     def named(self, table: str, name: str) -> Any | None:
         """The Bridge, Port or Interface with this name."""
-        return next(iter(self._idl.index_equal(table, "name", name)), None)
+        row: Any = self._idl.by_name[table].get(name)
+        if row is None:
+            return None
+        # After a reconnection the rows are new ones, and those that went meanwhile were never said to be deleted.
+        return row if self._idl.tables[table].rows.get(row.uuid) is row else None
 
     def root(self) -> Any | None:
         """The one row of Open_vSwitch; None until somebody has initialized the database."""
         return next(iter(self._idl.tables["Open_vSwitch"].rows.values()), None)
 
     def insert(self, table: str) -> Any:
+        """A new row. Its columns can be written; what is read of them is what was written."""
         return self.transaction.insert(self._idl.tables[table])
+
+
+def update(row: Any, **columns: Any) -> None:
+    """Write those columns of a row that differ. Optional ones read as lists of at most one."""
+    for column, value in columns.items():
+        # A row that was just inserted has no columns to read.
+        now = getattr(row, column, None)
+        now = dict(now) if isinstance(now, dict) else now
+        if now is None or (now != value and now != [value]):
+            setattr(row, column, value)
 
 
 @dataclass(eq=False)
@@ -192,12 +221,10 @@ class Ovsdb:
             return  # the pipe is full of calls to wake up: one is enough
 
     def _idl(self) -> Any:
-        helper = ovs.db.idl.SchemaHelper(schema_json=self._schema())
+        helper = idls.SchemaHelper(schema_json=self._schema())
         for table, columns in _COLUMNS.items():
             helper.register_columns(table, list(columns))
-        idl = ovs.db.idl.Idl(self._remote, helper, probe_interval=5000)
-        for table in ("Bridge", "Port", "Interface"):
-            idl.index_create(table, "name").add_column("name")
+        idl = _Idl(self._remote, helper)
         # ovsdb-server is on the same machine and back within a second or so of its end.
         idl._session.reconnect.set_backoff(100, 1000)
         return idl
@@ -206,10 +233,10 @@ class Ovsdb:
         """The server's own schema. Waits for a server."""
         told = False
         while not self._stop.is_set():
-            error, stream = ovs.stream.Stream.open_block(ovs.stream.Stream.open(self._remote), 1000)
+            error, channel = stream.Stream.open_block(stream.Stream.open(self._remote), 1000)
             if not error:
-                connection = ovs.jsonrpc.Connection(stream)
-                request = ovs.jsonrpc.Message.create_request("get_schema", ["Open_vSwitch"])
+                connection = jsonrpc.Connection(channel)
+                request = jsonrpc.Message.create_request("get_schema", ["Open_vSwitch"])
                 error, reply = connection.transact_block(request)
                 connection.close()
                 if not error and reply.error is None:
@@ -278,16 +305,16 @@ class Ovsdb:
         """Move a change forward; whether it is settled."""
         if change.transaction is None:
             change.tried_at = idl.change_seqno
-            change.transaction = replica.transaction = Transaction(idl)
+            change.transaction = replica.transaction = idls.Transaction(idl)
             change.apply(replica)
         status = change.transaction.commit()
-        if status == Transaction.INCOMPLETE:
+        if status == idls.Transaction.INCOMPLETE:
             return False
         transaction, change.transaction = change.transaction, None
-        if status in (Transaction.SUCCESS, Transaction.UNCHANGED):
+        if status in (idls.Transaction.SUCCESS, idls.Transaction.UNCHANGED):
             _settle(change.done)
             return True
-        if status == Transaction.ERROR:
+        if status == idls.Transaction.ERROR:
             error = str(transaction.get_error())
             # Two writers that insert the same name: the replica shows the other's row at the next attempt.
             if "constraint violation" not in error:
@@ -310,12 +337,12 @@ class Ovsdb:
         self._waits = pending
 
     def _block(self, idl: Any) -> None:
-        poller = ovs.poller.Poller()
-        idl.wait(poller)
-        poller.fd_wait(self._wake_reader, ovs.poller.POLLIN)
+        waiter = poller.Poller()
+        idl.wait(waiter)
+        waiter.fd_wait(self._wake_reader, poller.POLLIN)
         # While something waits to be tried again, or for a server to come back, look now and then.
-        poller.timer_wait(int(_RETRY_SECONDS * 1000) if self._changes or not self.connected else 5000)
-        poller.block()
+        waiter.timer_wait(int(_RETRY_SECONDS * 1000) if self._changes or not self.connected else 5000)
+        waiter.block()
         try:
             while os.read(self._wake_reader, 4096):
                 pass

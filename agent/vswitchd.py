@@ -10,9 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import ovs.jsonrpc
-import ovs.stream
-from ovs.unixctl.client import UnixctlClient
+from agent.ovslib import UnixctlClient, jsonrpc, stream
 
 _CONNECT_MILLISECONDS: Final = 2000
 
@@ -60,16 +58,14 @@ class Vswitchd:
             raise VswitchdRefused(f"{name} {' '.join(arguments)}: {refusal.strip()}")
         return str(output)
 
-    def _connect(self) -> ovs.jsonrpc.Connection:
+    def _connect(self) -> jsonrpc.Connection:
         pid = self.pid
         path = self._rundir / f"ovs-vswitchd.{pid}.ctl"
         if pid is None:
             raise VswitchdUnavailable(
                 f"ovs-vswitchd does not run: {self._rundir}/ovs-vswitchd.pid is missing"
             )
-        error, stream = ovs.stream.Stream.open_block(
-            ovs.stream.Stream.open(f"unix:{path}"), _CONNECT_MILLISECONDS
-        )
-        if error or stream is None:
+        error, channel = stream.Stream.open_block(stream.Stream.open(f"unix:{path}"), _CONNECT_MILLISECONDS)
+        if error or channel is None:
             raise VswitchdUnavailable(f"ovs-vswitchd does not answer on {path}")
-        return ovs.jsonrpc.Connection(stream)
+        return jsonrpc.Connection(channel)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from agent.nodesetup.facts import GATEWAY_INTERFACE, TUNNEL_INTERFACE, Assignment, NodeFacts
-from agent.ovsdb import OvsdbRefused, Replica
+from agent.ovsdb import OvsdbRefused, Replica, update
 from agent.ports import INTEGRATION_BRIDGE
 from sdn.pipeline.registers import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT
 
@@ -40,16 +40,16 @@ def bridge(facts: NodeFacts, assignment: Assignment) -> Callable[[Replica], None
             row.name = INTEGRATION_BRIDGE
             row.ports = [_port(replica, INTEGRATION_BRIDGE, {"type": "internal"})]
             root.addvalue("bridges", row)
-        _set(row, datapath_type=facts.datapath, fail_mode="secure", protocols=["OpenFlow15"])
+        update(row, datapath_type=facts.datapath, fail_mode="secure", protocols=["OpenFlow15"])
         wanted = {"datapath-id": f"{facts.datapath_id:016x}", "disable-in-band": "true"}
-        _set(row, other_config={**dict(row.other_config), **wanted})
+        update(row, other_config={**dict(getattr(row, "other_config", {})), **wanted})
         _controllers(replica, row, assignment.openflow_targets)
         for name, columns in _own_ports(facts).items():
             interface = replica.named("Interface", name)
             if interface is None:
                 row.addvalue("ports", _port(replica, name, columns))
             else:
-                _set(interface, **columns)
+                update(interface, **columns)
 
     return apply
 
@@ -72,7 +72,7 @@ def _own_ports(facts: NodeFacts) -> dict[str, dict[str, Any]]:
 
 
 def _controllers(replica: Replica, row: Any, targets: list[str]) -> None:
-    present = {controller.target: controller for controller in row.controller}
+    present = {controller.target: controller for controller in getattr(row, "controller", [])}
     if set(present) != set(targets):
         row.controller = [present.get(target) or _controller(replica, target) for target in targets]
 
@@ -95,12 +95,3 @@ def _port(replica: Replica, name: str, columns: dict[str, Any]) -> Any:
     port.name = name
     port.interfaces = [interface]
     return port
-
-
-def _set(row: Any, **columns: Any) -> None:
-    """Write what differs. Optional columns read as lists of at most one."""
-    for column, value in columns.items():
-        now = getattr(row, column)
-        now = dict(now) if isinstance(value, dict) else now
-        if now != value and now != [value]:
-            setattr(row, column, value)

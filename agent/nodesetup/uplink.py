@@ -23,7 +23,7 @@ from agent import ethtool, netlink
 from agent.netlink import Netlink, Route
 from agent.nodesetup import sysctl
 from agent.nodesetup.facts import PHYSICAL_BRIDGE
-from agent.ovsdb import Ovsdb, Replica
+from agent.ovsdb import Ovsdb, Replica, update
 from agent.state import State
 from sdn import logs
 
@@ -135,8 +135,7 @@ def bridge(uplink: Uplink) -> Any:
             row.ports = [_port(replica, PHYSICAL_BRIDGE, "internal")]
             root.addvalue("bridges", row)
         wanted = {"hwaddr": uplink.mac, "disable-in-band": "true"}
-        if dict(row.other_config) != wanted:
-            row.other_config = wanted
+        update(row, other_config=wanted)
         if replica.named("Port", uplink.name) is None:
             row.addvalue("ports", _port(replica, uplink.name, ""))
 
