@@ -26,6 +26,12 @@ from sdn.pipeline.match import Match, Term
 WIDTH: Final[dict[Field, int]] = {field: (field.bits + 7) // 8 for field in FIELDS.values()}
 _REGISTER_INDEX: Final[dict[Field, int]] = {field: index for index, field in enumerate(REGISTERS)}
 _BY_NUMBER: Final[dict[tuple[int, int], Field]] = {(f.oxm_class, f.oxm_field): f for f in FIELDS.values()}
+#: By class and number with the mask bit: field, bytes of a value, bytes of value and mask, largest value.
+_FORMS: Final[dict[tuple[int, int], tuple[Field, int, int, int]]] = {
+    (field.oxm_class, field.oxm_field << 1 | masked): (field, width, width << masked, field.all_ones)
+    for field, width in WIDTH.items()
+    for masked in (0, 1)
+}
 _IN_PORT: Final = FIELDS["in_port"]
 
 OFPMT_OXM: Final = 1
@@ -184,25 +190,27 @@ def decode_oxms(data: bytes, start: int, end: int) -> tuple[list[Term], list[byt
     """
     terms: list[Term] = []
     unknown: list[bytes] = []
-    for oxm_class, field_and_mask, offset, length in split_oxms(data, start, end):
-        masked = bool(field_and_mask & 1)
-        number = field_and_mask >> 1
-        if oxm_class == OXM_PACKET_REGS and number < len(REGISTERS) // 2:
-            terms.extend(_decode_register_pair(data, offset, length, masked, number))
+    for oxm_class, number, offset, length in split_oxms(data, start, end):
+        known = _FORMS.get((oxm_class, number))
+        if known is None:
+            if oxm_class == OXM_PACKET_REGS and number >> 1 < len(REGISTERS) // 2:
+                terms.extend(_decode_register_pair(data, offset, length, bool(number & 1), number >> 1))
+            else:
+                unknown.append(data[offset - 4 : offset + length])
             continue
-        field = _BY_NUMBER.get((oxm_class, number))
-        if field is None:
-            unknown.append(data[offset - 4 : offset + length])
-            continue
-        width = WIDTH[field]
-        if length != (2 * width if masked else width):
+        field, width, expected, largest = known
+        if length != expected:
             raise CodecError(f"{field.name} says {length} bytes", offset - 4)
         value = int.from_bytes(data[offset : offset + width], "big")
-        mask = int.from_bytes(data[offset + width : offset + length], "big") if masked else None
-        if value > field.all_ones or (mask is not None and mask > field.all_ones):
+        mask = None
+        if length != width:
+            mask = int.from_bytes(data[offset + width : offset + length], "big")
+            if mask > largest:
+                raise CodecError(f"the mask of {field.name} has more than {field.bits} bits", offset + width)
+            if mask == largest:
+                mask = None
+        if value > largest:
             raise CodecError(f"{field.name} has more than {field.bits} bits", offset)
-        if mask == field.all_ones:
-            mask = None
         terms.append((field, value, mask))
     return terms, unknown
 
