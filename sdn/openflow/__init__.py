@@ -59,11 +59,22 @@ from sdn.openflow.bundle import (
     decode_bundle_reply,
 )
 from sdn.openflow.errors import CodecError
-from sdn.openflow.flowdesc import DecodedFlow, decode_flow, decode_flow_descs, split_flow_descs
+from sdn.openflow.flowdesc import (
+    DecodedFlow,
+    canonical_key,
+    decode_flow,
+    decode_flow_descs,
+    split_flow_descs,
+)
 from sdn.openflow.groupdesc import DecodedGroup, decode_group, decode_group_descs, split_group_descs
 from sdn.openflow.groupimage import (
+    OFPG_BUCKET_ALL,
+    OFPG_BUCKET_FIRST,
+    OFPG_BUCKET_LAST,
+    OFPG_BUCKET_MAX,
     GroupCommand,
     GroupImage,
+    delete_all_groups,
     group_image,
     group_mod,
     insert_bucket,
@@ -90,6 +101,10 @@ from sdn.openflow.multipart import (
 from sdn.openflow.text import format_actions, format_flow, format_group, format_match
 
 __all__ = [
+    "OFPG_BUCKET_ALL",
+    "OFPG_BUCKET_FIRST",
+    "OFPG_BUCKET_LAST",
+    "OFPG_BUCKET_MAX",
     "BundleControl",
     "BundleReply",
     "CodecError",
@@ -107,6 +122,7 @@ __all__ = [
     "bundle",
     "bundle_commit",
     "bundle_discard",
+    "canonical_key",
     "decode_bundle_reply",
     "decode_error",
     "decode_flow",
@@ -115,6 +131,7 @@ __all__ = [
     "decode_group_descs",
     "decode_group_stats",
     "decode_header",
+    "delete_all_groups",
     "flow_desc_request",
     "flow_image",
     "flow_mod",

@@ -14,7 +14,7 @@ from typing import Final
 
 from sdn.openflow.actionwire import DecodedAction, decode_instructions
 from sdn.openflow.errors import CodecError
-from sdn.openflow.oxm import decode_match, split_oxms
+from sdn.openflow.oxm import decode_match, encode_match, split_oxms
 from sdn.openflow.wire import (
     OFPXSC_OPENFLOW_BASIC,
     OXS_BYTE_COUNT,
@@ -139,6 +139,21 @@ def decode_flow(key: bytes, body: bytes) -> DecodedFlow:
         importance,
         unknown,
     )
+
+
+def canonical_key(key: bytes) -> bytes:
+    """The key as :func:`~sdn.openflow.image.flow_image` would make it, whatever the order of its match
+    fields.
+
+    Open vSwitch 3.1 prints matches as we write them, and then this changes nothing. Another version may
+    order fields otherwise or print registers singly; before a flow is taken for a stranger because of its
+    key, ask this. A match with fields that the registry does not know comes back as it is. Raises
+    CodecError.
+    """
+    match, unknown, end = decode_match(key, 4, len(key))
+    if unknown or end != len(key):
+        return key
+    return key[:4] + encode_match(match)
 
 
 def _decode_statistics(data: bytes, start: int) -> dict[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from random import Random
 from typing import Final
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from sdn.openflow import (
     CodecError,
     Framer,
+    canonical_key,
     decode_bundle_reply,
     decode_error,
     decode_flow,
@@ -31,6 +33,7 @@ from sdn.openflow import (
     split_flow_descs,
     split_group_descs,
 )
+from sdn.pipeline.fields import Field
 from sdn.pipeline.flow import Flow, Group
 from tests.property import strategies
 
@@ -96,6 +99,26 @@ def test_a_described_group_decodes_to_the_group(groups: list[Group]) -> None:
         assert format_group(seen) == format_group(group)
 
 
+@EXAMPLES
+@given(strategies.flows(), st.randoms())
+def test_a_match_printed_in_another_order_has_the_same_canonical_key(flow: Flow, random: Random) -> None:
+    key = flow_image(flow)[0]
+    assert canonical_key(key) == key
+    fields = [encode_one(field, value, mask) for field, value, mask in flow.match]
+    random.shuffle(fields)
+    content = b"".join(fields)
+    other = struct.pack("!HH", 1, 4 + len(content)) + content
+    assert canonical_key(key[:4] + other + bytes(-len(other) % 8)) == key
+
+
+def encode_one(field: Field, value: int, mask: int | None) -> bytes:
+    """One match field on its own, a register as a register."""
+    width = (field.bits + 7) // 8
+    length = width if mask is None else 2 * width
+    head = struct.pack("!HBB", field.oxm_class, field.oxm_field << 1 | (mask is not None), length)
+    return head + value.to_bytes(width, "big") + (b"" if mask is None else mask.to_bytes(width, "big"))
+
+
 def consume_flows(data: bytes) -> None:
     for flow in decode_flow_descs(data):
         format_flow(flow)
@@ -116,6 +139,7 @@ DECODERS: Final[list[Callable[[bytes], object]]] = [
     lambda data: format_flow(decode_flow(data[:40], data[40:])),
     lambda data: format_group(decode_group(1, data)),
     lambda data: list(Framer().feed(data)),
+    canonical_key,
     decode_header,
     decode_error,
     decode_bundle_reply,
