@@ -62,10 +62,11 @@ class _Idl(idls.Idl):  # type: ignore[misc]  # untyped library
         names = self.by_name.get(table.name)
         if names is None:
             return
+        name: str = row.name
         if event == idls.ROW_CREATE:
-            names[row.name] = row
-        elif event == idls.ROW_DELETE and names.get(row.name) is row:
-            del names[row.name]
+            names[name] = row
+        elif event == idls.ROW_DELETE and names.get(name) is row:
+            del names[name]
 
 
 class Replica:
