@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sdn.lab.spec import LabSpec, Machine
 from sdn.lab.state import Folder
-from sdn.lab.supervision import Program
+from sdn.lab.supervision import PID, Program
 
 OPENFLOW_PORT = 6653
 GRPC_PORT = 6654
@@ -62,7 +62,6 @@ def _database(folder: Folder, node: Machine) -> Program:
             "ovsdb-server",
             str(database_file(folder, node.name)),
             f"--remote=punix:{place}/db.sock",
-            f"--unixctl={place}/ovsdb-server.ctl",
             f"--pidfile={place}/ovsdb-server.pid",
             "--no-chdir",
             "-vconsole:info",
@@ -70,7 +69,7 @@ def _database(folder: Folder, node: Machine) -> Program:
         ),
         environment=switch_environment(folder, node.name),
         priority=20,
-        sockets={"db": f"{place}/db.sock", "control": f"{place}/ovsdb-server.ctl"},
+        sockets={"db": f"{place}/db.sock", "control": f"{place}/ovsdb-server.{PID}.ctl"},
     )
 
 
@@ -82,7 +81,6 @@ def _switch(folder: Folder, node: Machine) -> Program:
         command=(
             "ovs-vswitchd",
             f"unix:{place}/db.sock",
-            f"--unixctl={place}/ovs-vswitchd.ctl",
             f"--pidfile={place}/ovs-vswitchd.pid",
             "--no-chdir",
             "-vconsole:info",
@@ -90,7 +88,7 @@ def _switch(folder: Folder, node: Machine) -> Program:
         ),
         environment=switch_environment(folder, node.name),
         priority=30,
-        sockets={"control": f"{place}/ovs-vswitchd.ctl", "br-int": f"{place}/br-int.mgmt"},
+        sockets={"control": f"{place}/ovs-vswitchd.{PID}.ctl", "br-int": f"{place}/br-int.mgmt"},
     )
 
 

@@ -15,7 +15,7 @@ from sdn.lab.errors import LabError
 from sdn.lab.programs import agent_grpc_socket, controller_socket, programs
 from sdn.lab.spec import LabSpec
 from sdn.lab.state import Folder
-from sdn.lab.supervision import Supervisor, log_path
+from sdn.lab.supervision import Program, Supervisor, log_path, state_of
 from sdn.lab.waiting import wait_until
 
 _AT_MOST = 60.0
@@ -26,9 +26,8 @@ def wait(spec: LabSpec, folder: Folder, supervisor: Supervisor, step: Callable[[
     all_programs = programs(spec, folder)
     switches = [p for p in all_programs if p.name.endswith(("/ovsdb-server", "/ovs-vswitchd"))]
     for program in switches:
-        control = Path(program.sockets["control"])
         wait_until(
-            lambda control=control: listens(control),  # type: ignore[misc]
+            lambda program=program: controlled(program, supervisor, folder),  # type: ignore[misc]
             f"{program.name} to run",
             _AT_MOST,
             because=lambda name=program.name: _why(folder, supervisor, name),  # type: ignore[misc]
@@ -57,6 +56,12 @@ def wait(spec: LabSpec, folder: Folder, supervisor: Supervisor, step: Callable[[
         because=lambda: f"not yet: {', '.join(unsynchronized(spec, folder))}",
     )
     step(f"{spec.nodes} switches hold their flows")
+
+
+def controlled(program: Program, supervisor: Supervisor, folder: Folder) -> bool:
+    """Whether a daemon of Open vSwitch serves its control socket, whose name has the daemon's pid in it."""
+    info = supervisor.processes().get(program.name, {})
+    return listens(Path(state_of(program, info, folder).sockets["control"]))
 
 
 def listens(path: Path) -> bool:

@@ -26,6 +26,8 @@ from sdn.lab.waiting import patience, wait_until
 
 #: Stands in every process's environment, with the lab's id as value.
 MARK = "SDN_LAB_ID"
+#: Stands in a socket's path for the pid of the process that serves it.
+PID = "<pid>"
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +41,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     priority: int
     #: How long it may take to end after SIGTERM, in seconds.
     stop_seconds: int = 10
-    #: What it serves, by meaning ("db", "control", "grpc", ...): paths of unix sockets, or address:port.
+    #: What it serves, by meaning ("db", "control", "grpc", ...): paths of unix sockets (PID stands for its pid), or
+    #: address:port.
     sockets: Mapping[str, str] = {}
 
 
@@ -235,6 +238,9 @@ def state_of(program: Program, info: Mapping[str, Any], folder: Folder) -> Proce
         state=str(info.get("statename", "UNKNOWN")),
         pid=int(info["pid"]) if running else None,
         uptime=max(0, int(time.time()) - int(info["start"])) if running else 0,
-        sockets=program.sockets,
+        sockets={
+            what: where.replace(PID, str(info.get("pid"))) if running else where
+            for what, where in program.sockets.items()
+        },
         log=str(log_path(folder, program.name)),
     )
