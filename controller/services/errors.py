@@ -6,7 +6,7 @@ from __future__ import annotations
 from grpc import StatusCode
 
 from controller.cluster import TakenError
-from controller.engine import NotFoundError, PreconditionError
+from controller.errors import NotFoundError, PreconditionError
 from controller.ranges import ExhaustedError, RangeError
 from controller.store import ConflictError, StoreError
 from controller.watchers import TooSlowError

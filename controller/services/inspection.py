@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import grpc
 
 from controller.connection import SwitchConnection
-from controller.engine import Engine, NotFoundError, PreconditionError
+from controller.engine import Engine
+from controller.errors import NotFoundError, PreconditionError
 from controller.services.convert import from_struct, to_struct
 from controller.services.errors import TOLD, code_of
 from controller.transport import ConnectionClosedError
@@ -61,7 +62,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     ) -> inspection_pb2.ApplyResponse:
         try:
             value = parse(from_struct(request.object))
-            outcome = await self._engine.apply(value, request.dry_run)
+            outcome = await self._engine.declarations.apply(value, request.dry_run)
         except TOLD as problem:
             await _abort(context, problem)
         metadata = value.metadata
@@ -78,7 +79,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             if kind == "Node":
                 await self._delete_node(name)
             else:
-                await self._engine.remove(kind, namespace, name)
+                await self._engine.declarations.remove(kind, namespace, name)
         except TOLD as problem:
             await _abort(context, problem)
         return inspection_pb2.DeleteResponse()
@@ -94,9 +95,9 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         if not registered and not declared:
             raise NotFoundError(f"Node {name} does not exist")
         if declared:
-            await self._engine.remove("Node", "", name)
+            await self._engine.declarations.remove("Node", "", name)
         if registered:
-            await self._engine.forget_node(name)
+            await self._engine.registrations.forget(name)
 
     async def Get(  # noqa: N802
         self, request: inspection_pb2.GetRequest, context: Context
@@ -109,7 +110,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         except TOLD as problem:
             await _abort(context, problem)
         return inspection_pb2.GetResponse(
-            objects=[to_struct(document) for document in documents], revision=self._engine.revision
+            objects=[to_struct(document) for document in documents], revision=self._engine.ledger.revision
         )
 
     async def Watch(  # noqa: N802

@@ -83,7 +83,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         self._scheme = scheme
         self._port = port
         self._sessions: dict[str, AgentSession] = {}
-        engine.on_nodes_changed = self._send_peers
+        engine.registrations.on_changed = self._send_peers
         engine.watchers.agent_connected = self.connected
 
     def connected(self, node: str) -> bool:
@@ -108,7 +108,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         if first is None or not first.HasField("hello"):
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "hello: must be the first message")
         try:
-            record = await self._engine.register(first.hello.node)
+            record = await self._engine.registrations.register(first.hello.node)
         except TOLD as problem:
             log.warning("node refused", node=first.hello.node.name, peer=context.peer(), reason=str(problem))
             await _abort(context, code_of(problem), str(problem))
@@ -136,13 +136,13 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         self._sessions[node] = session
         if former is not None:
             former.end(grpc.StatusCode.ABORTED, f"a newer stream of Node {node} took over")
-        self._engine.node_changed(node)
+        self._engine.watchers.changed("Node", "", node)
         return session
 
     def _close(self, session: AgentSession) -> None:
         if self._sessions.get(session.node) is session:
             del self._sessions[session.node]
-            self._engine.node_changed(session.node)
+            self._engine.watchers.changed("Node", "", session.node)
 
     def _welcome(
         self, record: NodeRecord, context: grpc.aio.ServicerContext[Any, Any]
@@ -188,12 +188,14 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         try:
             match kind:
                 case "full_state":
-                    await self._engine.full_state(session.node, message.full_state.attachments, answer)
+                    await self._engine.attachments.full_state(
+                        session.node, message.full_state.attachments, answer
+                    )
                 case "attach":
-                    await self._engine.attach(session.node, message.attach.attachment, answer)
+                    await self._engine.attachments.attach(session.node, message.attach.attachment, answer)
                 case "detach":
                     detach = message.detach
-                    await self._engine.detach(
+                    await self._engine.attachments.detach(
                         session.node, detach.container_id, detach.interface_name, answer
                     )
         except (InvalidObjectError, StoreError) as problem:

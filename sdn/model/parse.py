@@ -83,7 +83,7 @@ def _subject(kind: Kind, document: Mapping[str, Any]) -> str:
     metadata = document.get("metadata")
     if not isinstance(metadata, Mapping) or not isinstance(metadata.get("name"), str):
         return kind.KIND
-    namespace = metadata.get("namespace") or ("default" if kind.NAMESPACED else "")
+    namespace = (metadata.get("namespace") or "default") if kind.NAMESPACED else ""
     return f"{kind.KIND} {namespace}/{metadata['name']}" if namespace else f"{kind.KIND} {metadata['name']}"
 
 

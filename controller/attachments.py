@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attachments: what agents report, stored, programmed and answered.
+
+An attachment is stored first and programmed then, so a controller that starts again computes the same flows
+with no agent connected. Waiting for a switch is not part of the change: an *answer* comes later, when the
+switch has confirmed what was stored. One that the switch refuses is taken back, so that nothing of it is in
+force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from controller.checks import check_attachment
+from controller.cluster import Cluster, key_of
+from controller.ledger import Ledger
+from controller.programs import Programs
+from controller.records import AttachmentRecord, NodeRecord, attachment_key, encode
+from controller.store import Delete, Operation, Put
+from controller.watchers import Watchers
+from sdn import logs
+from sdn.model import InvalidObjectError
+from sdn.v1 import types_pb2
+
+log = logs.get("controller.attachments")
+
+#: Called in the asyncio thread: None, it is in force; else why it is not, and never will be.
+Answer = Callable[[str | None], None]
+
+
+class Attachments:
+    """Runs in the asyncio thread."""
+
+    def __init__(self, ledger: Ledger, cluster: Cluster, programs: Programs, watchers: Watchers) -> None:
+        self._ledger = ledger
+        self._cluster = cluster
+        self._programs = programs
+        self._watchers = watchers
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def attach(self, node: str, attachment: types_pb2.Attachment, answer: Answer) -> None:
+        """Store and program an attachment; ``answer`` comes when the switch has confirmed it, or refused it.
+
+        InvalidObjectError, StoreError: nothing of it is stored.
+        """
+        async with self._ledger.lock:
+            record = check_attachment(attachment, self._node(node))
+            self._cluster.check_attachment(record)
+            known = self._cluster.attachments.get(key_of(record))
+            if known != record:
+                await self._ledger.write([Put(attachment_key(node, *record.id), encode(record))])
+                self._watchers.programmed.discard(key_of(record))
+                self._cluster.put_attachment(record)
+            else:
+                record = known
+            self.program(record, answer)
+        log.info(
+            "pod attached",
+            node=node,
+            pod=f"{record.pod_namespace}/{record.pod_name}",
+            container=record.container_id,
+            addresses=list(record.addresses),
+            ofport=record.ofport,
+        )
+        self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
+
+    async def detach(self, node: str, container_id: str, interface_name: str, answer: Answer) -> None:
+        """Forget an attachment; ``answer`` comes when its flows are gone. An unknown one is no error.
+        StoreError.
+        """
+        async with self._ledger.lock:
+            self._node(node)
+            record = self._cluster.attachments.get((node, container_id, interface_name))
+            if record is not None:
+                await self._ledger.write([Delete(attachment_key(node, container_id, interface_name))])
+                self._forget(record)
+            self._programs.remove_pod(node, container_id, interface_name, self._threadsafe(answer))
+        if record is not None:
+            log.info(
+                "pod detached",
+                node=node,
+                pod=f"{record.pod_namespace}/{record.pod_name}",
+                container=container_id,
+            )
+
+    async def full_state(
+        self, node: str, attachments: Sequence[types_pb2.Attachment], answer: Answer
+    ) -> None:
+        """Make the node's attachments exactly these; ``answer`` comes when the switch has confirmed all of
+        it.
+
+        What is wrong with single attachments is told to ``answer`` too, as one text; the others are in force
+        then. StoreError.
+        """
+        async with self._ledger.lock:
+            accepted, problems = self._accept(self._node(node), attachments)
+            wanted = {key_of(record): record for record in accepted}
+            present = {key_of(record): record for record in self._cluster.attachments_on(node)}
+            gone = [record for key, record in present.items() if key not in wanted]
+            changed = [record for key, record in wanted.items() if present.get(key) != record]
+            operations: list[Operation] = [Delete(attachment_key(node, *record.id)) for record in gone]
+            operations += [Put(attachment_key(node, *record.id), encode(record)) for record in changed]
+            await self._ledger.write(operations)
+            for record in gone:
+                self._forget(record)
+                self._programs.remove_pod(node, *record.id, None)
+            for record in changed:
+                self._watchers.programmed.discard(key_of(record))
+                self._cluster.remove_attachment(key_of(record))
+            for record in changed:
+                self._cluster.put_attachment(record)
+                self.program(record, None)
+            reason = "; ".join(problems) or None
+
+            def settled(refused: str | None) -> None:
+                answer(reason or refused)
+
+            self._programs.settled(node, self._threadsafe(settled))
+        log.info(
+            "full state",
+            node=node,
+            attachments=len(wanted),
+            changed=len(changed),
+            gone=len(gone),
+            rejected=problems,
+        )
+        for record in changed:
+            self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
+
+    def _accept(
+        self, node: NodeRecord, attachments: Sequence[types_pb2.Attachment]
+    ) -> tuple[list[AttachmentRecord], list[str]]:
+        """The attachments that can be together on the node, and what is wrong with the others."""
+        accepted = Cluster()
+        problems: list[str] = []
+        # What the node had does not count: only the list as a whole says what it has.
+        former = frozenset(key_of(record) for record in self._cluster.attachments_on(node.name))
+        for index, attachment in enumerate(attachments):
+            path = f"attachments[{index}]"
+            try:
+                record = check_attachment(attachment, node, path)
+                accepted.check_attachment(record, path)
+                self._cluster.check_attachment(record, path, former)
+            except InvalidObjectError as problem:
+                problems.append(str(problem))
+            else:
+                accepted.put_attachment(record)
+        return list(accepted.attachments.values()), problems
+
+    def _node(self, name: str) -> NodeRecord:
+        record = self._cluster.nodes.get(name)
+        if record is None:
+            raise InvalidObjectError("node", f"Node {name} is no longer registered")
+        return record
+
+    def program(self, record: AttachmentRecord, answer: Answer | None) -> None:
+        self._programs.put_pod(record, self._threadsafe(functools.partial(self._confirmed, record, answer)))
+
+    def _confirmed(self, record: AttachmentRecord, answer: Answer | None, refused: str | None) -> None:
+        """The switch has confirmed an attachment, or refused it: then, if somebody waits, it is taken
+        back.
+        """
+        key = key_of(record)
+        if self._cluster.attachments.get(key) is not record:
+            # Gone or changed meanwhile. Who asked for it learns whether it was in force.
+            if answer is not None:
+                answer(refused)
+            return
+        if refused is None:
+            self._watchers.programmed.add(key)
+            self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
+            if answer is not None:
+                answer(None)
+        elif answer is not None:
+            task = self._loop.create_task(self._take_back(record, answer, refused))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _take_back(self, record: AttachmentRecord, answer: Answer, refused: str) -> None:
+        async with self._ledger.lock:
+            if self._cluster.attachments.get(key_of(record)) is record:
+                await self._ledger.write([Delete(attachment_key(record.node, *record.id))])
+                self._forget(record)
+                self._programs.remove_pod(record.node, *record.id, None)
+        answer(refused)
+
+    def _forget(self, record: AttachmentRecord) -> None:
+        self._cluster.remove_attachment(key_of(record))
+        self._watchers.programmed.discard(key_of(record))
+        self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
+
+    def _threadsafe(self, answer: Answer) -> Answer:
+        """The same callback, callable from a synchronizer's thread."""
+
+        def call(refused: str | None) -> None:
+            with suppress(RuntimeError):  # The loop has ended: nobody is left to be told.
+                self._loop.call_soon_threadsafe(answer, refused)
+
+        return call

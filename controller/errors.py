@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors that several parts of the controller raise."""
+
+
+class PreconditionError(Exception):
+    """The cluster's state does not allow it; the text says what to do first."""
+
+
+class NotFoundError(Exception):
+    """No such object."""

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes: who is registered, with which ranges.
+
+A registration binds a name to the uid that the node's agent made at its first start, and to ranges of pod
+addresses. Both are stored before they are told to anybody, and stay until the node is forgotten by hand.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+import msgspec
+
+from controller.checks import check_node
+from controller.cluster import Cluster, key_of
+from controller.errors import NotFoundError
+from controller.ledger import Ledger
+from controller.programs import Programs
+from controller.ranges import ClusterRanges
+from controller.records import NodeRecord, RangeRecord, attachment_key, encode, node_key, range_key
+from controller.store import Delete, Operation, Put
+from controller.watchers import Watchers
+from sdn import logs
+from sdn.model import InvalidObjectError, Node
+from sdn.v1 import types_pb2
+
+log = logs.get("controller.registrations")
+
+
+class Registrations:
+    """Runs in the asyncio thread."""
+
+    def __init__(
+        self, ledger: Ledger, ranges: ClusterRanges, cluster: Cluster, programs: Programs, watchers: Watchers
+    ) -> None:
+        self._ledger = ledger
+        self._ranges = ranges
+        self._cluster = cluster
+        self._programs = programs
+        self._watchers = watchers
+        #: Told, with no details, whenever the set of nodes or one of them changed.
+        self.on_changed: Callable[[], None] = lambda: None
+
+    async def register(self, info: types_pb2.NodeInfo) -> NodeRecord:
+        """Register a node, or take in what changed about it; gives it its ranges.
+
+        InvalidObjectError, TakenError, ranges.ExhaustedError, ranges.RangeError, StoreError; nothing is
+        changed then.
+        """
+        wanted = check_node(info)
+        async with self._ledger.lock:
+            self._cluster.check_node(wanted)
+            for address in wanted.addresses:
+                self._check_outside_pods(address)
+            known = self._cluster.nodes.get(wanted.name)
+            chosen = self._ranges_for(wanted, known)
+            record = msgspec.structs.replace(wanted, pod_ranges=chosen)
+            if record == known:
+                return record
+            before = known.pod_ranges if known is not None else ()
+            operations: list[Operation] = [Put(node_key(record.name), encode(record))]
+            reserved = encode(RangeRecord(node=record.name))
+            operations += [Put(range_key(text), reserved, expect=0) for text in chosen if text not in before]
+            operations += [Delete(range_key(text)) for text in before if text not in chosen]
+            await self._ledger.write(operations)
+            self._cluster.put_node(record)
+            self._programs.put_node(record, self._cluster.attachments_on(record.name))
+        log.info(
+            "node registered" if known is None else "node changed",
+            node=record.name,
+            pod_ranges=list(record.pod_ranges),
+            datapath_id=f"{record.datapath_id:016x}",
+            addresses=list(record.addresses),
+        )
+        self._watchers.changed("Node", "", record.name)
+        self.on_changed()
+        return record
+
+    def _check_outside_pods(self, address: str) -> None:
+        for text in self._ranges.texts:
+            if _in_range(address, text):
+                raise InvalidObjectError(
+                    "node.addresses", f"{address} lies in the cluster's range {text}, which is for pods"
+                )
+
+    def _ranges_for(self, wanted: NodeRecord, known: NodeRecord | None) -> tuple[str, ...]:
+        if known is not None and (
+            self._ranges.fits(known.pod_ranges) or self._cluster.attachments_on(known.name)
+        ):
+            return known.pod_ranges
+        declared = self._cluster.objects["Node"].get(("", wanted.name))
+        fixed = declared.pod_cidrs if isinstance(declared, Node) else ()
+        taken = [text for other in self._cluster.peers_of(wanted.name) for text in other.pod_ranges]
+        # What is fixed for a node that is still to come is given to nobody else.
+        taken += [
+            text
+            for (_, name), other in self._cluster.objects["Node"].items()
+            if isinstance(other, Node) and name != wanted.name and name not in self._cluster.nodes
+            for text in other.pod_cidrs
+        ]
+        return self._ranges.choose(fixed, wanted.pod_ranges, taken)
+
+    async def forget(self, name: str) -> None:
+        """Forget a registered node and everything on it. NotFoundError, StoreError.
+
+        The caller has made sure that its agent is not connected.
+        """
+        async with self._ledger.lock:
+            record = self._cluster.nodes.get(name)
+            if record is None:
+                raise NotFoundError(f"Node {name} is not registered")
+            attachments = self._cluster.attachments_on(name)
+            operations: list[Operation] = [Delete(attachment_key(name, *a.id)) for a in attachments]
+            # The node last: whatever interrupts this, no attachment is left without its node.
+            operations += [Delete(range_key(text)) for text in record.pod_ranges]
+            operations.append(Delete(node_key(name)))
+            await self._ledger.write(operations)
+            for attachment in attachments:
+                self._cluster.remove_attachment(key_of(attachment))
+                self._watchers.programmed.discard(key_of(attachment))
+            self._cluster.remove_node(name)
+            self._programs.remove_node(name)
+        log.info("node forgotten", node=name, attachments=len(attachments))
+        for attachment in attachments:
+            self._watchers.changed("Pod", attachment.pod_namespace, attachment.pod_name)
+        self._watchers.changed("Node", "", name)
+        self.on_changed()
+
+
+def _in_range(address: str, text: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(text)
