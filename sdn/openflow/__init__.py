@@ -23,7 +23,8 @@ with the group's number as key.
 ``flowdesc``            flow descriptions: ``split`` (images only, fast) and ``decode`` (understood)
 ``groupdesc``           the same for groups
 ``message``             header, barrier, errors, cutting a byte stream into messages
-``oxm``, ``actionwire`` fields and actions, both ways
+``oxm``                 match fields, both ways
+``actionwire``          actions to the wire; ``actionread`` from it; ``actionlayout`` what both know
 ``text``                flows and groups as ``ovs-ofctl`` prints them
 ======================  ================================================================================
 
@@ -50,6 +51,7 @@ A reconciliation reads::
     # When the close was answered and no error came: bundle_commit(bundle_id, xid), else bundle_discard.
 """
 
+from sdn.openflow.actionread import DecodedAction, Unknown
 from sdn.openflow.bundle import (
     BundleControl,
     BundleReply,
@@ -108,6 +110,7 @@ __all__ = [
     "BundleControl",
     "BundleReply",
     "CodecError",
+    "DecodedAction",
     "DecodedFlow",
     "DecodedGroup",
     "ErrorMessage",
@@ -118,6 +121,7 @@ __all__ = [
     "GroupCounters",
     "GroupImage",
     "Header",
+    "Unknown",
     "barrier_request",
     "bundle",
     "bundle_commit",

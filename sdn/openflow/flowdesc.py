@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from sdn.openflow.actionwire import DecodedAction, decode_instructions
+from sdn.openflow.actionread import DecodedAction, decode_instructions
 from sdn.openflow.errors import CodecError
 from sdn.openflow.oxm import decode_match, encode_match, split_oxms
 from sdn.openflow.wire import (

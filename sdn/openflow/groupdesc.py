@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from sdn.openflow.actionwire import DecodedAction, decode_actions
+from sdn.openflow.actionread import DecodedAction, decode_actions
 from sdn.openflow.errors import CodecError
 from sdn.openflow.groupimage import GROUP_TYPES, OFPGBPT_WATCH_PORT, OFPGBPT_WEIGHT, GroupImage
 from sdn.openflow.wire import NTR_VENDOR_ID, NTRT_SELECTION_METHOD

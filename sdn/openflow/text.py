@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-from sdn.openflow.actionwire import DecodedAction, Unknown
+from sdn.openflow.actionread import DecodedAction, Unknown
 from sdn.openflow.flowdesc import DecodedFlow
 from sdn.openflow.groupdesc import DecodedGroup
 from sdn.pipeline.actions import (

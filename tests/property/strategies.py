@@ -206,10 +206,11 @@ _ZONE_FIELDS: Final = [FIELDS["reg0"], FIELDS["reg7"], FIELDS["reg13"]]
 
 
 @st.composite
-def cts(draw: st.DrawFn, kind: dict[str, int], tables: Sequence[int]) -> Ct:
+def cts(draw: st.DrawFn, kind: dict[str, int], tables: Sequence[int], *, invalid: bool = False) -> Ct:
     sources = [field for field in allowed(kind) if field.name not in ("in_port", "conj_id")]
     execute: list[SetField | Move] = []
-    commit = draw(st.booleans())
+    # What is matched as invalid has no connection to commit.
+    commit = not invalid and draw(st.booleans())
     if commit:
         execute = draw(st.lists(set_fields(_CT_FIELDS) | moves(sources, _CT_FIELDS), max_size=3))
     zone_field = draw(st.none() | st.tuples(st.sampled_from(_ZONE_FIELDS), st.integers(0, 16)))
@@ -268,7 +269,7 @@ def actions_for(
         choices.append(st.builds(GroupAction, st.sampled_from(list(groups))))
     if kind.get("eth_type") in (ETH_TYPE_IPV4, ETH_TYPE_IPV6):
         choices.append(st.just(DecTtl()))
-        choices.append(cts(kind, tables))
+        choices.append(cts(kind, tables, invalid=state is not None and bool(state[0] & CT_STATES["inv"])))
     return tuple(draw(st.lists(st.one_of(choices), max_size=max_size)))
 
 

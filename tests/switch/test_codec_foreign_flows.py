@@ -16,7 +16,7 @@ from sdn.openflow import (
     format_flow,
     split_flow_descs,
 )
-from sdn.openflow.actionwire import Unknown
+from sdn.openflow.actionread import Unknown
 from sdn.pipeline.fields import FIELDS
 from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import Match

@@ -30,7 +30,7 @@ from sdn.openflow import (
     split_flow_descs,
     split_group_descs,
 )
-from sdn.openflow.actionwire import Unknown
+from sdn.openflow.actionread import Unknown
 from sdn.openflow.groupimage import delete_all_groups
 from sdn.pipeline.flow import Flow, Group
 from tests.property import strategies

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layouts of actions (OpenFlow 1.5, sections 7.2.5 and 7.2.6; Open vSwitch's ``nicira-ext.h``), for
+:mod:`~sdn.openflow.actionwire`, which writes them, and :mod:`~sdn.openflow.actionread`, which reads them.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+TYPE_LENGTH: Final = struct.Struct("!HH")
+OUTPUT: Final = struct.Struct("!HHIH6x")
+GROUP: Final = struct.Struct("!HHI")
+COPY_FIELD: Final = struct.Struct("!HHHHH2xII4x")
+OUTPUT_REG: Final = struct.Struct("!HHIHHIH6x")
+RESUBMIT: Final = struct.Struct("!HHIHHB3x")
+CT: Final = struct.Struct("!HHIHHIHB3xH")
+NAT: Final = struct.Struct("!HHIH2xHH")
+NX_IN_PORT: Final = 0xFFF8
+
+CT_COMMIT, CT_FORCE = 1, 2
+NO_TABLE: Final = 0xFF
+NAT_SRC, NAT_DST, NAT_RANDOM = 1, 2, 16
+NAT_IPV4_MIN, NAT_IPV4_MAX, NAT_IPV6_MIN, NAT_IPV6_MAX, NAT_PORT_MIN, NAT_PORT_MAX = 1, 2, 4, 8, 16, 32
+
+#: NXM_OF_IN_PORT: the 16-bit form of in_port, the only one that can be set.
+IN_PORT_HEADER: Final = 0x00000002
