@@ -28,7 +28,8 @@ LAST_POD_PORT = 0xFEFF - 1
 SOURCE_REGISTER: Field = FIELDS["reg0"]
 
 
-#: Where a responder keeps the address that was asked for while it swaps sender and target.
+#: Where a responder keeps the address that was asked for while it swaps sender and target, and values on their way to
+#: fields that take no constant.
 SCRATCH_REGISTER: Field = FIELDS["reg1"]
 
 

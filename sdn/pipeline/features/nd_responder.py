@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sdn.pipeline.actions import IN_PORT, Action, Resubmit, SetField, move
+from sdn.pipeline.actions import IN_PORT, Action, Move, Resubmit, SetField, move
 from sdn.pipeline.fields import (
     ETH_SRC,
     ICMPV6_NEIGHBOR_ADVERTISEMENT,
@@ -18,10 +18,11 @@ from sdn.pipeline.fields import (
     ICMPV6_TYPE,
     ND_OPTIONS_TYPE,
     ND_RESERVED,
+    Field,
 )
 from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import Match, match
-from sdn.pipeline.registers import GATEWAY_MAC, ROUTER_MAC, Priority, Source
+from sdn.pipeline.registers import GATEWAY_MAC, ROUTER_MAC, SCRATCH_REGISTER, Priority, Source
 from sdn.pipeline.tables import ND_ADVERTISEMENT, ND_RESPONDER
 from sdn.pipeline.topology import LocalNode, PodPort, RemoteNode
 
@@ -37,6 +38,16 @@ def _solicitation(target: int | str, **more: int) -> Match:
     return match(
         icmpv6_type=ICMPV6_NEIGHBOR_SOLICITATION, icmpv6_code=0, nw_ttl=_HOP_LIMIT, nd_target=target, **more
     )
+
+
+def _write(field: Field, value: int) -> tuple[Action, ...]:
+    """Set a field that the kernel datapath does not know, by way of a register.
+
+    Open vSwitch refuses `set_field` of these two fields on the datapath `system` (BAD_SET_ARGUMENT: no "IPv6 ND
+    Extension"), but not a move; ovs-vswitchd carries it out itself, as it does every change of neighbour
+    discovery on either datapath.
+    """
+    return SetField(SCRATCH_REGISTER, value), Move(SCRATCH_REGISTER, 0, field, 0, field.bits)
 
 
 def reply(mac: int) -> tuple[Action, ...]:
@@ -68,9 +79,9 @@ def node_flows(local: LocalNode) -> Iterator[Flow]:
         yield ND_ADVERTISEMENT.flow(
             match(icmpv6_type=ICMPV6_NEIGHBOR_ADVERTISEMENT, **more),
             (
-                SetField(ND_OPTIONS_TYPE, _TARGET_LINK_LAYER_ADDRESS),
+                *_write(ND_OPTIONS_TYPE, _TARGET_LINK_LAYER_ADDRESS),
                 move("eth_src", "nd_tll"),
-                SetField(ND_RESERVED, flags),
+                *_write(ND_RESERVED, flags),
                 IN_PORT,
             ),
             owner=local.owner,
