@@ -110,6 +110,7 @@ class Verbs:
 
     def _add(self, request: Request) -> dict[str, Any]:
         deadline = time.monotonic() + self._settings.add_timeout
+        results.refuse_double(request.prev_result, request.ifname)
         with _open(request) as netns, self._attachments.alone(request.container_id):
             record = self._state.attachment(request.container_id, request.ifname)
             if record is not None and record.network != request.network:

@@ -40,14 +40,10 @@ class Result:
 
 
 def document(result: Result, version: str, previous: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The result as JSON objects. `previous` is what an earlier plugin of the chain made: ours comes after it.
-
-    CniError INVALID_CONFIGURATION when the earlier plugin made the interface that we were asked for.
-    """
+    """The result as JSON objects. `previous` is what an earlier plugin of the chain made: ours comes after it."""
     made: dict[str, list[Any]] = {
         key: list((previous or {}).get(key) or []) for key in ("interfaces", "ips", "routes")
     }
-    _refuse_double(made["interfaces"], result.pod_side)
     base = len(made["interfaces"])
     for interface in (result.node_side, result.pod_side):
         entry: dict[str, Any] = {"name": interface.name, "mac": interface.mac}
@@ -65,16 +61,13 @@ def document(result: Result, version: str, previous: Mapping[str, Any] | None = 
     return {"cniVersion": version, **made, "dns": _dns(result.dns, (previous or {}).get("dns"))}
 
 
-def _refuse_double(interfaces: list[Any], pod_side: Interface) -> None:
-    for interface in interfaces:
-        if (
-            isinstance(interface, dict)
-            and interface.get("sandbox")
-            and interface.get("name") == pod_side.name
-        ):
+def refuse_double(previous: Mapping[str, Any] | None, ifname: str) -> None:
+    """CniError INVALID_CONFIGURATION when an earlier plugin of the chain made the interface that we are asked for."""
+    for interface in (previous or {}).get("interfaces") or []:
+        if isinstance(interface, dict) and interface.get("sandbox") and interface.get("name") == ifname:
             raise CniError(
                 Code.INVALID_CONFIGURATION,
-                f"prevResult: an earlier plugin of the chain has made {pod_side.name} already",
+                f"prevResult: an earlier plugin of the chain has made {ifname} already",
             )
 
 

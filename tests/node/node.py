@@ -110,6 +110,11 @@ class Pod:
         links = json.loads(self.exec("ip", "-json", "addr", "show", "dev", "eth0"))
         return {f"{a['local']}/{a['prefixlen']}" for a in links[0]["addr_info"] if a["scope"] == "global"}
 
+    def addresses_if_any(self) -> set[str]:
+        """As `addresses`; nothing when there is no eth0."""
+        links = json.loads(self.exec("ip", "-json", "link"))
+        return self.addresses() if any(link["ifname"] == "eth0" for link in links) else set()
+
 
 class PluginError(Exception):
     """The plugin printed an error object."""
@@ -334,6 +339,9 @@ class Node:
 
     def exec(self, *command: str, check: bool = True) -> str:
         return run("ip", "netns", "exec", self.netns, *command, check=check)
+
+    def exec_with_input(self, stdin: str, *command: str) -> str:
+        return run("ip", "netns", "exec", self.netns, *command, stdin=stdin)
 
     def vsctl(self, *arguments: str) -> str:
         return run("ovs-vsctl", f"--db=unix:{self.folder}/db.sock", "--timeout=60", *arguments).strip()

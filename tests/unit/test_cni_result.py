@@ -65,5 +65,5 @@ def test_in_a_chain_the_earlier_result_comes_first_and_ours_points_at_our_interf
 def test_an_interface_that_an_earlier_plugin_made_is_not_made_again() -> None:
     previous = {"interfaces": [{"name": "eth0", "sandbox": "/run/netns/web"}]}
     with pytest.raises(CniError) as caught:
-        result.document(MADE, "1.0.0", previous)
+        result.refuse_double(previous, "eth0")
     assert caught.value.code == Code.INVALID_CONFIGURATION
