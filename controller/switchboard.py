@@ -28,7 +28,8 @@ class Switchboard:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._synchronizers: dict[int, Synchronizer] = {}
-        self._connections: dict[int, SwitchConnection] = {}
+        #: Connections in use, and whose they were when they came.
+        self._connections: dict[SwitchConnection, Synchronizer] = {}
         self._unknown: dict[int, float] = {}
 
     def claim(self, datapath_id: int, synchronizer: Synchronizer) -> None:
@@ -41,8 +42,8 @@ class Switchboard:
         """No node claims this switch any longer: its connection is closed."""
         with self._lock:
             self._synchronizers.pop(datapath_id, None)
-            connection = self._connections.pop(datapath_id, None)
-        if connection is not None:
+            connections = [known for known in self._connections if known.datapath_id == datapath_id]
+        for connection in connections:
             connection.close()
 
     def connected(self, connection: SwitchConnection) -> None:
@@ -50,7 +51,7 @@ class Switchboard:
         with self._lock:
             synchronizer = self._synchronizers.get(connection.datapath_id)
             if synchronizer is not None:
-                self._connections[connection.datapath_id] = connection
+                self._connections[connection] = synchronizer
         if synchronizer is None:
             self._refuse(connection)
             return
@@ -66,9 +67,7 @@ class Switchboard:
         """A connection that finished the handshake has ended."""
         connection.ended()
         with self._lock:
-            synchronizer = self._synchronizers.get(connection.datapath_id)
-            if self._connections.get(connection.datapath_id) is connection:
-                del self._connections[connection.datapath_id]
+            synchronizer = self._connections.pop(connection, None)
         if synchronizer is not None:
             log.info(
                 "switch disconnected",
@@ -81,7 +80,7 @@ class Switchboard:
     def close(self) -> None:
         """Close every connection; the switches go on forwarding."""
         with self._lock:
-            connections = list(self._connections.values())
+            connections = list(self._connections)
         for connection in connections:
             connection.close()
 

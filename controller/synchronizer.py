@@ -299,22 +299,21 @@ class Synchronizer:
 
     def _set_aside(self, refusal: BundleRefusedError, connection: SwitchConnection) -> bool:
         """Take the parts that were refused out of what is desired; False when the refusal names none."""
+        named = [(self._batch[index], error) for index, error in refusal.errors if index is not None]
+        if not named:
+            self._log.error("bundle refused", address=connection.address, error=str(refusal))
+            self._update(last_error=f"the switch refused a bundle: {refusal}")
+            return False
         found = False
-        for index, error in refusal.errors:
-            key = self._batch[index] if index is not None else None
-            part = self._desired.part_of(key) if key is not None else None
-            why = f"the switch refused it: {error}"
-            if key is not None:
-                body = self._desired.body(key)
-                why = f"the switch refused {_text(key, body or b'')}: {error}"
-            self._log.error("bundle refused", part=str(part) if part is not None else "", error=why)
+        for key, error in named:
+            part = self._desired.part_of(key)
+            why = f"the switch refused {_text(key, self._desired.body(key) or bytes(16))}: {error}"
+            self._log.error("bundle refused", address=connection.address, part=str(part), error=why)
             self._update(last_error=why)
-            if part is None:
-                continue
-            found = True
-            entries = self._desired.entries(part)
-            self._refused[part] = _Refused(entries, why)
-            self._dirty |= self._desired.replace(part, {})
+            if part is not None:
+                found = True
+                self._refused[part] = _Refused(self._desired.entries(part), why)
+                self._dirty |= self._desired.replace(part, {})
         return found
 
     def _put_back_refused(self) -> None:
