@@ -63,8 +63,9 @@ ln -s /proc/self/fd /dev/fd
 ln -s /proc/self/fd/0 /dev/stdin
 ln -s /proc/self/fd/1 /dev/stdout
 ln -s /proc/self/fd/2 /dev/stderr
-# Open vSwitch 3.1 looks at the number of processors every 10 s, counted from the kernel's start: an ovs-vswitchd that
-# starts before that sees none, tells the kernel no thread to send packets to, and never learns better (lost upcalls).
+# Open vSwitch 3.1 looks at the number of processors every 10 s, counted from the kernel's start: an
+# ovs-vswitchd that starts before that sees none, tells the kernel no thread to send packets to, and never
+# learns better (lost upcalls).
 while read -r uptime idle < /proc/uptime && [ "${{uptime%%.*}}" -lt 11 ]; do sleep 0.2; done
 echo "{SAY}starting the executor"
 /usr/bin/python3 -IS /run/kernel-test/executor.py || echo "{SAY}the executor failed"

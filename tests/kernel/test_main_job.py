@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job on the kernel datapath: pods on two nodes have a network, programmed by the controller.
+
+The same lab, daemons and flows as on the userspace datapath, with `--datapath system`: Open vSwitch's kernel
+module forwards, the kernel's own tunnel devices encapsulate, the node's address stays on its uplink. One lab
+serves all tests here, for bringing it up is what takes long under emulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kernel.cluster import NAME, Cluster, Place
+from tests.kernel.guest import Guest
+from tests.kernel.image import Report
+from tests.kernel.traffic import Transfer, transfer
+
+pytestmark = [pytest.mark.kernel, pytest.mark.root, pytest.mark.lab]
+
+PODS = (("web-1", "node-1"), ("web-2", "node-1"), ("db-1", "node-2"), ("db-2", "node-2"))
+
+
+@pytest.fixture(scope="module")
+def cluster(guest: Guest, report: Report) -> Iterator[Cluster]:
+    cluster = Cluster(guest)
+    report(f"bringing up lab {NAME} in the guest")
+    up = cluster.sdnctl("lab", "up", "--nodes", "2", "--datapath", "system", "--encap", "geneve", timeout=600)
+    if up.returncode != 0:
+        logs = "\n".join(f"--- {name}\n{cluster.log(name)}" for name in ("controller-1", "node-1-agent"))
+        pytest.fail(f"lab up: {up.stdout}\n{up.stderr}\n{logs}", pytrace=False)
+    report(f"lab {NAME} is up after {up.seconds:.0f} s; making {len(PODS)} pods")
+    for pod, node in PODS:
+        cluster.sdnctl("lab", "pod", "add", pod, "--node", node).check()
+    yield cluster
+    cluster.sdnctl("lab", "down", timeout=300).check()
+    left = guest.shell("ip netns list; ls -d /run/sdn-lab/* || true; pgrep -l ovs || true").check()
+    assert left.stdout == "", "lab down leaves nothing behind"
+
+
+@pytest.fixture(scope="module")
+def places(cluster: Cluster) -> dict[str, Place]:
+    return cluster.places()
+
+
+def test_the_kernel_forwards(cluster: Cluster) -> None:
+    for node in ("node-1", "node-2"):
+        shown = cluster.ovs(node, "ovs-appctl", "dpctl/show")
+        assert shown.startswith("system@ovs-system:")
+        assert "genev_sys_6081" in shown
+        assert cluster.ovs(node, "ovs-vsctl", "list-br").split() == ["br-int"]
+
+
+def test_everyone_reaches_everyone(cluster: Cluster) -> None:
+    matrix = cluster.json("lab", "ping-matrix", timeout=600)
+    failed = [way for way in matrix["results"] if not way["reachable"]]
+    assert failed == []
+    # Four pods: 12 ordered pairs; each pod to two nodes and back: 16; both families.
+    assert matrix["summary"] == {"tried": 56, "reachable": 56}
+
+
+def test_a_stream_arrives_whole_and_from_the_pods_own_address(guest: Guest, places: dict[str, Place]) -> None:
+    here, there = places["web-1"], places["db-1"]
+    for source, address in ((here.ipv4, there.ipv4), (here.ipv6, there.ipv6)):
+        done = transfer(guest, here.inside, there.inside, address, 3_000_000)
+        assert done == Transfer(source, 3_000_000, intact=True)
+
+
+def test_a_datagram_larger_than_the_mtu_arrives(guest: Guest, places: dict[str, Place]) -> None:
+    here, there = places["web-1"], places["db-1"]
+    for source, address in ((here.ipv4, there.ipv4), (here.ipv6, there.ipv6)):
+        done = transfer(guest, here.inside, there.inside, address, 9_000, transport="udp")
+        assert done == Transfer(source, 9_000, intact=True)
+
+
+def test_a_packet_of_the_full_mtu_passes_unfragmented(guest: Guest, places: dict[str, Place]) -> None:
+    here, there = places["web-1"], places["db-1"]
+    mtu = int(guest.run([*here.inside, "cat", "/sys/class/net/eth0/mtu"]).check().stdout)
+    for headers, address in ((28, there.ipv4), (48, there.ipv6)):
+        ping = ["ping", "-c2", "-i0.3", "-w60", "-M", "do", "-s", str(mtu - headers), address]
+        guest.run([*here.inside, *ping]).check()
+
+
+@pytest.mark.parametrize("target", ["db-1", "web-1"])
+def test_a_node_shows_itself_to_pods_by_its_own_address(
+    guest: Guest, places: dict[str, Place], target: str
+) -> None:
+    node, pod = places["node-1"], places[target]
+    for source, address in ((node.ipv4, pod.ipv4), (node.ipv6, pod.ipv6)):
+        done = transfer(guest, node.inside, pod.inside, address, 200_000)
+        assert done == Transfer(source, 200_000, intact=True)
+
+
+@pytest.mark.parametrize("target", ["node-1", "node-2"])
+def test_a_pod_shows_itself_to_nodes_by_its_own_address(
+    guest: Guest, places: dict[str, Place], target: str
+) -> None:
+    pod, node = places["web-1"], places[target]
+    for source, address in ((pod.ipv4, node.ipv4), (pod.ipv6, node.ipv6)):
+        done = transfer(guest, pod.inside, node.inside, address, 200_000)
+        assert done == Transfer(source, 200_000, intact=True)
+
+
+def test_what_leaves_the_cluster_bears_the_nodes_address(guest: Guest, places: dict[str, Place]) -> None:
+    pod, node, outside = places["web-1"], places["node-1"], places["outside"]
+    for source, address in ((node.ipv4, outside.ipv4), (node.ipv6, outside.ipv6)):
+        done = transfer(guest, pod.inside, outside.inside, address, 200_000)
+        assert done == Transfer(source, 200_000, intact=True)
+
+
+def test_a_forged_address_is_stopped(guest: Guest, places: dict[str, Place]) -> None:
+    """The pod takes its neighbour's address beside its own; the neighbour on the other node never hears from
+    it."""
+    pod, other = places["web-1"], places["db-1"]
+    for forged, address, flag in (
+        (places["web-2"].ipv4, other.ipv4, []),
+        (places["web-2"].ipv6, other.ipv6, ["nodad"]),
+    ):
+        width = "32" if ":" not in forged else "128"
+        guest.run(
+            ["ip", "-n", pod.netns, "address", "add", f"{forged}/{width}", "dev", "eth0", *flag]
+        ).check()
+        ping = guest.run([*pod.inside, "ping", "-c3", "-i0.3", "-W2", "-w20", "-I", forged, address])
+        guest.run(["ip", "-n", pod.netns, "address", "delete", f"{forged}/{width}", "dev", "eth0"]).check()
+        assert ping.returncode == 1, ping.stdout
+        assert " 0 received" in ping.stdout
+        guest.run([*pod.inside, "ping", "-c1", "-w30", address]).check()
+
+
+def test_a_deleted_pod_is_gone_and_the_others_are_not(cluster: Cluster, guest: Guest) -> None:
+    before = cluster.places()
+    cluster.sdnctl("lab", "pod", "del", "web-2").check()
+    gone, source = before["web-2"], before["db-1"]
+    assert guest.run([*source.inside, "ping", "-c2", "-i0.3", "-w5", gone.ipv4]).returncode == 1
+    guest.run([*source.inside, "ping", "-c1", "-w30", before["web-1"].ipv4]).check()
