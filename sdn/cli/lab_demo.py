@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdn.cli import context, lab_views, output, switches
+from sdn.cli import context, lab_path, lab_views, output, switches
 from sdn.cli.errors import CommandError
 from sdn.cli.output import DataFormat
 
@@ -84,30 +88,44 @@ def _path(lab: Lab, pods: list[PodRecord]) -> None:
     target = next((pod for pod in pods if pod.node != source.node), None)
     if target is None:
         return
-    output.heading(
-        f"The flows behind {source.full_name} on {source.node} to {target.full_name} on {target.node}"
-    )
-    output.line(f"on {source.node}: those of the pod, and those of the node {target.node}")
-    wanted = (f"Pod/{source.full_name}", f"Node/{target.node}")
-    found = switches.fetch_flows(source.node)
-    switches.print_flows([flow for flow in found if flow["owner"] in wanted])
-    output.heading(f"on {target.node}: those of the pod that receives")
-    switches.print_flows(switches.fetch_flows(target.node, owner=f"Pod/{target.full_name}"))
+    output.heading(f"The flows behind one path: ping from {source.full_name} to {target.full_name}")
+    for node, packet, flows in lab_path.hops(lab, source, target):
+        output.line("")
+        output.line(f"On {node}, a packet comes in: {packet}")
+        switches.print_flows(flows)
 
 
 def _how_to_go_on(lab: Lab, pods: list[PodRecord]) -> None:
+    from sdn.lab.state import names
+
     pod = pods[0].full_name
     other = pods[-1].addresses[0]
+    program = _program()
+    # A lab that is the only one needs no naming.
+    named = "" if names() == [lab.name] else f" --name {lab.name}"
+    asked = "" if names() == [lab.name] else f" --lab {lab.name}"
+    commands = (
+        (f"{program} lab exec{named} {pod} -- ping -c3 {other}", "run anything inside a pod"),
+        (f"{program} lab pod add mine{named} --node node-2", "make a pod"),
+        (f"{program}{asked} get pods -o wide", "what the controller knows of pods"),
+        (f"{program}{asked} get switches", "is what runs what was asked for?"),
+        (f"{program}{asked} flows node-1 --owner Pod/{pod}", "the flows of one pod, and why they are"),
+        (f"{program} lab status{named}", "processes, sockets, pods"),
+        (f"{program} lab exec{named} node-1 -- ovs-vsctl show", "the node's switch, with its own tools"),
+        (f"{program} lab down{named}", "take it down; nothing is left behind"),
+    )
     output.heading("The lab keeps running. How to go on:")
-    name = lab.name
-    for command, meaning in (
-        (f"sdnctl lab exec --name {name} {pod} -- ping -c3 {other}", "run anything inside a pod"),
-        (f"sdnctl lab pod add mine --name {name} --node node-2", "make a pod"),
-        (f"sdnctl --lab {name} get pods -o wide", "what the controller knows of pods"),
-        (f"sdnctl --lab {name} get switches", "is what runs what was asked for?"),
-        (f"sdnctl --lab {name} flows node-1 --owner Pod/{pod}", "the flows of one pod, and why they are"),
-        (f"sdnctl lab status --name {name}", "processes, sockets, pods"),
-        (f"sdnctl lab exec --name {name} node-1 -- ovs-vsctl show", "the node's switch, with its own tools"),
-        (f"sdnctl lab down --name {name}", "take it down; nothing is left behind"),
-    ):
-        output.line(f"  {command:<64} {meaning}")
+    width = max(len(command) for command, _ in commands)
+    for command, meaning in commands:
+        output.line(f"  {command:<{width}}   {meaning}")
+
+
+def _program() -> str:
+    """This program as it can be typed in this folder: by its name if the shell finds it, else by its path."""
+    own = Path(sys.argv[0])
+    found = shutil.which(own.name)
+    if found is not None and Path(found).resolve() == own.resolve():
+        return own.name
+    with contextlib.suppress(ValueError):
+        return str(own.absolute().relative_to(Path.cwd()))
+    return str(own.absolute())

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -123,10 +122,10 @@ def _square(reaches: Sequence[Reach]) -> None:
     names = list(dict.fromkeys(reach.source for reach in reaches))
     pods = [name for name in names if "/" in name]
     order = [*pods, *sorted(name for name in names if "/" not in name)]
-    columns = [name.rpartition("/")[2] for name in order]
+    one_namespace = len({name.partition("/")[0] for name in pods}) == 1
     rows = []
     for source in order:
-        row = [source]
+        row = [_short(source) if one_namespace else source]
         for destination in order:
             found = cells.get((source, destination), {})
             marks = [
@@ -136,7 +135,11 @@ def _square(reaches: Sequence[Reach]) -> None:
             ]
             row.append("".join(marks) or ("·" if source == destination else ""))
         rows.append(row)
-    output.table(("FROM \\ TO", *columns), rows)
+    output.table(("FROM \\ TO", *(_short(name) for name in order)), rows, gap=1)
+
+
+def _short(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _figures(reaches: Sequence[Reach]) -> None:
@@ -144,20 +147,14 @@ def _figures(reaches: Sequence[Reach]) -> None:
 
     rows = []
     for kind in KINDS:
-        row = [kind]
-        for family in ("ipv4", "ipv6"):
-            tried = [reach for reach in reaches if (reach.kind, reach.family) == (kind, family)]
-            times = [reach.rtt_ms for reach in tried if reach.rtt_ms is not None]
-            if not tried:
-                row += [NONE, NONE]
-                continue
-            row += [
-                f"{len(times)} of {len(tried)}",
-                f"{statistics.median(times):.2f} ms" if times else NONE,
-            ]
-        if row.count(NONE) < 4:
-            rows.append(row)
-    output.table(("WAY", "IPV4 REACH", "MEDIAN", "IPV6 REACH", "MEDIAN"), rows)
+        tried = [reach for reach in reaches if reach.kind == kind]
+        if tried:
+            cells = []
+            for family in ("ipv4", "ipv6"):
+                answers = [reach.reachable for reach in tried if reach.family == family]
+                cells.append(f"{sum(answers)} of {len(answers)}" if answers else NONE)
+            rows.append([kind, *cells])
+    output.table(("WAY", "IPV4", "IPV6"), rows)
 
 
 def _as_data(value: Any, form: DataFormat) -> None:

@@ -63,21 +63,21 @@ def get(
     if watch:
         _watch(wanted, namespace, name, selector, form)
         return
-    from sdn.v1 import inspection_pb2
-
-    with inspection() as stub:
-        answer = stub.Get(
-            inspection_pb2.GetRequest(
-                kind=wanted.kind, namespace=namespace, name=name, label_selector=selector
-            ),
-            timeout=ANSWER_SECONDS,
-        )
-    documents = [_document(item) for item in answer.objects]
+    documents = fetch(wanted.kind, namespace, name, selector)
     if name and not documents:
         raise CommandError(
             f"there is no {wanted.names[1]} {name!r}{f' in namespace {namespace}' if namespace else ''}"
         )
     _print(wanted, documents, form, single=bool(name))
+
+
+def fetch(kind: str, namespace: str = "", name: str = "", selector: str = "") -> list[dict[str, Any]]:
+    """Objects as the controller knows them now."""
+    from sdn.v1 import inspection_pb2
+
+    request = inspection_pb2.GetRequest(kind=kind, namespace=namespace, name=name, label_selector=selector)
+    with inspection() as stub:
+        return [_document(item) for item in stub.Get(request, timeout=ANSWER_SECONDS).objects]
 
 
 def _print(kind: kinds.Kind, documents: list[dict[str, Any]], form: Format, single: bool) -> None:
@@ -144,6 +144,7 @@ def apply(
             if not dry_run:
                 request = inspection_pb2.ApplyRequest(object=_struct(document, place))
                 answer = stub.Apply(request, timeout=ANSWER_SECONDS)
+                document = _document(answer.object)
                 outcome = (
                     inspection_pb2.ApplyResponse.Outcome.Name(answer.outcome).removeprefix("OUTCOME_").lower()
                 )
@@ -162,7 +163,11 @@ def _check_all(stub: InspectionStub, objects: list[tuple[str, dict[str, Any]]]) 
             request = inspection_pb2.ApplyRequest(object=_struct(document, place), dry_run=True)
             stub.Apply(request, timeout=ANSWER_SECONDS)
         except grpc.RpcError as problem:
-            if problem.code() != grpc.StatusCode.INVALID_ARGUMENT:
+            if problem.code() not in (
+                grpc.StatusCode.INVALID_ARGUMENT,
+                grpc.StatusCode.FAILED_PRECONDITION,
+                grpc.StatusCode.ALREADY_EXISTS,
+            ):
                 raise
             refused.append(f"{place}: {' '.join((problem.details() or '').split())}")
     if refused:

@@ -59,12 +59,14 @@ def as_yaml(value: Any) -> None:
     print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=False), end="")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, header: bool = True) -> None:
-    """Columns under their names, as wide as they must be."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, header: bool = True, gap: int = 2
+) -> None:
+    """Columns under their names, as wide as they must be, `gap` spaces apart on a terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False, show_header=header, header_style="bold", padding=(0, 2, 0, 0))
+    shown = Table(box=None, pad_edge=False, show_header=header, header_style="bold", padding=(0, gap, 0, 0))
     for name in columns:
         shown.add_column(name, no_wrap=True, overflow="ellipsis")
     for row in rows:
