@@ -129,6 +129,8 @@ def run(
     logs.setup(config.log_level)
     os.umask(UMASK)
     stop = Stop()
+    # At once, not when all is put away: the service manager then knows that the rest is meant.
+    stop.on_stop(lambda: _announce_end(prog, stop))
     _catch_uncaught(stop)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR2, all_threads=True)
@@ -143,9 +145,14 @@ def run(
     except Exception:  # the last line of defence: said in one line, then the process ends
         log.exception("failed", program=prog)
         stop.set("an exception ended it", exit_code=1)
-    notify.stopping(stop.reason)
-    log.info("ended", program=prog, reason=stop.reason or "its work is done", exit_code=stop.exit_code)
+    stop.set("its work is done")
+    log.info("ended", program=prog, reason=stop.reason, exit_code=stop.exit_code)
     return stop.exit_code
+
+
+def _announce_end(prog: str, stop: Stop) -> None:
+    notify.stopping(stop.reason)
+    log.info("ending", program=prog, reason=stop.reason)
 
 
 def _shown(config: settings.Settings) -> dict[str, str]:

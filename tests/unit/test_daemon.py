@@ -68,6 +68,7 @@ def test_asked_to_end_it_ends_cleanly(start: Any, way: str, number: signal.Signa
     sample = start("--way", way)
     sample.until("ready")
     sample.process.send_signal(number)
+    assert sample.until("ending")["reason"] == number.name
     assert sample.until("ended")["reason"] == number.name
     assert sample.end() == 0
     assert [line["event"] for line in sample.seen].count("told") == 1
