@@ -98,8 +98,10 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
     )
     server = grpc.aio.server(options=_GRPC_OPTIONS)
     liveness = _add_services(server, engine, sessions)
+    own_socket = False
     try:
         _listen_grpc(server, config)
+        own_socket = bool(config.grpc_socket)
         await server.start()
         if config.grpc_socket:
             Path(config.grpc_socket).chmod(0o660)
@@ -117,7 +119,7 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
         engine.stop()
         switchboard.close()
         await asyncio.to_thread(osken.stop, manager)
-        if config.grpc_socket:
+        if own_socket:
             with suppress(FileNotFoundError):
                 Path(config.grpc_socket).unlink()
 

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sdn-controller as a process: its settings, its start, its end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from controller.settings import ControllerSettings
+from sdn import settings
+from sdn.version import VERSION
+from tests.switch.controller_process import ControllerProcess
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("SDN_")}
+    return subprocess.run(
+        [sys.executable, "-m", "controller.main", *arguments],
+        cwd=ROOT,
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_help_and_version() -> None:
+    help_text = run("--help")
+    assert help_text.returncode == 0
+    for field in settings.describe(ControllerSettings, "sdn-controller"):
+        assert field.flag in help_text.stdout
+        assert field.environment in help_text.stdout
+    version = run("--version")
+    assert version.stdout.strip() == f"sdn-controller {VERSION}"
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--openflow-address=nowhere", "setting openflow_address: 'nowhere' is no address and port"),
+        ("--grpc-address=1.2.3.4:99999", "setting grpc_address"),
+        ("--store=mysql://x", "setting store: 'mysql://x' names no store"),
+        ("--cluster-ranges=10.0.0.1/16", "setting cluster_ranges: 10.0.0.1/16 has host bits set"),
+        (
+            "--cluster-ranges=10.0.0.0/16,10.1.0.0/16",
+            "setting cluster_ranges: 10.1.0.0/16: a second IPv4 range",
+        ),
+        ("--node-prefix-ipv4=15", "setting cluster_ranges: 10.244.0.0/16: node ranges of /15"),
+        ("--openflow-targets=172.30.0.1:6653", "setting openflow_targets: '172.30.0.1:6653' is no target"),
+        ("--openflow-certificate=/x", "setting openflow_key: belongs to openflow_certificate"),
+        ("--grpc-ca=/x", "setting grpc_ca: needs grpc_certificate and grpc_key"),
+        ("--openflow-echo-seconds=0", "openflow_echo_seconds"),
+        ("--name=A b", "setting name"),
+        ("--nonsense=1", "flag --nonsense is no setting"),
+    ],
+)
+def test_a_wrong_setting_is_named(flag: str, says: str) -> None:
+    done = run(flag)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_controller_with_nowhere_to_serve_is_refused() -> None:
+    done = run("--grpc-address=", "--grpc-socket=")
+    assert done.returncode == 2
+    assert "grpc_address" in done.stderr
+
+
+def fails_to_start(controller: ControllerProcess) -> str:
+    """Start it; gives the one line that says why it could not."""
+    try:
+        assert controller.spawn().wait(120) == 1
+        (line,) = controller.log("cannot start")
+        return str(line["error"])
+    finally:
+        controller.close()
+
+
+@pytest.mark.parametrize("setting", ["openflow_address", "grpc_address"])
+def test_a_taken_port_is_named_with_its_setting(setting: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        why = fails_to_start(ControllerProcess(**{setting: address}))
+    assert why == f"setting {setting}: {address}: taken by another process"
+
+
+def test_an_address_of_another_host_is_named() -> None:
+    why = fails_to_start(ControllerProcess(openflow_address="192.0.2.1:6653"))
+    assert why == "setting openflow_address: 192.0.2.1:6653: Cannot assign requested address"
+
+
+def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store.db").write_text("not a database at all, " * 100)
+    why = fails_to_start(ControllerProcess(store=f"sqlite://{tmp_path}/store.db"))
+    assert why.startswith(f"setting store: store {tmp_path}/store.db: damaged or no store")
+
+
+def test_a_store_in_use_is_named() -> None:
+    with ControllerProcess() as first:
+        why = fails_to_start(ControllerProcess(store=first.settings["store"]))
+    assert "locked by another process: is a second controller running on it?" in why
+
+
+def test_a_socket_in_use_is_named_and_a_stale_one_is_replaced() -> None:
+    with ControllerProcess() as first:
+        path = first.settings["grpc_socket"]
+        why = fails_to_start(ControllerProcess(grpc_socket=path))
+        assert why == f"setting grpc_socket: {path}: in use by another process"
+        first.kill()
+        assert Path(path).is_socket(), "a killed process leaves its socket behind"
+        first.start()
+        assert first.get("Namespace")
+
+
+def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    missing = str(tmp_path / "none.pem")
+    why = fails_to_start(ControllerProcess(openflow_certificate=missing, openflow_key=missing))
+    assert why.startswith("setting openflow_certificate")
+    why = fails_to_start(ControllerProcess(grpc_certificate=missing, grpc_key=missing))
+    assert why.startswith("setting grpc_certificate")
+
+
+def test_sigterm_ends_it_with_code_zero_and_removes_its_socket() -> None:
+    with ControllerProcess() as controller:
+        assert controller.terminate() == 0
+        assert not Path(controller.settings["grpc_socket"]).exists()
+        (line,) = controller.log("ended")
+        assert line["reason"] == "SIGTERM"
+
+
+def test_readiness_is_told_to_the_service_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with ControllerProcess() as controller:
+            assert manager.recv(4096).startswith(b"READY=1")
+            assert controller.terminate() == 0
+            assert manager.recv(4096).startswith(b"STOPPING=1")
+
+
+def test_every_event_is_one_json_line() -> None:
+    with ControllerProcess() as controller:
+        controller.get("Namespace")
+        controller.terminate()
+        lines = controller.log_text().splitlines()
+        assert lines
+        assert len(controller.log()) == len(lines)
