@@ -228,12 +228,18 @@ def sctp(**values: int | str) -> Packet:
 
 def icmp(**values: int | str) -> Packet:
     """An ICMP echo request (RFC 792) where ``icmp_type`` does not say otherwise."""
-    return ipv4(**{"nw_proto": IPPROTO_ICMP, "icmp_type": 8, **values})
+    return ipv4(**{"nw_proto": IPPROTO_ICMP, **_first("icmp_type", 8, values), **values})
 
 
 def icmpv6(**values: int | str) -> Packet:
     """An ICMPv6 echo request (RFC 4443) where ``icmpv6_type`` does not say otherwise."""
-    return ipv6(**{"nw_proto": IPPROTO_ICMPV6, "icmpv6_type": 128, **values})
+    return ipv6(**{"nw_proto": IPPROTO_ICMPV6, **_first("icmpv6_type", 128, values), **values})
+
+
+def _first(name: str, value: int, values: dict[str, int | str]) -> dict[str, int | str]:
+    """A field of the message's header, which only the first fragment carries."""
+    later = "ip_frag" in values and _exact(IP_FRAG, values["ip_frag"]) & FRAG_LATER
+    return {} if later else {name: value}
 
 
 def arp(**values: int | str) -> Packet:

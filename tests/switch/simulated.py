@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from sdn.openflow import (
     FlowCommand,
@@ -39,6 +40,7 @@ from tests.property.simulator_strategies import (
     TUNNEL_DESTINATIONS,
     TUNNEL_IPV6_DESTINATIONS,
     TUNNEL_OWN,
+    TUNNEL_OWN_IPV6,
     TUNNEL_PORT,
 )
 from tests.switch.ofproto_trace import Sent, Trace, Tracer
@@ -63,38 +65,52 @@ _FINAL = tuple(
 )
 
 
+@dataclass(slots=True)
+class Wiring:
+    """The ports of both switches, and the tunnel endpoints that the real one has a way to."""
+
+    plain: tuple[int, ...]
+    tunnel: int
+    reachable: set[str]
+
+
 @contextmanager
-def both_switches() -> Iterator[Both]:
+def both_switches(plain: Sequence[int] = PLAIN_PORTS, tunnel: int = TUNNEL_PORT) -> Iterator[Both]:
     """A real switch with plain ports, a Geneve port and routes for its tunnels, beside a simulated one."""
     with PrivateSwitch() as switch:
-        for port in PLAIN_PORTS:
+        for port in plain:
             switch.add_port(f"p{port}", port)
         switch.vsctl("add-br", "br-phy", "--", "set", "bridge", "br-phy", f"datapath_type={switch.datapath}")
         switch.vsctl("add-port", "br-phy", "uplink", "--", "set", "interface", "uplink", "type=dummy")
-        switch.add_port("tunnel", TUNNEL_PORT, "geneve", remote_ip="flow", key="flow")
-        with Tracer(switch) as tracer:
+        switch.add_port("tunnel", tunnel, "geneve", remote_ip="flow", key="flow")
+        with Tracer(switch) as tracer, switch.connect() as connection:
             tracer.command("netdev-dummy/ip4addr", "br-phy", f"{TUNNEL_OWN}/24")
-            tracer.command("netdev-dummy/ip6addr", "br-phy", "fd00:30::1/64")
+            tracer.command("netdev-dummy/ip6addr", "br-phy", f"{TUNNEL_OWN_IPV6}/64")
             for prefix in ("172.30.0.0/24", "fd00:30::/64"):
                 tracer.command("ovs/route/add", prefix, "br-phy")
-            for place, address in enumerate((*TUNNEL_DESTINATIONS, *TUNNEL_IPV6_DESTINATIONS)):
-                tracer.command("tnl/neigh/set", "br-phy", address, f"aa:bb:cc:00:00:{place:02x}")
-            with switch.connect() as connection:
-                yield Both(tracer, connection)
+            both = Both(tracer, connection, Wiring(tuple(plain), tunnel, set()))
+            both.reach(*TUNNEL_DESTINATIONS, *TUNNEL_IPV6_DESTINATIONS)
+            yield both
 
 
 class Both:
-    """The two switches. ``compared`` and ``refused`` count, so that a test can show that it compared
-    something.
-    """
+    """The two switches. ``compared`` and ``refused`` count, so that a test can show that it compared something."""
 
-    def __init__(self, tracer: Tracer, connection: Connection) -> None:
-        self.tracer = tracer
+    def __init__(self, tracer: Tracer, connection: Connection, wiring: Wiring) -> None:
+        self._tracer = tracer
         self._connection = connection
+        self._wiring = wiring
         self._simulated = SimulatedSwitch()
         self._taken: list[int] = []
         self.compared = 0
         self.refused = 0
+
+    def reach(self, *addresses: str) -> None:
+        """Let the real switch know a neighbour for these tunnel endpoints."""
+        for address in addresses:
+            if address not in self._wiring.reachable:
+                self._tracer.command("tnl/neigh/set", "br-phy", address, "aa:bb:cc:00:00:01")
+                self._wiring.reachable.add(address)
 
     def load(self, flows: Iterable[Flow], groups: Iterable[Group] = ()) -> None:
         """Replace what both switches hold. What the real switch refuses, the simulated one does not get
@@ -153,9 +169,9 @@ class Both:
                 break
             states = tuple(self._taken)
             if states not in traces:
-                traces[states] = self.tracer.trace(packet, [_state_text(state) for state in states])
+                traces[states] = self._tracer.trace(packet, [_state_text(state) for state in states])
                 self.compared += 1
-            complaint = differences(journey, traces[states])
+            complaint = differences(journey, traces[states], self._wiring)
             if not complaint:
                 return
             complaints.append(f"{complaint}\n--- simulated:\n{journey}")
@@ -190,7 +206,7 @@ def _met(journey: Journey) -> list[list[tuple[int, int | None]]]:
     return passes
 
 
-def differences(journey: Journey, trace: Trace) -> str:
+def differences(journey: Journey, trace: Trace, wiring: Wiring) -> str:
     """What the two say differently, empty when nothing."""
     met = _met(journey)
     if any(words in trace.text for words in _NO_TUNNEL):
@@ -208,7 +224,7 @@ def differences(journey: Journey, trace: Trace) -> str:
         different = _different(final, passed.final, printed)
         if different:
             return f"pass {number} ends with other fields (simulated, real): {different}"
-    mine = [_mine(outcome) for outcome in journey.outcomes if _leaves(outcome)]
+    mine = [_mine(outcome, wiring) for outcome in journey.outcomes if _leaves(outcome, wiring)]
     theirs = [sent for one in trace.passes for sent in one.sent]
     if [(sent.port, sent.reason, sent.tunnel, sent.key) for sent in mine] != [
         (sent.port, sent.reason, sent.tunnel, sent.key) for sent in theirs
@@ -237,23 +253,22 @@ def _encapsulated(packet: Packet) -> bool:
     return bool(packet["tun_dst"] or packet["tun_ipv6_dst"])
 
 
-def _leaves(outcome: Outcome) -> bool:
-    """Whether the real switch has that port, and a way to the tunnel's other end."""
-    if outcome.port == TUNNEL_PORT:
-        return bool(_tunnel(outcome.packet)) and not outcome.packet["pkt_mark"]
-    return outcome.port in (*PLAIN_PORTS, OFPP_LOCAL, OFPP_CONTROLLER)
+def _leaves(outcome: Outcome, wiring: Wiring) -> bool:
+    """Whether the real switch has that port, and a way to the tunnel's other end (its routes are for mark 0)."""
+    if outcome.port == wiring.tunnel:
+        return _tunnel(outcome.packet) in wiring.reachable and not outcome.packet["pkt_mark"]
+    return outcome.port in (*wiring.plain, OFPP_LOCAL, OFPP_CONTROLLER)
 
 
 def _tunnel(packet: Packet) -> str:
-    """The tunnel's other end as text where the switch has a route to it."""
+    """The tunnel's other end as text."""
     four, six = packet["tun_dst"], packet["tun_ipv6_dst"]
-    text = FIELDS["tun_dst"].format(four) if four else FIELDS["tun_ipv6_dst"].format(six)
-    return text if text in (*TUNNEL_DESTINATIONS, *TUNNEL_IPV6_DESTINATIONS) else ""
+    return FIELDS["tun_dst"].format(four) if four else FIELDS["tun_ipv6_dst"].format(six)
 
 
-def _mine(outcome: Outcome) -> Sent:
+def _mine(outcome: Outcome, wiring: Wiring) -> Sent:
     """An outcome as the datapath would show it. A Geneve key has 24 bits (RFC 8926, section 3.4)."""
-    if outcome.port != TUNNEL_PORT:
+    if outcome.port != wiring.tunnel:
         return Sent(outcome.port, outcome.packet, outcome.reason)
     key = outcome.packet["tun_id"] & 0xFFFFFF
-    return Sent(TUNNEL_PORT, outcome.packet, outcome.reason, _tunnel(outcome.packet), key)
+    return Sent(outcome.port, outcome.packet, outcome.reason, _tunnel(outcome.packet), key)

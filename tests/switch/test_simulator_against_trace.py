@@ -15,32 +15,55 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from sdn.pipeline.registers import GATEWAY_PORT, TUNNEL_PORT
+from tests.property.simulator_clusters import POD_PORTS, ClusterCase, cluster_cases
 from tests.property.simulator_strategies import Case, cases
 from tests.switch.simulated import Both, both_switches
 
 COMPARISONS = int(os.environ.get("SDN_PROPERTY_CASES", "800"))
 PACKETS_EACH = 8
+CLUSTER_PACKETS_EACH = 12
 
 
 @pytest.fixture(scope="module")
-def both() -> Iterator[Both]:
-    with both_switches() as pair:
-        yield pair
-        print(f"compared {pair.compared} packets, {pair.refused} random flows and groups were refused")
+def random_ports() -> Iterator[Both]:
+    with both_switches() as both:
+        yield both
+        print(f"compared {both.compared} packets, {both.refused} random flows and groups were refused")
+
+
+@pytest.fixture(scope="module")
+def node_ports() -> Iterator[Both]:
+    with both_switches((GATEWAY_PORT, *POD_PORTS), TUNNEL_PORT) as both:
+        yield both
+        print(f"compared {both.compared} packets through compiled flows")
 
 
 @settings(
     max_examples=max(1, COMPARISONS // PACKETS_EACH),
-    deadline=None,
     report_multiple_bugs=False,
-    suppress_health_check=[
-        HealthCheck.too_slow,
-        HealthCheck.data_too_large,
-        HealthCheck.function_scoped_fixture,
-    ],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(case=cases(PACKETS_EACH))
-def test_random_flows_do_the_same_in_the_simulator_and_in_a_real_switch(both: Both, case: Case) -> None:
-    both.load(case.flows, case.groups)
+def test_random_flows_do_the_same_in_the_simulator_and_in_a_real_switch(
+    random_ports: Both, case: Case
+) -> None:
+    random_ports.load(case.flows, case.groups)
     for packet in case.packets:
-        both.compare(packet)
+        random_ports.compare(packet)
+
+
+@settings(
+    max_examples=max(1, COMPARISONS // CLUSTER_PACKETS_EACH),
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(case=cluster_cases(CLUSTER_PACKETS_EACH))
+def test_a_compiled_cluster_does_the_same_in_the_simulator_and_in_a_real_switch(
+    node_ports: Both, case: ClusterCase
+) -> None:
+    node_ports.load(case.flows)
+    assert node_ports.refused == 0
+    node_ports.reach(*(str(peer.tunnel_address) for peer in case.peers))
+    for packet in case.packets:
+        node_ports.compare(packet)
