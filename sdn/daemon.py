@@ -57,7 +57,9 @@ class StartError(Exception):
 class Stop:
     """Whether, and why, this daemon is to end. Safe to use from every thread; set once, never cleared."""
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Callable[[str], None] = lambda reason: None) -> None:
+        """`announce` is told the reason before anybody else learns that the end has come."""
+        self._announce = announce
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
@@ -71,6 +73,7 @@ class Stop:
             if self._event.is_set():
                 return
             self.reason = reason
+            self._announce(reason)
             self._event.set()
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
@@ -128,9 +131,8 @@ def run(
     config = settings.load(cls, prog, arguments, variables)
     logs.setup(config.log_level)
     os.umask(UMASK)
-    stop = Stop()
     # At once, not when all is put away: the service manager then knows that the rest is meant.
-    stop.on_stop(lambda: _announce_end(prog, stop))
+    stop = Stop(lambda reason: _announce_end(prog, reason))
     _catch_uncaught(stop)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR2, all_threads=True)
@@ -150,9 +152,9 @@ def run(
     return stop.exit_code
 
 
-def _announce_end(prog: str, stop: Stop) -> None:
-    notify.stopping(stop.reason)
-    log.info("ending", program=prog, reason=stop.reason)
+def _announce_end(prog: str, reason: str) -> None:
+    notify.stopping(reason)
+    log.info("ending", program=prog, reason=reason)
 
 
 def _shown(config: settings.Settings) -> dict[str, str]:
