@@ -9,6 +9,9 @@
   drop the node would answer everything twice.
 - A pod that speaks to an address outside of the cluster borrows the node's address (masquerade). Pods and
   nodes speak to each other untranslated.
+- A port of the node that leads to one of its pods (the `portmap` plugin's, for instance) works from pods and
+  other nodes too: they appear under the gateway's address, because the pod's answer would otherwise go
+  straight to them, past the node that has to translate it back.
 
 All is written as one transaction and named with a digest of itself, so that what is in force is not written
 again.
@@ -73,16 +76,19 @@ def rules(facts: NodeFacts, assignment: Assignment) -> str:
 
 
 def _masquerade(facts: NodeFacts, assignment: Assignment) -> list[str]:
-    """One rule a family: from a pod of this node, to no pod and no node, out of any other interface than sdn-gw0."""
-    nodes = [*facts.addresses, *assignment.peer_addresses()]
+    """Two rules a family: what leaves the cluster, and what this node redirected to one of its pods."""
+    peers = assignment.peer_addresses()
     found = []
     for network in assignment.ranges():
-        word = "ip" if network.version == 4 else "ip6"
-        inside = [str(cluster) for cluster in assignment.cluster() if cluster.version == network.version]
-        inside += [str(address) for address in nodes if address.version == network.version]
-        found.append(
-            f'{word} saddr {network} {word} daddr != {_set(inside)} oifname != "{GATEWAY_INTERFACE}" masquerade'
-        )
+        version = network.version
+        word = "ip" if version == 4 else "ip6"
+        cluster = [str(one) for one in assignment.cluster() if one.version == version]
+        others = cluster + [str(address) for address in peers if address.version == version]
+        inside = others + [str(address) for address in facts.addresses if address.version == version]
+        found += [
+            f'{word} saddr {network} {word} daddr != {_set(inside)} oifname != "{GATEWAY_INTERFACE}" masquerade',
+            f'{word} saddr {_set(others)} oifname "{GATEWAY_INTERFACE}" ct status dnat masquerade',
+        ]
     return found
 
 
