@@ -67,7 +67,12 @@ def sdnctl(lab: Lab, *arguments: str) -> str:
     return done.stdout
 
 
-def listed_pods(lab: Lab) -> dict[str, dict[str, Any]]:
-    """The pods that `sdnctl get pods` shows, by namespace/name."""
-    pods = json.loads(sdnctl(lab, "get", "pods", "-o", "json"))
-    return {f"{pod['namespace']}/{pod['name']}": pod for pod in pods}
+def listed_pods(lab: Lab) -> dict[str, tuple[str, ...]]:
+    """The pods that `sdnctl get pods` shows, by namespace/name, with their addresses."""
+    pods = json.loads(sdnctl(lab, "get", "pods", "-o", "json"))["items"]
+    return {
+        f"{pod['metadata']['namespace']}/{pod['metadata']['name']}": tuple(
+            address["ip"] for address in pod["status"].get("podIPs", [])
+        )
+        for pod in pods
+    }

@@ -193,19 +193,20 @@ class Containerd:
     def close(self) -> None:
         """Removes every pod, ends containerd and deletes its folder. Safe to repeat."""
         process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            try:
+        try:
+            if process is not None and process.poll() is None:
                 self._remove_pods()
-            finally:
+        finally:
+            if process is not None:
                 process.terminate()
                 try:
                     process.wait(timeout=30)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-        for mount in sorted(_mounts_below(self.folder), key=len, reverse=True):
-            subprocess.run(["umount", "--lazy", mount], check=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
+            for mount in sorted(_mounts_below(self.folder), key=len, reverse=True):
+                subprocess.run(["umount", "--lazy", mount], check=False)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _remove_pods(self) -> None:
         with Runtime(self.socket) as runtime:
