@@ -55,6 +55,7 @@ MOST_ALTERNATIVES = 81
 # sees.
 _INTERNAL = frozenset((*LOCAL_FIELDS, *TUNNEL_FIELDS, IN_PORT, CONJ_ID))
 _SEEN = (*(field for field in FIELDS.values() if field not in _INTERNAL), PKT_MARK)
+_TOO_LARGE = "over 64 kB"
 _NO_TUNNEL = ("Not tunneling to our own address", "Tunneling decided against output")
 # Open vSwitch does not print these in a flow; what it does with them shows in the datapath actions.
 _UNPRINTED = frozenset(("nd_reserved", "nd_options_type"))
@@ -94,7 +95,9 @@ def both_switches(plain: Sequence[int] = PLAIN_PORTS, tunnel: int = TUNNEL_PORT)
 
 
 class Both:
-    """The two switches. ``compared`` and ``refused`` count, so that a test can show that it compared something."""
+    """The two switches. ``compared`` and ``refused`` count, so that a test can show that it compared
+    something.
+    """
 
     def __init__(self, tracer: Tracer, connection: Connection, wiring: Wiring) -> None:
         self._tracer = tracer
@@ -155,9 +158,9 @@ class Both:
                 translation[f"{protocol}_{nat.kind}"] = nat.port_min
         return Tracked(state, packet["ct_mark"], packet["ct_label"], translation)
 
-    def compare(self, packet: Packet) -> None:
-        """One of the packet's possible journeys must be what the real switch says. Raises AssertionError that
-        shows both.
+    def compare(self, packet: Packet) -> Journey:
+        """The journey on which both agree. One of the packet's possible journeys must be what the real switch
+        says. Raises AssertionError that shows both.
         """
         traces: dict[tuple[int, ...], Trace] = {}
         complaints: list[str] = []
@@ -173,7 +176,7 @@ class Both:
                 self.compared += 1
             complaint = differences(journey, traces[states], self._wiring)
             if not complaint:
-                return
+                return journey
             complaints.append(f"{complaint}\n--- simulated:\n{journey}")
         shown = next(iter(traces.values())).text
         flows = "\n".join(format_flow(flow) for flow in self._simulated.flows)
@@ -212,9 +215,18 @@ def differences(journey: Journey, trace: Trace, wiring: Wiring) -> str:
     if any(words in trace.text for words in _NO_TUNNEL):
         # An output to nowhere leaves the tunnel fields as it finds them convenient.
         return ""
-    if journey.error and any(one.error for one in trace.passes):
-        # A translation that failed leaves nothing in the switch, while the trace goes on as if it had.
+    errors = [one.error for one in trace.passes if one.error]
+    if any(_TOO_LARGE in error for error in errors):
         return ""
+    if bool(journey.error) != bool(errors):
+        return f"error {journey.error!r}, in the switch {errors}"
+    if errors:
+        # A translation that failed leaves nothing in the switch, while the trace goes on as if it had.
+        return (
+            ""
+            if met[0] == list(trace.passes[0].met)
+            else f"met {met[0]}, in the switch {trace.passes[0].met}"
+        )
     if len(met) != len(trace.passes):
         return f"{len(met)} passes through the tables, {len(trace.passes)} in the switch"
     for number, (one, final, passed) in enumerate(zip(met, journey.finals, trace.passes, strict=True)):
