@@ -7,7 +7,10 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -26,6 +29,17 @@ def node(underlay: Underlay, controller: Controller) -> Iterator[Node]:
         node.start_agent()
         node.wait_able()
         yield node
+
+
+@contextmanager
+def beside(work: Callable[[], object]) -> Iterator[None]:
+    """Does the work while the context's body runs, and raises what it raised. Daemons are started by the body: the
+    kernel ends them with the thread that started them.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work)
+        yield
+        done.result()
 
 
 def used(node: Node) -> list[int]:
@@ -135,10 +149,9 @@ def test_ovsdb_server_killed_while_pods_are_made(node: Node) -> None:
         for turn in range(3):
             with node.pod(f"p{turn}") as pod:
                 node.kill("ovsdb-server")
-                restart = threading.Timer(0.7, node.start_ovsdb)
-                restart.start()
-                node.cni("ADD", pod)
-                restart.join()
+                with beside(partial(node.cni, "ADD", pod)):
+                    time.sleep(0.7)
+                    node.start_ovsdb()
                 node.cni("CHECK", before, prevResult=result)
                 node.kill("ovsdb-server")
                 node.cni("DEL", pod)
@@ -148,7 +161,8 @@ def test_ovsdb_server_killed_while_pods_are_made(node: Node) -> None:
         node.cni("DEL", before)
 
 
-def test_after_vswitchd_is_killed_the_node_is_itself_again(node: Node, controller: Controller) -> None:
+@pytest.mark.parametrize("end", ["kill -9", "exit --cleanup"])
+def test_after_vswitchd_ended_the_node_is_itself_again(node: Node, controller: Controller, end: str) -> None:
     peer = types_pb2.NodeInfo(name="node-9", addresses=["172.31.0.99"], tunnel_address="172.31.0.99")
     peer.tunnel_mac = "0a:00:00:00:00:99"
     controller.tell_peers(node.name, [peer])
@@ -157,8 +171,10 @@ def test_after_vswitchd_is_killed_the_node_is_itself_again(node: Node, controlle
     with node.pod("web") as pod:
         node.ofctl("add-flow", "actions=NORMAL")
         result = node.cni("ADD", pod)
+        if end == "exit --cleanup":  # it takes its taps along, and with them the node's address
+            node.appctl(*end.split())
+            wait_until(lambda: node.ipv4 not in node.exec("ip", "addr"), "br-phy to go")
         node.kill("ovs-vswitchd")
-        assert node.ipv4 not in node.exec("ip", "addr")
         with pytest.raises(PluginError) as caught:
             node.cni("STATUS")
         assert caught.value.code == 51
@@ -179,10 +195,10 @@ def test_after_vswitchd_is_killed_the_node_is_itself_again(node: Node, controlle
 def test_vswitchd_killed_while_pods_are_made(node: Node) -> None:
     with node.pod("a") as first, node.pod("b") as second:
         node.kill("ovs-vswitchd")
-        restart = threading.Timer(1.0, node.start_vswitchd)
-        restart.start()
+        with beside(partial(node.cni, "ADD", first)):
+            time.sleep(1.0)
+            node.start_vswitchd()
         result = node.cni("ADD", first)
-        restart.join()
         node.wait_able()
         node.cni("CHECK", first, prevResult=result)
         node.cni("ADD", second)
