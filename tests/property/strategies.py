@@ -251,6 +251,9 @@ def actions_for(
 ) -> tuple[Action, ...]:
     """Actions that Open vSwitch accepts beside this match. ``goto_table`` is left to :func:`flows`."""
     kind = kind_of(match)
+    if match.get("ip_frag") is not None:
+        # A match on later fragments has nothing above the internet protocol, so no action may name it.
+        kind = {"eth_type": kind["eth_type"]}
     readable = [field for field in allowed(kind) if field.name not in ("in_port", "conj_id")]
     writable = [field for field in allowed(kind) if field not in READ_ONLY]
     movable = [field for field in writable if field.name != "in_port"]
