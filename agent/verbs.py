@@ -5,12 +5,15 @@ ADD goes through these steps, and is undone from whichever it fails in:
 
     record     addresses, MAC and port number are given and written to disk
     report     the controller is told; it programs the switch meanwhile
-    link       the veth pair, the addresses, the routes
-    port       the switch takes the link as a port, under the number that was told
+    link       the veth pair
+    pod        the addresses and the routes in the pod, while the switch takes the link
+    port       the switch has the link as a port, under the number that was told
     confirmed  the controller says that the pod's flows are in force
+    ready      the record says so
 
-Only then is the runtime answered. An agent that is killed on the way finds the record when it comes back,
-still marked as being made, and undoes it then (`agent.reconcile`).
+The log line "pod attached" says how long each of them took. Only then is the runtime answered. An agent that
+is killed on the way finds the record when it comes back, still marked as being made, and undoes it then
+(`agent.reconcile`).
 
 Requests for one container are done one after the other; others run beside it.
 """
@@ -133,10 +136,12 @@ class Verbs:
             )
         if left is not None:
             self._attachments.remove(left, netns)
+        steps = _Steps()
         record = self._allocate(request)
+        steps.done("record")
         confirmation = self._reporter.attach(record)
         try:
-            self._wire(record, netns, deadline)
+            self._wire(record, netns, deadline, steps)
             if not confirmation.wait(deadline - time.monotonic()):
                 raise CniError(
                     Code.TRY_AGAIN,
@@ -146,7 +151,11 @@ class Verbs:
         except BaseException as problem:
             self._attachments.remove(record, netns)
             raise _as_cni(problem, record) from problem
-        return self._state.set_phase(record, READY)
+        steps.done("confirmed")
+        record = self._state.set_phase(record, READY)
+        steps.done("ready")
+        log.info("pod attached", pod=record.pod, container=record.container_id, **steps.milliseconds)
+        return record
 
     def _allocate(self, request: Request) -> Record:
         assignment, facts = self._setup.assignment, self._setup.facts
@@ -177,18 +186,21 @@ class Verbs:
         except AddressUnavailable as problem:
             raise CniError(Code.INVALID_CONFIGURATION, str(problem)) from None
 
-    def _wire(self, record: Record, netns: Netns, deadline: float) -> None:
+    def _wire(self, record: Record, netns: Netns, deadline: float, steps: _Steps) -> None:
         """The link, and the switch's port on it."""
         with self._attachments.netlink() as node:
             link.prepare(node, record, netns)
             link.make(node, record, netns)
+            steps.done("link")
             # The switch opens the interface while we furnish the pod's side.
             plug = self._ovsdb.begin(ports.plug(record), record.host_interface)
             plugged = self._ovsdb.begin_wait(ports.plugged(record.host_interface, record.ofport))
             try:
                 link.furnish(record, netns, software_checksums=self._settings.datapath == "netdev")
+                steps.done("pod")
                 self._ovsdb.result(plug, deadline - time.monotonic(), f"store port {record.host_interface}")
                 self._ovsdb.result(plugged, deadline - time.monotonic(), f"make port {record.host_interface}")
+                steps.done("port")
             except BaseException:
                 plug.cancel()
                 plugged.cancel()
@@ -272,6 +284,20 @@ class Verbs:
                 raise CniError(
                     Code.NOT_AVAILABLE, f"range {usage.range} of node {self._settings.node_name} is exhausted"
                 )
+
+
+class _Steps:
+    """How long each step of an ADD took beyond the ones before it: the log says where the time of a slow one went."""
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def done(self, step: str) -> None:
+        """The step ends now; the next one begins."""
+        now = time.monotonic()
+        self.milliseconds[f"{step}_ms"] = round((now - self._last) * 1000, 2)
+        self._last = now
 
 
 def _as_cni(problem: BaseException, record: Record) -> BaseException:
