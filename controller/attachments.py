@@ -10,16 +10,15 @@ force.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from controller.checks import check_attachment
 from controller.cluster import Cluster, key_of
-from controller.ledger import Ledger
+from controller.ledger import Ledger, whole
 from controller.programs import Programs
 from controller.records import AttachmentRecord, NodeRecord, attachment_key, encode
-from controller.store import Delete, Operation, Put
+from controller.store import Delete, Operation, Put, StoreError
 from controller.watchers import Watchers
 from sdn import logs
 from sdn.model import InvalidObjectError
@@ -42,6 +41,7 @@ class Attachments:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @whole
     async def attach(self, node: str, attachment: types_pb2.Attachment, answer: Answer) -> None:
         """Store and program an attachment; ``answer`` comes when the switch has confirmed it, or refused it.
 
@@ -68,6 +68,7 @@ class Attachments:
         )
         self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
 
+    @whole
     async def detach(self, node: str, container_id: str, interface_name: str, answer: Answer) -> None:
         """Forget an attachment; ``answer`` comes when its flows are gone. An unknown one is no error.
         StoreError.
@@ -87,6 +88,7 @@ class Attachments:
                 container=container_id,
             )
 
+    @whole
     async def full_state(
         self, node: str, attachments: Sequence[types_pb2.Attachment], answer: Answer
     ) -> None:
@@ -158,20 +160,26 @@ class Attachments:
         return record
 
     def program(self, record: AttachmentRecord, answer: Answer | None) -> None:
-        self._programs.put_pod(record, self._threadsafe(functools.partial(self._confirmed, record, answer)))
+        """Hand a stored attachment to its synchronizer."""
+        waiting = [answer] if answer is not None else []
+
+        def confirmed(refused: str | None) -> None:
+            # A switch that refused may take it later: then there is nobody left to answer.
+            self._confirmed(record, waiting.pop() if waiting else None, refused)
+
+        self._programs.put_pod(record, self._threadsafe(confirmed))
 
     def _confirmed(self, record: AttachmentRecord, answer: Answer | None, refused: str | None) -> None:
         """The switch has confirmed an attachment, or refused it: then, if somebody waits, it is taken
         back.
         """
-        key = key_of(record)
-        if self._cluster.attachments.get(key) is not record:
+        if self._cluster.attachments.get(key_of(record)) is not record:
             # Gone or changed meanwhile. Who asked for it learns whether it was in force.
             if answer is not None:
                 answer(refused)
             return
         if refused is None:
-            self._watchers.programmed.add(key)
+            self._watchers.programmed.add(key_of(record))
             self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
             if answer is not None:
                 answer(None)
@@ -180,10 +188,14 @@ class Attachments:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    @whole
     async def _take_back(self, record: AttachmentRecord, answer: Answer, refused: str) -> None:
         async with self._ledger.lock:
             if self._cluster.attachments.get(key_of(record)) is record:
-                await self._ledger.write([Delete(attachment_key(record.node, *record.id))])
+                try:
+                    await self._ledger.write([Delete(attachment_key(record.node, *record.id))])
+                except StoreError as problem:
+                    log.error("refused attachment stays stored", attachment=str(record), error=str(problem))
                 self._forget(record)
                 self._programs.remove_pod(record.node, *record.id, None)
         answer(refused)

@@ -7,7 +7,7 @@ import msgspec
 
 from controller.cluster import Cluster
 from controller.errors import NotFoundError, PreconditionError
-from controller.ledger import Ledger
+from controller.ledger import Ledger, whole
 from controller.records import object_key
 from controller.store import Delete, Put
 from controller.watchers import Watchers
@@ -25,6 +25,7 @@ class Declarations:
         self._cluster = cluster
         self._watchers = watchers
 
+    @whole
     async def apply(self, value: Object, dry_run: bool) -> str:
         """Declare an object: "created", "configured" or "unchanged". PreconditionError, StoreError."""
         kind, namespace, name = value.KIND, value.metadata.namespace, value.metadata.name
@@ -50,6 +51,7 @@ class Declarations:
                     "delete the Node first to give it other ranges"
                 )
 
+    @whole
     async def remove(self, kind: str, namespace: str, name: str) -> None:
         """Withdraw a declaration. NotFoundError, PreconditionError, StoreError."""
         async with self._ledger.lock:

@@ -15,7 +15,7 @@ import msgspec
 from controller.checks import check_node
 from controller.cluster import Cluster, key_of
 from controller.errors import NotFoundError
-from controller.ledger import Ledger
+from controller.ledger import Ledger, whole
 from controller.programs import Programs
 from controller.ranges import ClusterRanges
 from controller.records import NodeRecord, RangeRecord, attachment_key, encode, node_key, range_key
@@ -42,6 +42,7 @@ class Registrations:
         #: Told, with no details, whenever the set of nodes or one of them changed.
         self.on_changed: Callable[[], None] = lambda: None
 
+    @whole
     async def register(self, info: types_pb2.NodeInfo) -> NodeRecord:
         """Register a node, or take in what changed about it; gives it its ranges.
 
@@ -101,6 +102,7 @@ class Registrations:
         ]
         return self._ranges.choose(fixed, wanted.pod_ranges, taken)
 
+    @whole
     async def forget(self, name: str) -> None:
         """Forget a registered node and everything on it. NotFoundError, StoreError.
 

@@ -26,12 +26,20 @@ from controller.connection import BundleRefusedError, SwitchConnection
 from controller.desired import Desired, Key, Part, encode
 from controller.transport import ConnectionClosedError, ProtocolError
 from sdn import logs
-from sdn.openflow import CodecError, decode_flow, format_flow, split_flow_descs, split_group_descs
+from sdn.openflow import (
+    CodecError,
+    canonical_key,
+    decode_flow,
+    format_flow,
+    split_flow_descs,
+    split_group_descs,
+)
 from sdn.pipeline.flow import Flow, Group
 
 log = logs.get("controller.synchronizer")
 
-#: Called in the synchronizer's thread: None, the part is in force; else why it is not.
+#: Called in the synchronizer's thread: None, the part is in force; else why it is not. After a refusal it is
+#: called once more with None should the switch take this version of the part later.
 Done = Callable[[str | None], None]
 #: Computes a part's entries; run in the synchronizer's thread, so that the engine never waits for a compiler.
 Compile = Callable[[], Iterable[Flow | Group]]
@@ -70,6 +78,8 @@ class _Change:
 class _Refused:
     entries: dict[Key, bytes]
     why: str
+    #: Those who were told, to be told again should it be in force later.
+    told: list[Done] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -111,7 +121,7 @@ class Synchronizer:
     def submit(self, part: Part, compile: Compile | None, done: Done | None = None) -> None:
         """Replace a part's entries by what ``compile`` gives; None removes the part. Never waits.
 
-        ``done`` is called once, when the switch has confirmed this version of the part or refused it; while
+        ``done`` is called when the switch has confirmed this version of the part or refused it; while
         no switch is connected that may be long.
         """
         with self._condition:
@@ -246,6 +256,7 @@ class Synchronizer:
         self._installed_groups = {key for key in installed if isinstance(key, int)}
         for body in connection.flow_descriptions():
             installed.update(split_flow_descs(body))
+        self._use_our_keys(installed)
         wrong = self._desired.differing(installed)
         foreign = {key: installed[key] for key in wrong if self._desired.body(key) is None}
         # What was not written yet is no surprise; on the first comparison nothing was.
@@ -266,6 +277,16 @@ class Synchronizer:
             differing=len(wrong),
             seconds=round(time.monotonic() - began, 4),
         )
+
+    def _use_our_keys(self, installed: dict[Key, bytes]) -> None:
+        """Know our own flows again where a switch lists the fields of a match in another order.
+
+        Otherwise one and the same flow would be added under our key and removed under the switch's.
+        """
+        for key in [key for key in installed if isinstance(key, bytes) and self._desired.body(key) is None]:
+            ours = canonical_key(key)
+            if ours != key and self._desired.body(ours) is not None:
+                installed[ours] = installed.pop(key)
 
     def _report_foreign(self, foreign: dict[Key, bytes]) -> None:
         for key, body in list(foreign.items())[:_NAMED]:
@@ -293,7 +314,11 @@ class Synchronizer:
         self._publish()
         for part, done in waiting:
             refused = self._refused.get(part)
-            done(refused.why if refused is not None else None)
+            if refused is None:
+                done(None)
+            else:
+                refused.told.append(done)
+                done(refused.why)
 
     # Refusals.
 
@@ -319,6 +344,7 @@ class Synchronizer:
     def _put_back_refused(self) -> None:
         for part, refused in self._refused.items():
             self._dirty |= self._desired.replace(part, refused.entries)
+            self._waiting += [(part, done) for done in refused.told]
         self._refused.clear()
 
     def _retry_later(self) -> None:

@@ -24,7 +24,7 @@ from controller.services.errors import TOLD, code_of
 from controller.store import StoreError
 from sdn import logs
 from sdn.model import InvalidObjectError
-from sdn.v1 import controller_pb2, controller_pb2_grpc
+from sdn.v1 import controller_pb2, controller_pb2_grpc, types_pb2
 from sdn.version import VERSION
 
 log = logs.get("controller.sessions")
@@ -83,6 +83,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         self._scheme = scheme
         self._port = port
         self._sessions: dict[str, AgentSession] = {}
+        self._infos: dict[str, tuple[NodeRecord, types_pb2.NodeInfo]] = {}
         engine.registrations.on_changed = self._send_peers
         engine.watchers.agent_connected = self.connected
 
@@ -95,6 +96,13 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         for session in list(self._sessions.values()):
             session.end(grpc.StatusCode.UNAVAILABLE, "the controller is stopping")
 
+    def _info(self, record: NodeRecord) -> types_pb2.NodeInfo:
+        """A node as its peers are told of it; made once, since each change of a node goes to all others."""
+        known = self._infos.get(record.name)
+        if known is None or known[0] is not record:
+            known = self._infos[record.name] = (record, node_info(record))
+        return known[1]
+
     def _send_peers(self) -> None:
         for session in self._sessions.values():
             session.send_peers()
@@ -104,23 +112,25 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         request_iterator: AsyncIterator[controller_pb2.AgentMessage],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[controller_pb2.ControllerMessage]:
+        # Once only and now: asked of a call that has ended, gRPC reads freed memory.
+        peer = context.peer()
         first = await anext(request_iterator, None)
         if first is None or not first.HasField("hello"):
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "hello: must be the first message")
         try:
             record = await self._engine.registrations.register(first.hello.node)
         except TOLD as problem:
-            log.warning("node refused", node=first.hello.node.name, peer=context.peer(), reason=str(problem))
+            log.warning("node refused", node=first.hello.node.name, peer=unquote(peer), reason=str(problem))
             await _abort(context, code_of(problem), str(problem))
         session = self._open(record.name)
         reader = asyncio.create_task(self._read(session, request_iterator))
-        log.info("agent connected", node=record.name, peer=unquote(context.peer()))
+        log.info("agent connected", node=record.name, peer=unquote(peer))
         try:
-            yield controller_pb2.ControllerMessage(welcome=self._welcome(record, context))
+            yield controller_pb2.ControllerMessage(welcome=self._welcome(record, peer))
             session.send_peers()
             while (message := await session.next()) is not None:
                 if message.HasField("peers"):
-                    message.peers.nodes.extend(map(node_info, self._engine.cluster.peers_of(record.name)))
+                    message.peers.nodes.extend(map(self._info, self._engine.cluster.peers_of(record.name)))
                 yield message
             code, why = session.ended_by or (grpc.StatusCode.OK, "")
             if code is not grpc.StatusCode.OK:
@@ -128,7 +138,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         finally:
             reader.cancel()
             self._close(session)
-            log.info("agent disconnected", node=record.name, peer=unquote(context.peer()))
+            log.info("agent disconnected", node=record.name, peer=unquote(peer))
 
     def _open(self, node: str) -> AgentSession:
         session = AgentSession(node)
@@ -144,10 +154,8 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
             del self._sessions[session.node]
             self._engine.watchers.changed("Node", "", session.node)
 
-    def _welcome(
-        self, record: NodeRecord, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> controller_pb2.Welcome:
-        targets = self._targets or (f"{self._scheme}:{_own_address(context.peer())}:{self._port}",)
+    def _welcome(self, record: NodeRecord, peer: str) -> controller_pb2.Welcome:
+        targets = self._targets or (f"{self._scheme}:{_own_address(peer)}:{self._port}",)
         return controller_pb2.Welcome(
             node=node_info(record),
             cluster_ranges=self._engine.ranges.texts,

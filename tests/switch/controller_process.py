@@ -54,6 +54,7 @@ class ControllerProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self._channels: list[grpc.Channel] = []
         self._starts = 0
+        self._asked_to_end = False
 
     def start(self) -> None:
         """Start and wait for readiness."""
@@ -69,6 +70,7 @@ class ControllerProcess:
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start it without waiting."""
         self._starts += 1
+        self._asked_to_end = False
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in self.settings.items()]
         with self._log_file.open("wb") as log:
             self.process = subprocess.Popen(
@@ -95,12 +97,14 @@ class ControllerProcess:
 
     def kill(self) -> None:
         assert self.process is not None
+        self._asked_to_end = True
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
     def terminate(self) -> int:
         """SIGTERM; gives the exit code."""
         assert self.process is not None
+        self._asked_to_end = True
         self.process.terminate()
         return self.process.wait(PATIENCE)
 
@@ -144,7 +148,12 @@ class ControllerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        code = self.process.poll() if self.process is not None else None
+        log = self.log_text()[-4000:] if code is not None else ""
+        by_itself = code is not None and not self._asked_to_end
         self.close()
+        if by_itself:
+            raise AssertionError(f"the controller ended by itself with code {code}: {log}")
 
     def close(self) -> None:
         for channel in self._channels:
