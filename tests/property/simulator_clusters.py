@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
@@ -29,7 +29,8 @@ class ClusterCase:
     local: LocalNode
     pods: tuple[PodPort, ...]
     peers: tuple[RemoteNode, ...]
-    flows: tuple[Flow, ...]
+    # Not shown: they follow from the rest, and a failure would show nothing else.
+    flows: tuple[Flow, ...] = field(repr=False)
     packets: tuple[Packet, ...]
 
 
