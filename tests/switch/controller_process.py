@@ -53,6 +53,7 @@ class ControllerProcess:
         }
         self.process: subprocess.Popen[bytes] | None = None
         self._channels: list[grpc.Channel] = []
+        self.credentials: grpc.ChannelCredentials | None = None
         self._starts = 0
         self._asked_to_end = False
 
@@ -111,7 +112,11 @@ class ControllerProcess:
     def channel(self) -> grpc.Channel:
         # A channel of its own: gRPC shares connections between equal ones, and a test may break its own.
         options = [("grpc.use_local_subchannel_pool", 1)]
-        channel = grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}", options)
+        address = f"127.0.0.1:{self.grpc_port}"
+        if self.credentials is not None:
+            channel = grpc.secure_channel(address, self.credentials, options)
+        else:
+            channel = grpc.insecure_channel(address, options)
         self._channels.append(channel)
         return channel
 

@@ -242,6 +242,20 @@ def test_the_newest_stream_of_a_node_wins(controller: ControllerProcess) -> None
         assert conditions["AgentConnected"] == "True"
 
 
+def test_agents_that_come_and_go_in_every_moment_do_no_harm(controller: ControllerProcess) -> None:
+    """gRPC's calls are dangerous to touch once they have ended; a defect here ended the whole process."""
+    for turn in range(60):
+        streams = [AgentStream(controller, node_info(60 + number)) for number in range(3)]
+        for stream in streams:
+            stream.full_state(*[attachment(stream.node, number) for number in range(turn % 5)])
+        for stream in streams:
+            stream.close()
+    with AgentStream(controller, node_info(60)) as stream:
+        assert stream.node.name == "node-60"
+        reason = stream.answer(stream.attach(attachment(stream.node, 1, mac="")))
+        assert reason is not None
+
+
 def test_anything_but_hello_first_is_refused(controller: ControllerProcess) -> None:
     stub = controller_pb2_grpc.ControllerStub(controller.channel())
     message = controller_pb2.AgentMessage(full_state=controller_pb2.FullState(sequence=1))
@@ -264,7 +278,10 @@ def test_an_attachment_waits_for_its_switch(controller: ControllerProcess) -> No
     with AgentStream(controller, node_info(7)) as stream:
         pod = attachment(stream.node, 1)
         waiting = stream.attach(pod)
-        wait_until(lambda: controller.get("Pod", name="node-7-web-1") != [], "the attachment to be stored")
+        wait_until(
+            lambda: "node-7-web-1" in {pod["metadata"]["name"] for pod in controller.get("Pod")},
+            "the attachment to be stored",
+        )
         assert not stream.answered(waiting)
         assert controller.get("Pod", name="node-7-web-1")[0]["status"]["phase"] == "Pending"
         with PrivateSwitch() as late:
