@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
 import pytest
 
 from sdn.lab.lab import Lab
@@ -123,3 +124,21 @@ def test_ctr_run_cni_gives_a_network_to_a_container_that_is_no_pod(lab: Lab) -> 
         assert printed.count(" 0% packet loss") == len(far)
         assert interfaces(here) == before
         assert not any("box" in name for name in listed_pods(lab))
+
+
+def test_without_a_controller_a_pod_is_refused_with_the_reason_and_made_when_it_is_back(lab: Lab) -> None:
+    here = node(lab, "node-1")
+    before = interfaces(here)
+    with containerd(here) as running, Runtime(running.socket) as runtime:
+        pod = Pod("early", namespace="shop")
+        lab.stop("controller-1")
+        try:
+            with pytest.raises(grpc.RpcError, match="no controller confirmed pod shop/early"):
+                runtime.run_pod(pod)
+            assert runtime.pods() == {}
+            assert interfaces(here) == before
+        finally:
+            lab.start("controller-1")
+        lab.wait_ready()
+        assert len(runtime.pod_addresses(runtime.run_pod(pod))) == 2
+    assert interfaces(here) == before
