@@ -74,6 +74,7 @@ _OPTION_SOURCE_ADDRESS, _OPTION_TARGET_ADDRESS = 1, 2
 # flags are among them only where they can be set.
 _TRANSPORT: Final = frozenset((TCP_SRC, TCP_DST, TCP_FLAGS, UDP_SRC, UDP_DST, SCTP_SRC, SCTP_DST))
 _NEIGHBOR: Final = frozenset((ND_TARGET, ND_SLL, ND_TLL, ND_RESERVED, ND_OPTIONS_TYPE))
+_ALWAYS: Final = tuple(field.prerequisites == ((),) for field in _ALL)
 _PREREQUISITES: Final = tuple(
     tuple(
         tuple((FIELDS[name].order, value) for name, value in alternative)
@@ -85,6 +86,8 @@ _PREREQUISITES: Final = tuple(
 
 def has_field(values: list[int] | tuple[int, ...], field: Field) -> bool:
     """Whether a packet with these values has the field at all, so that an action may read or set it."""
+    if _ALWAYS[field.order]:
+        return True
     if field in _TRANSPORT:
         if values[IP_FRAG.order] & FRAG_LATER:
             return False

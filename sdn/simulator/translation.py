@@ -19,7 +19,8 @@ nodes run and what the property tests hold this module against. Where that diffe
 Not simulated, since no flow of ours uses them: NORMAL and FLOOD ports, and the limit of 64 kB of datapath
 actions. Nor that Open vSwitch does not rewrite the IP header of an IPv4 packet whose protocol is 0 (it takes
 that for "no header"). A translation by ``ct(nat)`` shows only in the copy that goes on in a table, as in
-``ofproto/trace``.
+``ofproto/trace``. And no switch can add the link-layer option that a solicitation lacks: of such a one it
+sends an advertisement without, although flow, trace and simulator set the field.
 """
 
 from __future__ import annotations
