@@ -232,7 +232,7 @@ def decode_match(data: bytes, start: int, end: int) -> tuple[Match, tuple[bytes,
     Raises CodecError when it is malformed or reaches beyond ``end``.
     """
     if end - start < 8:
-        raise CodecError("match is cut short", start)
+        raise CodecError("match is cut short", min(start, end))
     kind = data[start] << 8 | data[start + 1]
     length = data[start + 2] << 8 | data[start + 3]
     if kind != OFPMT_OXM:

@@ -9,7 +9,7 @@ from random import Random
 from typing import Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sdn.openflow import (
@@ -157,6 +157,7 @@ def only_codec_error(decoder: Callable[[bytes], object], data: bytes) -> None:
 
 @EXAMPLES
 @given(data=st.binary(max_size=400), decoder=st.sampled_from(DECODERS))
+@example(data=b"", decoder=canonical_key)
 def test_random_bytes_raise_codec_error_or_decode(data: bytes, decoder: Callable[[bytes], object]) -> None:
     only_codec_error(decoder, data)
 
