@@ -76,6 +76,11 @@ class Cluster:
                 found[row["name"]] = Place(row["name"], node, row["netns"], ipv4, ipv6)
         return found
 
+    def pids(self) -> dict[str, int]:
+        """Process ids in the guest of the lab's daemons that run, by name: node-1/agent, controller-1, ..."""
+        rows = self.json("lab", "status")["processes"]
+        return {row["name"]: row["pid"] for row in rows if row["pid"] is not None}
+
     def log(self, process: str, lines: int = 200) -> str:
         """The end of a process's log."""
         return self.guest.run(["tail", "-n", str(lines), f"/run/sdn-lab/{NAME}/logs/{process}.log"]).stdout
