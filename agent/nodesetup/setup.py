@@ -3,8 +3,10 @@
 
 uplink        br-phy and the node's addresses (userspace datapath only)   needs: ovsdb-server, ovs-vswitchd
 integration   br-int with its controllers, gateway and tunnel port        needs: what the controller assigned
-gateway       addresses and routes of sdn-gw0 firewall      drops and masquerade neighbours    tunnel
-neighbours (userspace datapath only)
+gateway       addresses and routes of sdn-gw0
+tunnelroutes  how the tunnels reach the other nodes (userspace datapath only)
+firewall      drops and masquerade
+neighbours    tunnel neighbours (userspace datapath only)
 
 The whole is run at start, whenever an interface of ours comes, goes or changes (ovs-vswitchd's taps vanish
 with it: the addresses must be back at once), when the controller tells something new, and every half minute
@@ -23,7 +25,7 @@ from typing import Final
 from agent import netlink
 from agent.ipam import Address
 from agent.netlink import Netlink
-from agent.nodesetup import firewall, gateway, integration, mtu, neighbours, uplink
+from agent.nodesetup import firewall, gateway, integration, mtu, neighbours, tunnelroutes, uplink
 from agent.nodesetup.facts import GATEWAY_INTERFACE, PHYSICAL_BRIDGE, Assignment, NodeFacts
 from agent.nodesetup.firewall import FirewallError
 from agent.nodesetup.gateway import GatewayError
@@ -124,6 +126,8 @@ class NodeSetup:
                 return
             self._ovsdb.change("make br-int", integration.bridge(facts, assignment))
             gateway.furnish(node, facts, assignment)
+            if facts.datapath == "netdev":
+                tunnelroutes.tell(self._vswitchd, node)
         firewall.enforce(facts, assignment)
         if facts.datapath == "netdev":
             neighbours.tell(self._vswitchd, found.interfaces(), assignment.peers)

@@ -21,7 +21,7 @@ def programs(spec: LabSpec, folder: Folder) -> list[Program]:
     """Every process, in the order in which they are started."""
     found = [_controller(spec, folder, machine) for machine in spec.controller_machines]
     for node in spec.node_machines:
-        found += [_database(folder, node), _switch(folder, node), _agent(spec, folder, node)]
+        found += [_database(folder, node), _switch(spec, folder, node), _agent(spec, folder, node)]
     return sorted(found, key=lambda program: program.priority)
 
 
@@ -73,7 +73,7 @@ def _database(folder: Folder, node: Machine) -> Program:
     )
 
 
-def _switch(folder: Folder, node: Machine) -> Program:
+def _switch(spec: LabSpec, folder: Folder, node: Machine) -> Program:
     place = node_folder(folder, node.name)
     return Program(
         name=f"{node.name}/ovs-vswitchd",
@@ -81,6 +81,9 @@ def _switch(folder: Folder, node: Machine) -> Program:
         command=(
             "ovs-vswitchd",
             f"unix:{place}/db.sock",
+            # The agent tells the userspace datapath its routes: what Open vSwitch reads itself has gaps
+            # (agent/nodesetup/tunnelroutes.py).
+            *(["--disable-system-route"] if spec.datapath == "netdev" else []),
             f"--pidfile={place}/ovs-vswitchd.pid",
             "--no-chdir",
             "-vconsole:info",
