@@ -51,6 +51,12 @@ class Watch:
         except (OSError, LabError) as problem:  # told in the test's own thread
             self._problem = problem
 
+    def told(self) -> str:
+        """What was lost, for a person: when since the first loss, from where, to what."""
+        first = self.lost[0][0] if self.lost else 0.0
+        ways = [f"{when - first:.1f} s {asked.netns} -> {asked.address}" for when, asked in self.lost[:40]]
+        return f"{len(self.lost)} of {self.sent} requests were lost: {'; '.join(ways)}"
+
     def __enter__(self) -> Watch:
         # The first packets of all ways are not part of what is watched.
         unanswered = [o for o in probe.ping(self._probes, attempts=5) if not o.reachable]
