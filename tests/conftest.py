@@ -11,10 +11,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-ORDER = ("unit", "property", "switch", "lab", "clients", "docs", "kernel", "bench")
+ORDER = ("unit", "property", "switch", "node", "lab", "clients", "docs", "kernel", "bench")
 """Folders of tests, cheap and basic ones first, so that a run fails early and at the root of a fault."""
 
-NEEDS_ROOT = frozenset(("switch", "lab", "clients", "kernel", "bench"))
+NEEDS_ROOT = frozenset(("switch", "node", "lab", "clients", "kernel", "bench"))
 
 HERE = Path(__file__).parent
 
