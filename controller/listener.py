@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from controller.osken import HANDSHAKE_SECONDS, format_address
+from controller.addresses import format_address, split_address
+from controller.osken import HANDSHAKE_SECONDS
 from sdn import logs
 
 log = logs.get("controller.openflow")
@@ -27,15 +28,6 @@ MAX_CONNECTIONS = 4096
 
 class ListenError(Exception):
     """An address cannot be listened on; the text names it and says why."""
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """ "host:port" or "[v6 host]:port" as a pair. ValueError says what is wrong."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{text!r} is no address and port such as 0.0.0.0:6653 or [::]:6653")
-    return host, int(port)
 
 
 def listen(text: str, backlog: int = 128) -> socket.socket:

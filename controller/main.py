@@ -21,8 +21,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from controller import osken
+from controller.addresses import split_address
 from controller.engine import Engine
-from controller.listener import Listener, ListenError, listen, split_address
+from controller.listener import Listener, ListenError, listen
 from controller.records import CorruptRecordError
 from controller.services.daemon import DaemonService
 from controller.services.inspection import InspectionService

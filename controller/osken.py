@@ -39,6 +39,7 @@ from os_ken.controller.handler import CONFIG_DISPATCHER, HANDSHAKE_DISPATCHER, M
 from os_ken.lib import hub
 from os_ken.ofproto import ofproto_parser, ofproto_v1_5, ofproto_v1_5_parser
 
+from controller.addresses import format_address
 from controller.transport import HEADER, ProtocolError, Transport
 from sdn import logs
 
@@ -276,12 +277,6 @@ class _Liveness:
 
 def _peer(datapath: Any) -> str:
     return format_address(datapath.address)
-
-
-def format_address(address: Any) -> str:
-    """A socket's peer as "host:port"."""
-    host, port = address[0], address[1]
-    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
 
 def _datapath_id(datapath: Any) -> str:

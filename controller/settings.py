@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-from controller.listener import split_address
+from controller.addresses import split_address
 from controller.ranges import ClusterRanges
 from controller.store import StoreError
 from controller.store.open import check_store_url
@@ -24,7 +24,11 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
         str, Meta(description="Name of this controller, as agents and people see it.", min_length=1)
     ] = "controller-1"
     store: Annotated[
-        str, Meta(description="Where everything is kept that must outlast the process: sqlite:///PATH.")
+        str,
+        Meta(
+            description="Where everything is kept that must outlast the process: sqlite:///PATH, "
+            "or etcd://HOST:PORT with further endpoints after commas."
+        ),
     ] = "sqlite:///var/lib/sdn/controller/store.db"
     openflow_address: Annotated[str, Meta(description="Address and port on which switches connect.")] = (
         "127.0.0.1:6653"

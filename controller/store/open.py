@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from controller.addresses import split_address
 from controller.store.contract import Store, StoreError
 from controller.store.sqlite import SqliteStore
 
@@ -13,10 +14,19 @@ from controller.store.sqlite import SqliteStore
 def open_store(url: str) -> Store:
     """Open, and where needed create, the store that ``url`` names.
 
-    ``sqlite:///PATH``. StoreError says what is wrong with the URL or with the store.
+    ``sqlite:///PATH``, or ``etcd://HOST:PORT`` with further endpoints after commas. StoreError says what is
+    wrong with the URL or with the store.
     """
     check_store_url(url)
-    return SqliteStore(Path(urlsplit(url).path))
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return SqliteStore(Path(parts.path))
+    try:
+        # Only who uses etcd needs its package.
+        from controller.store.etcd import EtcdStore
+    except ImportError as problem:
+        raise StoreError(f"{url!r}: needs the Python package python3-etcd3: {problem}") from None
+    return EtcdStore(parts.netloc.split(","))
 
 
 def check_store_url(url: str) -> None:
@@ -26,4 +36,13 @@ def check_store_url(url: str) -> None:
         if parts.netloc or not parts.path.startswith("/") or parts.path == "/":
             raise StoreError(f"{url!r}: a SQLite store is written sqlite:///PATH, with an absolute path")
         return
-    raise StoreError(f"{url!r} names no store: use sqlite:///PATH")
+    if parts.scheme == "etcd":
+        try:
+            for endpoint in parts.netloc.split(","):
+                split_address(endpoint)
+        except ValueError as problem:
+            raise StoreError(f"{url!r}: an etcd store is written etcd://HOST:PORT,...: {problem}") from None
+        if parts.path:
+            raise StoreError(f"{url!r}: an etcd store has no path; it is written etcd://HOST:PORT,...")
+        return
+    raise StoreError(f"{url!r} names no store: use sqlite:///PATH or etcd://HOST:PORT,...")

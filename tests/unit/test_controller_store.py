@@ -11,11 +11,23 @@ import pytest
 
 from controller.store import CompactedError, ConflictError, Delete, Event, Put, Store, open_store
 from controller.store.contract import MAX_OPERATIONS
+from tests.unit.etcd_process import Etcd
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite://{tmp_path}/store.db")
+@pytest.fixture(scope="module")
+def etcd() -> Iterator[Etcd]:
+    with Etcd() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "etcd"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "sqlite":
+        opened = open_store(f"sqlite://{tmp_path}/store.db")
+    else:
+        etcd: Etcd = request.getfixturevalue("etcd")
+        etcd.clear()
+        opened = open_store(etcd.url)
     yield opened
     opened.close()
 

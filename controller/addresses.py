@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Addresses of sockets as people write them: "host:port", "[v6 host]:port"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """ "host:port" or "[v6 host]:port" as a pair. ValueError says what is wrong."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{text!r} is no address and port such as 0.0.0.0:6653 or [::]:6653")
+    return host, int(port)
+
+
+def format_address(address: Any) -> str:
+    """A socket's peer as "host:port"."""
+    host, port = address[0], address[1]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
