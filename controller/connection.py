@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from controller.osken import format_address
+from controller.addresses import format_address
 from controller.transport import ConnectionClosedError, ProtocolError, Transport
 from sdn import logs
 from sdn.openflow import (
@@ -159,13 +159,16 @@ class SwitchConnection:
             more = multipart_more(message)
             yield multipart_body(message)
 
-    def commit(self, messages: Sequence[bytes]) -> None:
-        """Put messages in force, all at once or none; returns when the switch has confirmed it by a barrier.
+    def commit(self, messages: Iterable[bytes], count: int) -> None:
+        """Put ``count`` messages in force, all at once or none; returns when the switch has confirmed it by a
+        barrier.
 
-        BundleRefusedError, ConnectionClosedError; CodecError when the switch answers nonsense.
+        The messages are taken as the switch takes them. BundleRefusedError, ConnectionClosedError; CodecError
+        when a message cannot be sent or the switch answers nonsense: nothing is in force then, and the
+        connection must end, since a bundle is left open on it.
         """
         # Open, close, the messages, then commit or discard, then the barrier.
-        with self._exchange(len(messages) + 4) as exchange:
+        with self._exchange(count + 4) as exchange:
             bundle_id = exchange.first
             self._transport.write(bundle(bundle_id, messages, exchange.first))
             errors = self._until_closed(exchange)
@@ -174,7 +177,7 @@ class SwitchConnection:
             self._transport.write([stroke(bundle_id, final) + barrier_request(barrier)])
             late = self._until_barrier(exchange, barrier)
             if errors or late:
-                raise BundleRefusedError([_about(exchange, error, len(messages)) for error in errors or late])
+                raise BundleRefusedError([_about(exchange, error, count) for error in errors or late])
 
     def _until_closed(self, exchange: _Exchange) -> list[ErrorMessage]:
         """Errors that came before the answer to the close request."""

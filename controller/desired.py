@@ -13,7 +13,7 @@ what bytes mean.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from sdn.openflow import FlowCommand, GroupCommand, flow_image, flow_mod, group_image, group_mod
@@ -121,28 +121,41 @@ class Desired:
         wrong.update(key for key, (body, _) in self._entries.items() if installed.get(key) != body)
         return wrong
 
-    def messages(self, keys: Iterable[Key], installed_groups: frozenset[int]) -> list[tuple[Key, bytes]]:
-        """The messages that bring these entries to what they must be, in an order in which groups exist while
-        used.
+    def order(self, keys: Iterable[Key]) -> list[Key]:
+        """The keys in an order of writing in which groups exist while flows use them: new and changed groups,
+        flows, groups that go.
+        """
+        groups_first: list[Key] = []
+        flows: list[Key] = []
+        groups_last: list[Key] = []
+        for key in keys:
+            if not isinstance(key, int):
+                flows.append(key)
+            elif key in self._entries:
+                groups_first.append(key)
+            else:
+                groups_last.append(key)
+        return groups_first + flows + groups_last
+
+    def messages(self, keys: Iterable[Key], installed_groups: Container[int]) -> Iterator[bytes]:
+        """For each key the message that brings its entry to what it must be, made when it is asked for: the
+        switch takes in the first ones while the last ones are not encoded yet.
 
         ``installed_groups`` says which groups the switch holds: those are modified, others added.
         """
-        groups_first: list[tuple[Key, bytes]] = []
-        flows: list[tuple[Key, bytes]] = []
-        groups_last: list[tuple[Key, bytes]] = []
         for key in keys:
             body = self.body(key)
             if isinstance(key, int):
                 if body is None:
-                    groups_last.append((key, group_mod(GroupCommand.DELETE, key)))
+                    yield group_mod(GroupCommand.DELETE, key)
                 else:
-                    command = GroupCommand.MODIFY if key in installed_groups else GroupCommand.ADD
-                    groups_first.append((key, group_mod(command, key, body)))
+                    yield group_mod(
+                        GroupCommand.MODIFY if key in installed_groups else GroupCommand.ADD, key, body
+                    )
             elif body is None:
-                flows.append((key, flow_mod(FlowCommand.DELETE_STRICT, key, _NO_COOKIE)))
+                yield flow_mod(FlowCommand.DELETE_STRICT, key, _NO_COOKIE)
             else:
-                flows.append((key, flow_mod(FlowCommand.ADD, key, body)))
-        return groups_first + flows + groups_last
+                yield flow_mod(FlowCommand.ADD, key, body)
 
 
 #: Of the body only the cookie is read when an entry is removed, and it is not compared.

@@ -295,9 +295,8 @@ class Synchronizer:
 
     def _write(self, connection: SwitchConnection) -> None:
         began = time.monotonic()
-        batch = self._desired.messages(self._dirty, frozenset(self._installed_groups))
-        self._batch = [key for key, _ in batch]
-        connection.commit([message for _, message in batch])
+        self._batch = self._desired.order(self._dirty)
+        connection.commit(self._desired.messages(self._batch, self._installed_groups), len(self._batch))
         for key in self._batch:
             if isinstance(key, int):
                 if self._desired.body(key) is None:
@@ -306,7 +305,7 @@ class Synchronizer:
                     self._installed_groups.add(key)
         self._dirty.clear()
         seconds = round(time.monotonic() - began, 4)
-        self._log.debug("bundle committed", entries=len(batch), seconds=seconds)
+        self._log.debug("bundle committed", entries=len(self._batch), seconds=seconds)
 
     def _confirm(self) -> None:
         """All that is desired is in force: tell those who wait."""

@@ -66,12 +66,16 @@ def test_groups_are_made_before_flows_and_removed_after() -> None:
     desired = Desired()
     group = b"\x01\x00\x00\x00"
     desired.replace("node", {bytes(12): bytes(16), 1: group, 2: group})
-    batch = desired.messages([3, bytes(12), bytes([1]) + bytes(11), 1, 2], frozenset({2, 3}))
-    keys = [key for key, _ in batch]
+    keys = desired.order([3, bytes(12), bytes([1]) + bytes(11), 1, 2])
     assert keys == [1, 2, bytes(12), bytes([1]) + bytes(11), 3]
-    kinds = [decode_header(message).type for _, message in batch]
+    messages = list(desired.messages(keys, {2, 3}))
+    kinds = [decode_header(message).type for message in messages]
     assert kinds == [OFPT_GROUP_MOD] * 2 + [OFPT_FLOW_MOD] * 2 + [OFPT_GROUP_MOD]
-    commands = [int.from_bytes(message[8:10], "big") for key, message in batch if isinstance(key, int)]
+    commands = [
+        int.from_bytes(message[8:10], "big")
+        for key, message in zip(keys, messages, strict=True)
+        if isinstance(key, int)
+    ]
     assert commands == [0, 1, 2]
 
 

@@ -84,7 +84,7 @@ def test_any_answer_to_a_question_or_a_bundle_is_an_error_or_an_answer(
         try:
             for body in connection.flow_descriptions():
                 list(split_flow_descs(body))
-            connection.commit([message(14, bytes(48))] * 2)
+            connection.commit([message(14, bytes(48))] * 2, 2)
         except (CodecError, ConnectionClosedError, BundleRefusedError, ProtocolError) as problem:
             outcomes.append(type(problem).__name__)
         else:
