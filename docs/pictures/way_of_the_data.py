@@ -92,7 +92,7 @@ def draw() -> str:
             "model → compiler → desired flows → synchronizer",
             fill="#eef4ff",
         ),
-        box(860, 40, 110, 70, "store", "SQLite"),
+        box(860, 40, 110, 70, "store", "SQLite, etcd"),
         room(30, 190, 600, 350, "node-1"),
         room(670, 190, 300, 350, "node-2, node-3, ...", at_bottom=True),
         box(55, 235, 150, 60, "container runtime", "containerd, CRI-O"),
