@@ -12,6 +12,8 @@ switch, by turns, each into empty tables.
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -51,6 +53,9 @@ class Times:
 
     install: float
     readback: float
+    #: Processor seconds of installing: whoever writes, and the switch.
+    writer_cpu: float
+    switch_cpu: float
     images: float = 0.0
     write: float = 0.0
     read: float = 0.0
@@ -100,7 +105,9 @@ def run(quick: bool) -> Report:
         file = Path(folder) / "flows"
         file.write_text("".join(f"{format_flow(flow)}\n" for flow in flows))
         ours, peer = frame.interleave(
-            lambda _: _ours(synchronizer, flows, desired), lambda _: _peer(switch, file, count), rounds
+            lambda _: _ours(switch, synchronizer, flows, desired),
+            lambda _: _peer(switch, file, count),
+            rounds,
         )
     return Report(
         name="flows_100k",
@@ -108,6 +115,8 @@ def run(quick: bool) -> Report:
         peer="ovs-ofctl --bundle add-flows, dump-flows",
         figures=(
             Figure("install", "s", _series(ours, "install"), _series(peer, "install"), aim=1.0),
+            Figure("install, writer's CPU", "s", _series(ours, "writer_cpu"), _series(peer, "writer_cpu")),
+            Figure("install, switch's CPU", "s", _series(ours, "switch_cpu"), _series(peer, "switch_cpu")),
             Figure(
                 "read back and compare", "s", _series(ours, "readback"), _series(peer, "readback"), aim=1.5
             ),
@@ -151,16 +160,19 @@ def _median(times: tuple[Times, ...], phase: str) -> str:
     return f"{frame.percentile(_series(times, phase), 0.5):.2f}"
 
 
-def _ours(synchronizer: Synchronizer, flows: list[Flow], desired: Desired) -> Times:
+def _ours(switch: PrivateSwitch, synchronizer: Synchronizer, flows: list[Flow], desired: Desired) -> Times:
     encoded: list[float] = []
 
     def compile() -> Iterator[Flow]:
         yield from flows
         encoded.append(time.perf_counter())
 
+    busy, switch_busy = time.process_time(), _cpu_seconds(switch.vswitchd_pid)
     start = time.perf_counter()
     submit(synchronizer, compile)
     installed = time.perf_counter()
+    writer_cpu = time.process_time() - busy
+    switch_cpu = _cpu_seconds(switch.vswitchd_pid) - switch_busy
 
     connection = synchronizer.connection
     assert connection is not None
@@ -179,6 +191,8 @@ def _ours(synchronizer: Synchronizer, flows: list[Flow], desired: Desired) -> Ti
     return Times(
         install=installed - start,
         readback=compared - reading,
+        writer_cpu=writer_cpu,
+        switch_cpu=switch_cpu,
         images=encoded[0] - start,
         write=installed - encoded[0],
         read=read - reading,
@@ -202,16 +216,31 @@ def submit(synchronizer: Synchronizer, compile: Compile | None) -> None:
 
 def _peer(switch: PrivateSwitch, file: Path, count: int) -> Times:
     tool = ["ovs-ofctl", "-O", "OpenFlow15", "-vconsole:err"]
+    busy, switch_busy = _children_cpu_seconds(), _cpu_seconds(switch.vswitchd_pid)
     start = time.perf_counter()
     subprocess.run([*tool, "--bundle", "add-flows", switch.management, str(file)], check=True)
     added = time.perf_counter()
+    writer_cpu = _children_cpu_seconds() - busy
+    switch_cpu = _cpu_seconds(switch.vswitchd_pid) - switch_busy
     subprocess.run([*tool, "dump-flows", switch.management], check=True, stdout=subprocess.DEVNULL)
     dumped = time.perf_counter()
     held = len(switch.dump_flows())
     if held != count:
         raise AssertionError(f"ovs-ofctl was given {count} flows, the switch holds {held}")
     switch.clear()
-    return Times(install=added - start, readback=dumped - added)
+    return Times(added - start, dumped - added, writer_cpu, switch_cpu)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used so far (fields 14 and 15 of proc(5)'s stat)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _children_cpu_seconds() -> float:
+    """Processor time of the processes that this one has started and seen end."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":
