@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a flow does with a packet: a closed set of frozen values, named as ovs-actions(7) names them.
- A flow's actions are a tuple of these, applied in order; ``Goto`` and nothing else may come last as an
+
+A flow's actions are a tuple of these, applied in order; ``Goto`` and nothing else may come last as an
 instruction. An empty tuple drops the packet. Adding an action here means teaching it to ``sdn/openflow``
 (wire and text) and to ``sdn/simulator`` (meaning); both are held by tests that go over :data:`ACTIONS`.
 """

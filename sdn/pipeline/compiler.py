@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiler: what a switch must hold, as a pure function of the model.
- Three kinds of objects have flows on a switch: the node itself, each of its pods, each other node. Each kind
+
+Three kinds of objects have flows on a switch: the node itself, each of its pods, each other node. Each kind
 has one function here, which asks every feature; when an object changes, only its own flows are computed
 again. No function here reads a clock, a file or a global, so any controller computes the same flows for any
 switch.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The packet and metadata fields that flows match and set: one registry, named as ovs-fields(7) names them.
- What lives here: for each field its name, its width, how ``ovs-ofctl`` prints it, its OXM/NXM header on the
+
+What lives here: for each field its name, its width, how ``ovs-ofctl`` prints it, its OXM/NXM header on the
 wire, and the other fields that it requires. What may not live here: bytes on the wire (``sdn/openflow``) or
 any decision about flows.
  Values are plain integers everywhere in the pipeline (an IPv6 address is a 128-bit integer): integers

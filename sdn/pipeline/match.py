@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A match: what a packet must look like for a flow to take it.
- A match is a value: a tuple of terms (field, value, mask) in the registry's order, each field at most once,
+
+A match is a value: a tuple of terms (field, value, mask) in the registry's order, each field at most once,
 with every prerequisite present. Two matches that mean the same are therefore equal, hash alike and encode to
 the same bytes.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -61,36 +63,60 @@ def match(**values: int | str) -> Match:
     >>> str(match(ip_dst="10.0.0.0/8"))
     'eth_type=0x800,ip_dst=10.0.0.0/8'
     """
-    terms: dict[str, Term] = {}
+    terms: list[Term] = []
+    shape: list[tuple[Field, int | None]] = []
     for name, raw in values.items():
         field = FIELDS.get(name)
         if field is None:
             raise ValueError(f"unknown field {name!r}")
         value, mask = field.parse(raw)
         if mask != 0:
-            terms[name] = (field, value, mask)
-    for name in list(terms):
-        _require(terms, FIELDS[name])
-    return Match(tuple(sorted(terms.values(), key=lambda term: term[0].order)))
+            terms.append((field, value, mask))
+            shape.append((field, value if name in _DECIDING else None))
+    implied, order = _complete(tuple(shape))
+    terms.extend(implied)
+    return Match(tuple([terms[place] for place in order]))
 
 
-def _require(terms: dict[str, Term], field: Field) -> None:
+#: The fields whose values decide which others a packet has; none of them takes a mask.
+_DECIDING = frozenset(
+    name for field in FIELDS.values() for alternative in field.prerequisites for name, _ in alternative
+)
+
+
+@functools.lru_cache(maxsize=4096)
+def _complete(shape: tuple[tuple[Field, int | None], ...]) -> tuple[tuple[Term, ...], tuple[int, ...]]:
+    """What fields, and the values of those that decide, imply: the terms to add, and the order of all terms.
+
+    There are few shapes and many matches, so each shape is thought about once.
+    """
+    values = {field.name: value for field, value in shape}
+    for field, _ in shape:
+        _require(values, field)
+    given = [field for field, _ in shape]
+    added = [FIELDS[name] for name in values if FIELDS[name] not in given]
+    implied = tuple((field, value, None) for field in added if (value := values[field.name]) is not None)
+    fields = [*given, *added]
+    return implied, tuple(sorted(range(len(fields)), key=lambda place: fields[place].order))
+
+
+def _require(values: dict[str, int | None], field: Field) -> None:
     """Add what ``field`` needs, or say why it cannot be matched."""
-    possible = [alternative for alternative in field.prerequisites if _compatible(terms, alternative)]
+    possible = [alternative for alternative in field.prerequisites if _compatible(values, alternative)]
     if not possible:
-        raise ValueError(f"field {field.name} cannot occur together with {Match(tuple(terms.values()))}")
+        raise ValueError(f"field {field.name} cannot occur together with {', '.join(values)}")
     if len(possible) > 1:
         wanted = " or ".join(",".join(f"{name}={value:#x}" for name, value in option) for option in possible)
         raise ValueError(f"field {field.name} needs {wanted}: say which")
     for name, value in possible[0]:
-        terms.setdefault(name, (FIELDS[name], value, None))
+        values.setdefault(name, value)
 
 
-def _compatible(terms: dict[str, Term], alternative: tuple[tuple[str, int], ...]) -> bool:
+def _compatible(values: dict[str, int | None], alternative: tuple[tuple[str, int], ...]) -> bool:
     """Whether nothing said so far, nor anything that it needs in turn, contradicts the alternative."""
-    implied = {name: value for name, (_, value, mask) in terms.items() if mask is None}
-    for field, _, _ in list(terms.values()):
-        if len(field.prerequisites) == 1:
-            for name, value in field.prerequisites[0]:
-                implied.setdefault(name, value)
+    implied = {name: value for name, value in values.items() if value is not None}
+    for name in values:
+        if len(FIELDS[name].prerequisites) == 1:
+            for needed, value in FIELDS[name].prerequisites[0]:
+                implied.setdefault(needed, value)
     return all(implied.get(name, value) == value for name, value in alternative)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whose flow is it: the 64-bit cookie names the feature and the object.
- Bits 63..56 hold the feature, bits 55..0 the first 56 bits of BLAKE2b over ``Kind/namespace/name``. The
+
+Bits 63..56 hold the feature, bits 55..0 the first 56 bits of BLAKE2b over ``Kind/namespace/name``. The
 cookie is a pure function of the object's name: any controller computes the same one without asking another,
 and a flow read from a switch is matched to its object by computing the cookies of the objects that exist. Two
 objects of a million share one with a chance of one in 100,000; then a listing names both, and nothing else is

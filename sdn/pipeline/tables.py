@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables, declared once, in the order in which packets meet them.
- Everything else is derived: a table's number is its place in the list, the names in ``sdnctl`` and the page
+
+Everything else is derived: a table's number is its place in the list, the names in ``sdnctl`` and the page
 docs/pipeline.md come from here. A feature file names the table that it writes to and makes flows through
 :meth:`Table.flow`, which fills in the number, the cookie and the owner.
 """

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the compiler is told: the node, its pods and the other nodes, as frozen values.
- Addresses are integers and ranges :class:`Range`, as everywhere in the pipeline. Whoever builds these values
+
+Addresses are integers and ranges :class:`Range`, as everywhere in the pipeline. Whoever builds these values
 (the controller's engine) has validated them; the compiler only computes.
 """
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiler, over random clusters: no two flows of one table and priority can both match a packet.
- Where matches of one priority overlap, OpenFlow leaves open which wins (section 5.3); where they do not, the
+
+Where matches of one priority overlap, OpenFlow leaves open which wins (section 5.3); where they do not, the
 order in which flows are written cannot matter.
 """
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ARP responder: the switch answers who has an address (RFC 826), so that no request is ever flooded.
- Three kinds of answers: a pod of this node has its own MAC, the gateway has the gateway's MAC, and to the
+
+Three kinds of answers: a pod of this node has its own MAC, the gateway has the gateway's MAC, and to the
 node a pod of another node has the router's MAC, for the switch routes there.
 """
 

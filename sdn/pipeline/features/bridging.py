@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bridging: pods of one node, and the node with its pods, share a link.
- A frame reaches a pod's port only when both its MAC and its destination address are the pod's. The packet is
+
+A frame reaches a pod's port only when both its MAC and its destination address are the pod's. The packet is
 not changed: to the pods they are neighbours. Frames to the gateway's or the router's MAC are routed. There is
 no broadcast and no multicast between pods: what would need them (ARP, neighbour discovery) is answered by the
 switch.

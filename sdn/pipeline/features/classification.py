@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classification: the first table decides where a packet came from, and remembers it in reg0.
- What comes from nowhere known is dropped: a port without a pod, or a tunnel packet whose outer source is no
+
+What comes from nowhere known is dropped: a port without a pod, or a tunnel packet whose outer source is no
 node of the cluster.
 """
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Delivery: the last table hands a packet to a pod of this node, or to the node.
- From a pod, whatever no other node has goes to the node, whose routing table decides: its own addresses, the
+
+From a pod, whatever no other node has goes to the node, whose routing table decides: its own addresses, the
 world outside (masqueraded there), or an ICMP error. From the tunnel and from the node itself only what is for
 this node is delivered: sending the rest back would make a loop.
 """

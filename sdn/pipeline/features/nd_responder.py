@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Neighbour discovery responder: the switch answers neighbour solicitations (RFC 4861, section 7.2.4).
- The answer takes two tables: the fields of an advertisement exist only in a packet that is one. The first
+
+The answer takes two tables: the fields of an advertisement exist only in a packet that is one. The first
 turns the solicitation around and makes it an advertisement, with the MAC asked for as its Ethernet source;
 the second copies that MAC into the option and sets the flags. A solicitation for the asker's own address
 (duplicate address detection, RFC 4862) has no answer.

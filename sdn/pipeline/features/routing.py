@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Routing between nodes: what is for another node's pods or addresses leaves by the tunnel to that node.
- Node addresses take the tunnel too, so that a pod and a node see each other's own address in both directions,
+
+Node addresses take the tunnel too, so that a pod and a node see each other's own address in both directions,
 no pod address ever shows on the underlay, and reverse path filters on the nodes agree. The first node
 decrements the hop limit, the second delivers: a path between nodes is one hop (RFC 1812, section 5.3.1; RFC
 8200, section 3).

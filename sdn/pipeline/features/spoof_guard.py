@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Spoof guard: a pod may speak only as itself.
- Every packet from a pod's port must carry the pod's MAC and one of its addresses. ARP must not claim
+
+Every packet from a pod's port must carry the pod's MAC and one of its addresses. ARP must not claim
 another's address or MAC (sender fields, RFC 826), nor neighbour discovery (source address and link-layer
 option, RFC 4861; duplicate address detection with the unspecified source only for the pod's own addresses,
 RFC 4862, section 5.4). Router advertisements and redirects are never a pod's to send (RFC 6105). What does
