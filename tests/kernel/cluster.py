@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,28 @@ class Cluster:
             timeout=timeout,
             echo=echo,
         )
+
+    def up(self, encapsulation: str, pods: Sequence[tuple[str, str]]) -> float:
+        """Bring the lab up on the kernel datapath with two nodes, and make pods, each a name and a node.
+
+        Gives the seconds that `lab up` took. Raises CommandFailedError with the ends of the daemons' logs.
+        """
+        options = ("--nodes", "2", "--datapath", "system", "--encap", encapsulation, "--keep")
+        done = self.sdnctl("lab", "up", *options, timeout=600)
+        if done.returncode != 0:
+            logs = "".join(f"--- {name}\n{self.log(name)}" for name in ("controller-1", "node-1-agent"))
+            done = replace(done, stderr=f"{done.stderr}\n{logs}")
+        done.check()
+        for pod, node in pods:
+            self.sdnctl("lab", "pod", "add", pod, "--node", node).check()
+        return done.seconds
+
+    def down(self) -> None:
+        """Take the lab down; raises CommandFailedError when it fails, AssertionError when anything is left of
+        it."""
+        self.sdnctl("lab", "down", timeout=300).check()
+        left = self.guest.shell("ip netns list; ls -d /run/sdn-lab/* || true; pgrep -l ovs || true").check()
+        assert left.stdout == "", f"left of the lab: {left.stdout}"
 
     def json(self, *arguments: str, timeout: float = 180) -> Any:
         """What `sdnctl ... -o json` prints, whatever its exit code."""

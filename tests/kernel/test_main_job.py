@@ -27,18 +27,11 @@ PODS = (("web-1", "node-1"), ("web-2", "node-1"), ("db-1", "node-2"), ("db-2", "
 @pytest.fixture(scope="module")
 def cluster(guest: Guest, report: Report) -> Iterator[Cluster]:
     cluster = Cluster(guest)
-    report(f"bringing up lab {NAME} in the guest")
-    up = cluster.sdnctl("lab", "up", "--nodes", "2", "--datapath", "system", "--encap", "geneve", timeout=600)
-    if up.returncode != 0:
-        logs = "\n".join(f"--- {name}\n{cluster.log(name)}" for name in ("controller-1", "node-1-agent"))
-        pytest.fail(f"lab up: {up.stdout}\n{up.stderr}\n{logs}", pytrace=False)
-    report(f"lab {NAME} is up after {up.seconds:.0f} s; making {len(PODS)} pods")
-    for pod, node in PODS:
-        cluster.sdnctl("lab", "pod", "add", pod, "--node", node).check()
+    report(f"bringing up lab {NAME} in the guest, and {len(PODS)} pods: some minutes")
+    seconds = cluster.up("geneve", PODS)
+    report(f"lab {NAME} was up after {seconds:.0f} s")
     yield cluster
-    cluster.sdnctl("lab", "down", timeout=300).check()
-    left = guest.shell("ip netns list; ls -d /run/sdn-lab/* || true; pgrep -l ovs || true").check()
-    assert left.stdout == "", "lab down leaves nothing behind"
+    cluster.down()
 
 
 @pytest.fixture(scope="module")
