@@ -138,6 +138,7 @@ class Node:
         self.ipv6 = f"fd00:31::{10 + number}"
         self.folder = Path(tempfile.mkdtemp(prefix="ag-node-"))
         self._underlay = underlay
+        self._port = f"n{number}"
         self._controllers = controllers
         self._settings = {"datapath": "netdev", "add_timeout": "15", **settings}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -161,7 +162,7 @@ class Node:
 
     def _start(self) -> None:
         run("ip", "netns", "add", self.netns)
-        port = f"n{self.name.rpartition('-')[2]}"
+        port = self._port
         under = self._underlay.name
         for command in (
             f"-n {self.netns} link set lo up",
@@ -185,6 +186,8 @@ class Node:
     def _end(self) -> None:
         for name in ("agent", "ovs-vswitchd", "ovsdb-server"):
             self.kill(name)
+        # A namespace goes some time after its name; the port's name may be wanted again at once.
+        run("ip", "-n", self._underlay.name, "link", "delete", self._port, check=False)
         run("ip", "netns", "delete", self.netns, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
