@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-from sdn.openflow import FlowCommand, GroupCommand, flow_image, flow_mod, group_image, group_mod
+from sdn.openflow import CodecError, FlowCommand, GroupCommand, flow_image, flow_mod, group_image, group_mod
 from sdn.pipeline.flow import Flow, Group
 
 Part: TypeAlias = Hashable
@@ -24,13 +24,20 @@ Key: TypeAlias = bytes | int
 #: Key to body, of flows and of groups.
 Entries: TypeAlias = Mapping[Key, bytes]
 
+#: Key and body together; what else is in a bundled flow-mod message fits beside it into 64 KiB.
+LONGEST_FLOW = 65_000
+
 
 def encode(entries: Iterable[Flow | Group]) -> dict[Key, bytes]:
-    """Flows and groups as entries. CodecError names the one that cannot be encoded."""
+    """Flows and groups as entries. CodecError names the one that cannot be encoded, or sent."""
     encoded: dict[Key, bytes] = {}
     for entry in entries:
         if isinstance(entry, Flow):
             key, body = flow_image(entry)
+            if len(key) + len(body) > LONGEST_FLOW:
+                raise CodecError(
+                    f"a flow of {entry.owner} is too long for a message: {len(key) + len(body)} bytes"
+                )
             encoded[key] = body
         else:
             group_id, body = group_image(entry)

@@ -104,6 +104,8 @@ class Listener:
             self._serve(connection, address)
         except OSError as problem:
             log.warning("connection refused", peer=format_address(address), reason=str(problem))
+        except Exception:  # a defect that one peer has found must not end the process for all others
+            log.exception("connection failed", peer=format_address(address))
         finally:
             connection.close()
             self._places.release()

@@ -194,6 +194,24 @@ def test_an_unfinished_handshake_is_ended(side: OpenFlowSide, monkeypatch: pytes
     assert silent.closed_by_controller()
 
 
+def test_a_defect_that_one_peer_finds_ends_only_its_connection(
+    side: OpenFlowSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uncaught: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", uncaught.append)
+
+    def fail(_: bytes) -> bytes:
+        raise KeyError("a defect")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(osken, "_check_hello", fail)
+        peer = side.peer()
+        peer.send(message(HELLO))
+        assert peer.closed_by_controller()
+    side.switch(3)
+    assert uncaught == []
+
+
 def test_flow_descriptions_reach_the_session_unparsed(side: OpenFlowSide) -> None:
     """Of a flow description of length zero os-ken's parser never returns."""
     peer = side.switch()
