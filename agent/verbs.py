@@ -189,7 +189,6 @@ class Verbs:
     def _wire(self, record: Record, netns: Netns, deadline: float, steps: _Steps) -> None:
         """The link, and the switch's port on it."""
         with self._attachments.netlink() as node:
-            link.prepare(node, record, netns)
             link.make(node, record, netns)
             steps.done("link")
             # The switch opens the interface while we furnish the pod's side.
