@@ -206,9 +206,13 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
                     await self._engine.attachments.detach(
                         session.node, detach.container_id, detach.interface_name, answer
                     )
-        except (InvalidObjectError, StoreError) as problem:
+        except InvalidObjectError as problem:
             log.warning("refused", node=session.node, message=kind, sequence=sequence, reason=str(problem))
             answer(str(problem))
+        except StoreError as problem:
+            # No fault of the agent's: it comes back, here or to another controller, and says it all again.
+            log.warning("session ends for the store", node=session.node, message=kind, reason=str(problem))
+            session.end(grpc.StatusCode.UNAVAILABLE, str(problem))
 
 
 def _answer(sequence: int, refused: str | None) -> controller_pb2.ControllerMessage:

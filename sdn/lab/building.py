@@ -77,7 +77,7 @@ def _make(record: LabRecord, folder: Folder, progress: Progress) -> None:
     for node in spec.node_machines:
         node_folder(folder, node.name).mkdir(mode=0o700)
         _make_database(folder, node.name)
-    for machine in spec.controller_machines:
+    for machine in (*spec.controller_machines, *spec.store_machines):
         (folder / machine.name).mkdir(mode=0o700)
     all_programs = programs(spec, folder)
     (folder / "supervisord.conf").write_text(configuration(folder, record.id, all_programs), encoding="utf-8")

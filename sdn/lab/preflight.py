@@ -21,7 +21,8 @@ def check(spec: LabSpec) -> None:
     """LabError in one line for the first thing that is missing or taken."""
     spec.check()
     check_root()
-    missing = [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]
+    programs = (*PROGRAMS, "etcd") if spec.store == "etcd" else PROGRAMS
+    missing = [program for program in programs if shutil.which(program, path=PATH) is None]
     if not missing and not SCHEMA.exists():
         missing = [str(SCHEMA)]
     if missing:

@@ -15,11 +15,14 @@ from sdn.lab.supervision import PID, Program
 
 OPENFLOW_PORT = 6653
 GRPC_PORT = 6654
+ETCD_CLIENT_PORT = 2379
+ETCD_PEER_PORT = 2380
 
 
 def programs(spec: LabSpec, folder: Folder) -> list[Program]:
     """Every process, in the order in which they are started."""
-    found = [_controller(spec, folder, machine) for machine in spec.controller_machines]
+    found = [_etcd(spec, folder, machine) for machine in spec.store_machines]
+    found += [_controller(spec, folder, machine) for machine in spec.controller_machines]
     for node in spec.node_machines:
         found += [_database(folder, node), _switch(spec, folder, node), _agent(spec, folder, node)]
     return sorted(found, key=lambda program: program.priority)
@@ -125,6 +128,36 @@ def _agent(spec: LabSpec, folder: Folder, node: Machine) -> Program:
     )
 
 
+def _etcd(spec: LabSpec, folder: Folder, machine: Machine) -> Program:
+    client = f"{machine.ipv4}:{ETCD_CLIENT_PORT}"
+    peer = f"http://{machine.ipv4}:{ETCD_PEER_PORT}"
+    members = ",".join(f"{each.name}=http://{each.ipv4}:{ETCD_PEER_PORT}" for each in spec.store_machines)
+    settings = {
+        "name": machine.name,
+        "data-dir": f"{folder / machine.name}/data",
+        "listen-client-urls": f"http://{client}",
+        "advertise-client-urls": f"http://{client}",
+        "listen-peer-urls": peer,
+        "initial-advertise-peer-urls": peer,
+        "initial-cluster": members,
+        "logger": "zap",
+        "log-outputs": "stderr",
+    }
+    return Program(
+        name=machine.name,
+        netns=machine.netns,
+        command=("etcd", *_flags(settings)),
+        priority=5,
+        sockets={"client": client, "peer": f"{machine.ipv4}:{ETCD_PEER_PORT}"},
+    )
+
+
+def _store(spec: LabSpec, place: str) -> str:
+    if spec.store == "etcd":
+        return "etcd://" + ",".join(f"{machine.ipv4}:{ETCD_CLIENT_PORT}" for machine in spec.store_machines)
+    return f"sqlite://{place}/store.db"
+
+
 def _controller(spec: LabSpec, folder: Folder, machine: Machine) -> Program:
     place = folder / machine.name
     settings = {
@@ -132,7 +165,7 @@ def _controller(spec: LabSpec, folder: Folder, machine: Machine) -> Program:
         "grpc-address": f"{machine.ipv4}:{GRPC_PORT}",
         "grpc-socket": str(controller_socket(folder, machine.name)),
         "openflow-address": f"{machine.ipv4}:{OPENFLOW_PORT}",
-        "store": f"sqlite://{place}/store.db",
+        "store": _store(spec, str(place)),
         "cluster-ranges": ",".join(spec.cluster_ranges),
     }
     if spec.node_prefix_ipv4 is not None:

@@ -65,8 +65,6 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidSpecError(
                 f"--controllers {self.controllers}: a lab runs 1 controller; several are not there yet"
             )
-        if self.store != "sqlite":
-            raise InvalidSpecError(f"--store {self.store}: only sqlite is there yet")
         if not _LEAST_MTU <= self.mtu <= 65535:
             raise InvalidSpecError(
                 f"--mtu {self.mtu}: must be {_LEAST_MTU} to 65535 (IPv6 needs 1280 inside the tunnel)"
@@ -95,12 +93,17 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def store_machines(self) -> tuple[Machine, ...]:
+        """Machines of the store; none when the controller holds it in a file."""
+        return (self._machine("etcd-1", "etcd1", 151),) if self.store == "etcd" else ()
+
+    @property
     def outside(self) -> Machine:
         return self._machine("outside", "outside", 200)
 
     @property
     def machines(self) -> tuple[Machine, ...]:
-        return (*self.node_machines, *self.controller_machines, self.outside)
+        return (*self.node_machines, *self.controller_machines, *self.store_machines, self.outside)
 
     @property
     def underlay_netns(self) -> str:

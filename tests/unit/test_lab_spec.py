@@ -46,7 +46,6 @@ def test_labs_with_different_names_share_no_namespace() -> None:
         ({"nodes": MAX_NODES + 1}, "--nodes"),
         ({"controllers": 0}, "--controllers"),
         ({"controllers": 3}, "--controllers"),
-        ({"store": "etcd"}, "--store"),
         ({"mtu": 500}, "--mtu"),
         ({"mtu": 70000}, "--mtu"),
         ({"cluster_ranges": ()}, "--cluster-range"),
