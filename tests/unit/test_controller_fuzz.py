@@ -38,6 +38,8 @@ messages = st.builds(
 hellos = st.builds(lambda body: message(HELLO, body), st.binary(max_size=40))
 
 
+# os-ken draws a random number for each connection, in a thread of its own.
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(st.lists(messages | hellos | st.binary(max_size=100), max_size=6), st.booleans())
 def test_no_bytes_before_or_after_the_handshake_stop_the_controller(
@@ -72,6 +74,7 @@ def asked(side: OpenFlowSide) -> tuple[Peer, SwitchConnection]:
     return peer, side.recorder.came[-1]
 
 
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(answers)
 def test_any_answer_to_a_question_or_a_bundle_is_an_error_or_an_answer(
