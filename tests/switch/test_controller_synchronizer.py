@@ -276,3 +276,29 @@ def test_a_node_that_changes_its_switch_is_programmed_there(
         connect_switch(switch, controller, 0xABC)
         controller.wait_synchronized("node-1")
         assert sorted(switch.dump_flows()) == right
+
+
+def test_a_change_touches_only_what_it_concerns(
+    controller: ControllerProcess, switch: PrivateSwitch, agent: AgentStream
+) -> None:
+    """A pod is one bundle of its own flows on its own switch; a node is a bundle of its flows on every other
+    one.
+    """
+    with PrivateSwitch() as other, AgentStream(controller, node_info(2)) as second:
+        connect_switch(other, controller, second.node.datapath_id)
+        assert second.answer(second.full_state()) is None
+        controller.wait_synchronized("node-1")
+        before = len(controller.log("bundle committed"))
+        attach_pods(agent, 1)
+        (bundle,) = controller.log("bundle committed")[before:]
+        assert bundle["node"] == "node-1"
+        assert bundle["entries"] == len(controller.flows("node-1", owner="Pod/default/node-1-web-1"))
+        with AgentStream(controller, node_info(3)):
+            for name in ("node-1", "node-2"):
+                wait_until(
+                    lambda name=name: controller.flows(name, owner="Node/node-3") != [],
+                    "the way to the new node",
+                )
+        later = {line["node"]: line["entries"] for line in controller.log("bundle committed")[before + 1 :]}
+        peers = len(controller.flows("node-1", owner="Node/node-3"))
+        assert later == {"node-1": peers, "node-2": peers}
