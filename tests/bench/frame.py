@@ -111,7 +111,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 def table(report: Report) -> str:
     """The report as text: a line a figure, both medians and tails, the medians' ratio, the notes below."""
-    head = ("figure", "unit", "ours p50", "p99", "peer p50", "p99", "ratio", "aim", "")
+    head = ("figure", "unit", "ours p50", "tail", "peer p50", "tail", "ratio", "aim", "")
     rows = [_row(figure) for figure in report.figures]
     # Columns that no figure fills, as the peer's where there is none, are left out.
     filled = [column for column in range(len(head)) if any(row[column] for row in rows)]
