@@ -54,8 +54,7 @@ class _Agent:
 
     def __init__(self, config: AgentSettings, state: State) -> None:
         self._config = config
-        self._reconnected = threading.Event()
-        self._ovsdb = Ovsdb(config.ovsdb, self._database_changed)
+        self._ovsdb = Ovsdb(config.ovsdb)
         vswitchd = Vswitchd(config.ovs_rundir)
         self._setup = NodeSetup(config, state, self._ovsdb, vswitchd)
         self._attachments = Attachments(state, self._ovsdb, self._setup)
@@ -142,9 +141,6 @@ class _Agent:
         if not self._reporter.connected:
             return "no controller is connected"
         return self._setup.trouble
-
-    def _database_changed(self) -> None:
-        """Runs in the replica's thread. Nothing to do: what matters of it shows as a change of interfaces."""
 
     def _facts(self) -> NodeFacts:
         facts = self._setup.facts
