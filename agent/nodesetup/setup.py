@@ -169,7 +169,13 @@ class NodeSetup:
     def _addresses(self, found: Uplink) -> tuple[Address, ...]:
         """As told, else the uplink's first of each family, IPv4 first."""
         if self._settings.node_addresses:
-            return tuple(ipaddress.ip_address(text) for text in self._settings.node_addresses)
+            told = tuple(ipaddress.ip_address(text) for text in self._settings.node_addresses)
+            here = {interface.ip for interface in found.interfaces()}
+            for address in told:
+                # The userspace datapath's tunnels end on br-phy and nowhere else.
+                if address not in here and self._settings.datapath == "netdev":
+                    raise UplinkError(f"node_addresses: {address} is not on {found.name}")
+            return told
         first: dict[int, Address] = {}
         for interface in found.interfaces():
             first.setdefault(interface.version, interface.ip)
