@@ -124,9 +124,7 @@ def parse(call: Call) -> Request:
     args = arguments.parse(call.args)
     cni_args = _object(_object(config, "args"), "cni", "args.cni")
     runtime = _object(config, "runtimeConfig")
-    prev_result = config.get("prevResult")
-    if prev_result is not None and not isinstance(prev_result, dict):
-        raise CniError(Code.INVALID_CONFIGURATION, "prevResult: must be an object")
+    prev_result = _prev_result(config)
     if call.verb == "CHECK" and prev_result is None:
         raise CniError(Code.INVALID_CONFIGURATION, "prevResult: CHECK needs the result of ADD")
     adding = call.verb == "ADD"
@@ -150,7 +148,7 @@ def spoken_version(config: bytes) -> str:
     """The `cniVersion` to answer in, also when the rest of the configuration is wrong."""
     try:
         version = json.loads(config).get("cniVersion")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return LATEST
     return version if version in SUPPORTED else LATEST
 
@@ -168,10 +166,15 @@ def _environment(call: Call) -> None:
         )
     _variable("CNI_IFNAME", call.ifname)
     name = call.ifname
-    if len(name.encode()) > 15 or name in (".", "..") or re.search(r"[/:\s]", name):
+    if len(name.encode()) > 15 or name in (".", "..") or re.search(r"[/:%\s]", name):
         raise CniError(
             Code.INVALID_ENVIRONMENT,
-            f"CNI_IFNAME: {name!r} is no interface name (1 to 15 bytes without '/', ':' and spaces)",
+            f"CNI_IFNAME: {name!r} is no interface name (1 to 15 bytes without '/', ':', '%' and spaces)",
+        )
+    if name in ("all", "default"):
+        # The kernel refuses them: its settings for every interface, and for new ones, go by these names.
+        raise CniError(
+            Code.INVALID_ENVIRONMENT, f"CNI_IFNAME: {name} is a name that the kernel keeps for itself"
         )
     if name == "lo":
         raise CniError(Code.INVALID_ENVIRONMENT, "CNI_IFNAME: lo is taken by the loopback interface")
@@ -194,6 +197,8 @@ def _document(config: bytes) -> dict[str, Any]:
         raise CniError(
             Code.DECODING_FAILURE, "the network configuration on standard input is not JSON", str(problem)
         ) from None
+    except RecursionError:
+        raise CniError(Code.DECODING_FAILURE, "the network configuration is nested too deeply") from None
     if not isinstance(document, dict):
         raise CniError(Code.DECODING_FAILURE, "the network configuration must be a JSON object")
     return document
@@ -237,6 +242,33 @@ def _object(config: Mapping[str, Any], key: str, path: str = "") -> dict[str, An
     if not isinstance(value, dict):
         raise CniError(Code.INVALID_CONFIGURATION, f"{path or key}: must be an object")
     return value
+
+
+def _prev_result(config: dict[str, Any]) -> dict[str, Any] | None:
+    """`prevResult`, as far as we read it: three lists of objects, the addresses being addresses."""
+    if config.get("prevResult") is None:
+        return None
+    result = _object(config, "prevResult")
+    for key in ("interfaces", "ips", "routes"):
+        entries = result.get(key) or []
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise CniError(Code.INVALID_CONFIGURATION, f"prevResult.{key}: must be a list of objects")
+    for index, entry in enumerate(result.get("interfaces") or []):
+        for key in ("name", "mac", "sandbox"):
+            if not isinstance(entry.get(key, ""), str):
+                raise CniError(
+                    Code.INVALID_CONFIGURATION, f"prevResult.interfaces[{index}].{key}: must be a text"
+                )
+    for index, entry in enumerate(result.get("ips") or []):
+        address = entry.get("address")
+        try:
+            ipaddress.ip_interface(address if isinstance(address, str) else "")
+        except ValueError:
+            raise CniError(
+                Code.INVALID_CONFIGURATION, f"prevResult.ips[{index}].address: {address!r} is no IP address"
+            ) from None
+    _object(result, "dns", "prevResult.dns")
+    return result
 
 
 def _labels(cni_args: dict[str, Any]) -> dict[str, str]:

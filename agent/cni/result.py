@@ -64,7 +64,7 @@ def document(result: Result, version: str, previous: Mapping[str, Any] | None = 
 def refuse_double(previous: Mapping[str, Any] | None, ifname: str) -> None:
     """CniError INVALID_CONFIGURATION when an earlier plugin of the chain made the interface that we are asked for."""
     for interface in (previous or {}).get("interfaces") or []:
-        if isinstance(interface, dict) and interface.get("sandbox") and interface.get("name") == ifname:
+        if interface.get("sandbox") and interface.get("name") == ifname:
             raise CniError(
                 Code.INVALID_CONFIGURATION,
                 f"prevResult: an earlier plugin of the chain has made {ifname} already",

@@ -308,6 +308,14 @@ def test_malformed_json_is_a_decoding_failure(node: Node) -> None:
         assert caught.value.code == 6
 
 
+def test_a_configuration_that_is_too_long_or_too_deep_is_a_decoding_failure(node: Node) -> None:
+    with node.pod("web") as pod:
+        for stdin in (b"[" * 100_000, b'{"agentSocket"' + b" " * (1 << 24) + b"}"):
+            with pytest.raises(PluginError) as caught:
+                node.cni("ADD", pod, stdin=stdin, environment={"SDN_AGENT_SOCKET": str(node.socket)})
+            assert caught.value.code == 6
+
+
 def test_an_unknown_version_is_refused(node: Node) -> None:
     with node.pod("web") as pod:
         with pytest.raises(PluginError, match="cniVersion") as caught:

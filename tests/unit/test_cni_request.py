@@ -40,6 +40,34 @@ def test_what_is_not_json_is_a_decoding_failure(text: bytes) -> None:
     assert refusal(call(stdin=text)).code == Code.DECODING_FAILURE
 
 
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a":' * 100_000])
+def test_json_that_is_nested_too_deeply_is_a_decoding_failure(text: bytes) -> None:
+    assert refusal(call(stdin=text)).code == Code.DECODING_FAILURE
+    assert request.spoken_version(text) == "1.1.0"
+
+
+@pytest.mark.parametrize(
+    ("previous", "path"),
+    [
+        (7, "prevResult"),
+        ({"interfaces": 7}, "prevResult.interfaces"),
+        ({"interfaces": [7]}, "prevResult.interfaces"),
+        ({"interfaces": [{"name": 7}]}, "prevResult.interfaces[0].name"),
+        ({"interfaces": [{"mac": 7}]}, "prevResult.interfaces[0].mac"),
+        ({"ips": {"address": "10.0.0.1/8"}}, "prevResult.ips"),
+        ({"ips": [{"address": "here"}]}, "prevResult.ips[0].address"),
+        ({"ips": [{}]}, "prevResult.ips[0].address"),
+        ({"routes": "all"}, "prevResult.routes"),
+        ({"dns": []}, "prevResult.dns"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["ADD", "CHECK"])
+def test_a_malformed_earlier_result_is_refused_with_its_path(verb: str, previous: object, path: str) -> None:
+    error = refusal(call(verb, config(prevResult=previous)))
+    assert error.code == Code.INVALID_CONFIGURATION
+    assert error.message.startswith(f"{path}:")
+
+
 def test_json_that_is_no_object_is_a_decoding_failure() -> None:
     assert refusal(call(stdin=b"[1]")).code == Code.DECODING_FAILURE
 
@@ -73,7 +101,7 @@ def test_a_missing_variable_is_named(field: str, name: str) -> None:
     assert error.message.startswith(name)
 
 
-@pytest.mark.parametrize("name", ["a/b", "a:b", "a b", "..", ".", "x" * 16, "lo"])
+@pytest.mark.parametrize("name", ["a/b", "a:b", "eth%d", "a b", "..", ".", "x" * 16, "lo", "all", "default"])
 def test_an_impossible_interface_name_is_refused(name: str) -> None:
     assert refusal(call(ifname=name)).code == Code.INVALID_ENVIRONMENT
 
