@@ -24,58 +24,57 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
-from sdn.v1 import types_pb2 as sdn_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sdn/v1/inspection.proto\x12\x06sdn.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12sdn/v1/types.proto\"H\n\x0c\x41pplyRequest\x12\'\n\x06object\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"\xd0\x01\n\rApplyResponse\x12.\n\x07outcome\x18\x01 \x01(\x0e\x32\x1d.sdn.v1.ApplyResponse.Outcome\x12\'\n\x06object\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"f\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_CREATED\x10\x01\x12\x16\n\x12OUTCOME_CONFIGURED\x10\x02\x12\x15\n\x11OUTCOME_UNCHANGED\x10\x03\">\n\rDeleteRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"S\n\nGetRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0elabel_selector\x18\x04 \x01(\t\"I\n\x0bGetResponse\x12(\n\x07objects\x18\x01 \x03(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08revision\x18\x02 \x01(\x03\"U\n\x0cWatchRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0elabel_selector\x18\x04 \x01(\t\"\xc2\x01\n\nWatchEvent\x12%\n\x04type\x18\x01 \x01(\x0e\x32\x17.sdn.v1.WatchEvent.Type\x12\'\n\x06object\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"d\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nTYPE_ADDED\x10\x01\x12\x11\n\rTYPE_MODIFIED\x10\x02\x12\x10\n\x0cTYPE_DELETED\x10\x03\x12\x11\n\rTYPE_BOOKMARK\x10\x04\"\x15\n\x13ListSwitchesRequest\"8\n\x14ListSwitchesResponse\x12 \n\x08switches\x18\x01 \x03(\x0b\x32\x0e.sdn.v1.Switch\"\xd7\x02\n\x06Switch\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x61tapath_id\x18\x02 \x01(\x06\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x33\n\x0f\x63onnected_since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rdesired_flows\x18\x06 \x01(\x04\x12\x17\n\x0finstalled_flows\x18\x07 \x01(\x04\x12\x16\n\x0e\x64\x65sired_groups\x18\x08 \x01(\x04\x12\x18\n\x10installed_groups\x18\t \x01(\x04\x12\x14\n\x0csynchronized\x18\n \x01(\x08\x12\x33\n\x0fsynchronized_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08repaired\x18\x0c \x01(\x04\x12\x12\n\nlast_error\x18\r \x01(\t\">\n\x10ListFlowsRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\"5\n\x11ListFlowsResponse\x12 \n\x05\x66lows\x18\x01 \x03(\x0b\x32\x11.sdn.v1.FlowEntry\"\xd9\x01\n\tFlowEntry\x12\r\n\x05table\x18\x01 \x01(\t\x12\x14\n\x0ctable_number\x18\x02 \x01(\r\x12\x10\n\x08priority\x18\x03 \x01(\r\x12\r\n\x05match\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x05 \x01(\t\x12\x0e\n\x06\x63ookie\x18\x06 \x01(\x06\x12\r\n\x05owner\x18\x07 \x01(\t\x12\x0f\n\x07\x66\x65\x61ture\x18\x08 \x01(\t\x12\x0b\n\x03why\x18\t \x01(\t\x12\x0f\n\x07packets\x18\n \x01(\x04\x12\r\n\x05\x62ytes\x18\x0b \x01(\x04\x12\x18\n\x10\x64uration_seconds\x18\x0c \x01(\x01\"\x13\n\x11GetVersionRequest\"3\n\x12GetVersionResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"#\n\x12SetLogLevelRequest\x12\r\n\x05level\x18\x01 \x01(\t\"\'\n\x13SetLogLevelResponse\x12\x10\n\x08previous\x18\x01 \x01(\t2\xef\x02\n\nInspection\x12\x34\n\x05\x41pply\x12\x14.sdn.v1.ApplyRequest\x1a\x15.sdn.v1.ApplyResponse\x12\x37\n\x06\x44\x65lete\x12\x15.sdn.v1.DeleteRequest\x1a\x16.sdn.v1.DeleteResponse\x12.\n\x03Get\x12\x12.sdn.v1.GetRequest\x1a\x13.sdn.v1.GetResponse\x12\x33\n\x05Watch\x12\x14.sdn.v1.WatchRequest\x1a\x12.sdn.v1.WatchEvent0\x01\x12I\n\x0cListSwitches\x12\x1b.sdn.v1.ListSwitchesRequest\x1a\x1c.sdn.v1.ListSwitchesResponse\x12\x42\n\tListFlows\x12\x18.sdn.v1.ListFlowsRequest\x1a\x19.sdn.v1.ListFlowsResponse0\x01\x32\x95\x01\n\x06\x44\x61\x65mon\x12\x43\n\nGetVersion\x12\x19.sdn.v1.GetVersionRequest\x1a\x1a.sdn.v1.GetVersionResponse\x12\x46\n\x0bSetLogLevel\x12\x1a.sdn.v1.SetLogLevelRequest\x1a\x1b.sdn.v1.SetLogLevelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sdn/v1/inspection.proto\x12\x06sdn.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"H\n\x0c\x41pplyRequest\x12\'\n\x06object\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"\xd0\x01\n\rApplyResponse\x12.\n\x07outcome\x18\x01 \x01(\x0e\x32\x1d.sdn.v1.ApplyResponse.Outcome\x12\'\n\x06object\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"f\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n\x0fOUTCOME_CREATED\x10\x01\x12\x16\n\x12OUTCOME_CONFIGURED\x10\x02\x12\x15\n\x11OUTCOME_UNCHANGED\x10\x03\">\n\rDeleteRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"S\n\nGetRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0elabel_selector\x18\x04 \x01(\t\"I\n\x0bGetResponse\x12(\n\x07objects\x18\x01 \x03(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08revision\x18\x02 \x01(\x03\"U\n\x0cWatchRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0elabel_selector\x18\x04 \x01(\t\"\xc2\x01\n\nWatchEvent\x12%\n\x04type\x18\x01 \x01(\x0e\x32\x17.sdn.v1.WatchEvent.Type\x12\'\n\x06object\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"d\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nTYPE_ADDED\x10\x01\x12\x11\n\rTYPE_MODIFIED\x10\x02\x12\x10\n\x0cTYPE_DELETED\x10\x03\x12\x11\n\rTYPE_BOOKMARK\x10\x04\"\x15\n\x13ListSwitchesRequest\"8\n\x14ListSwitchesResponse\x12 \n\x08switches\x18\x01 \x03(\x0b\x32\x0e.sdn.v1.Switch\"\xd7\x02\n\x06Switch\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x61tapath_id\x18\x02 \x01(\x06\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x33\n\x0f\x63onnected_since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rdesired_flows\x18\x06 \x01(\x04\x12\x17\n\x0finstalled_flows\x18\x07 \x01(\x04\x12\x16\n\x0e\x64\x65sired_groups\x18\x08 \x01(\x04\x12\x18\n\x10installed_groups\x18\t \x01(\x04\x12\x14\n\x0csynchronized\x18\n \x01(\x08\x12\x33\n\x0fsynchronized_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08repaired\x18\x0c \x01(\x04\x12\x12\n\nlast_error\x18\r \x01(\t\">\n\x10ListFlowsRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\"5\n\x11ListFlowsResponse\x12 \n\x05\x66lows\x18\x01 \x03(\x0b\x32\x11.sdn.v1.FlowEntry\"\xd9\x01\n\tFlowEntry\x12\r\n\x05table\x18\x01 \x01(\t\x12\x14\n\x0ctable_number\x18\x02 \x01(\r\x12\x10\n\x08priority\x18\x03 \x01(\r\x12\r\n\x05match\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x05 \x01(\t\x12\x0e\n\x06\x63ookie\x18\x06 \x01(\x06\x12\r\n\x05owner\x18\x07 \x01(\t\x12\x0f\n\x07\x66\x65\x61ture\x18\x08 \x01(\t\x12\x0b\n\x03why\x18\t \x01(\t\x12\x0f\n\x07packets\x18\n \x01(\x04\x12\r\n\x05\x62ytes\x18\x0b \x01(\x04\x12\x18\n\x10\x64uration_seconds\x18\x0c \x01(\x01\"\x13\n\x11GetVersionRequest\"3\n\x12GetVersionResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"#\n\x12SetLogLevelRequest\x12\r\n\x05level\x18\x01 \x01(\t\"\'\n\x13SetLogLevelResponse\x12\x10\n\x08previous\x18\x01 \x01(\t2\xef\x02\n\nInspection\x12\x34\n\x05\x41pply\x12\x14.sdn.v1.ApplyRequest\x1a\x15.sdn.v1.ApplyResponse\x12\x37\n\x06\x44\x65lete\x12\x15.sdn.v1.DeleteRequest\x1a\x16.sdn.v1.DeleteResponse\x12.\n\x03Get\x12\x12.sdn.v1.GetRequest\x1a\x13.sdn.v1.GetResponse\x12\x33\n\x05Watch\x12\x14.sdn.v1.WatchRequest\x1a\x12.sdn.v1.WatchEvent0\x01\x12I\n\x0cListSwitches\x12\x1b.sdn.v1.ListSwitchesRequest\x1a\x1c.sdn.v1.ListSwitchesResponse\x12\x42\n\tListFlows\x12\x18.sdn.v1.ListFlowsRequest\x1a\x19.sdn.v1.ListFlowsResponse0\x01\x32\x95\x01\n\x06\x44\x61\x65mon\x12\x43\n\nGetVersion\x12\x19.sdn.v1.GetVersionRequest\x1a\x1a.sdn.v1.GetVersionResponse\x12\x46\n\x0bSetLogLevel\x12\x1a.sdn.v1.SetLogLevelRequest\x1a\x1b.sdn.v1.SetLogLevelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sdn.v1.inspection_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APPLYREQUEST']._serialized_start=118
-  _globals['_APPLYREQUEST']._serialized_end=190
-  _globals['_APPLYRESPONSE']._serialized_start=193
-  _globals['_APPLYRESPONSE']._serialized_end=401
-  _globals['_APPLYRESPONSE_OUTCOME']._serialized_start=299
-  _globals['_APPLYRESPONSE_OUTCOME']._serialized_end=401
-  _globals['_DELETEREQUEST']._serialized_start=403
-  _globals['_DELETEREQUEST']._serialized_end=465
-  _globals['_DELETERESPONSE']._serialized_start=467
-  _globals['_DELETERESPONSE']._serialized_end=483
-  _globals['_GETREQUEST']._serialized_start=485
-  _globals['_GETREQUEST']._serialized_end=568
-  _globals['_GETRESPONSE']._serialized_start=570
-  _globals['_GETRESPONSE']._serialized_end=643
-  _globals['_WATCHREQUEST']._serialized_start=645
-  _globals['_WATCHREQUEST']._serialized_end=730
-  _globals['_WATCHEVENT']._serialized_start=733
-  _globals['_WATCHEVENT']._serialized_end=927
-  _globals['_WATCHEVENT_TYPE']._serialized_start=827
-  _globals['_WATCHEVENT_TYPE']._serialized_end=927
-  _globals['_LISTSWITCHESREQUEST']._serialized_start=929
-  _globals['_LISTSWITCHESREQUEST']._serialized_end=950
-  _globals['_LISTSWITCHESRESPONSE']._serialized_start=952
-  _globals['_LISTSWITCHESRESPONSE']._serialized_end=1008
-  _globals['_SWITCH']._serialized_start=1011
-  _globals['_SWITCH']._serialized_end=1354
-  _globals['_LISTFLOWSREQUEST']._serialized_start=1356
-  _globals['_LISTFLOWSREQUEST']._serialized_end=1418
-  _globals['_LISTFLOWSRESPONSE']._serialized_start=1420
-  _globals['_LISTFLOWSRESPONSE']._serialized_end=1473
-  _globals['_FLOWENTRY']._serialized_start=1476
-  _globals['_FLOWENTRY']._serialized_end=1693
-  _globals['_GETVERSIONREQUEST']._serialized_start=1695
-  _globals['_GETVERSIONREQUEST']._serialized_end=1714
-  _globals['_GETVERSIONRESPONSE']._serialized_start=1716
-  _globals['_GETVERSIONRESPONSE']._serialized_end=1767
-  _globals['_SETLOGLEVELREQUEST']._serialized_start=1769
-  _globals['_SETLOGLEVELREQUEST']._serialized_end=1804
-  _globals['_SETLOGLEVELRESPONSE']._serialized_start=1806
-  _globals['_SETLOGLEVELRESPONSE']._serialized_end=1845
-  _globals['_INSPECTION']._serialized_start=1848
-  _globals['_INSPECTION']._serialized_end=2215
-  _globals['_DAEMON']._serialized_start=2218
-  _globals['_DAEMON']._serialized_end=2367
+  _globals['_APPLYREQUEST']._serialized_start=98
+  _globals['_APPLYREQUEST']._serialized_end=170
+  _globals['_APPLYRESPONSE']._serialized_start=173
+  _globals['_APPLYRESPONSE']._serialized_end=381
+  _globals['_APPLYRESPONSE_OUTCOME']._serialized_start=279
+  _globals['_APPLYRESPONSE_OUTCOME']._serialized_end=381
+  _globals['_DELETEREQUEST']._serialized_start=383
+  _globals['_DELETEREQUEST']._serialized_end=445
+  _globals['_DELETERESPONSE']._serialized_start=447
+  _globals['_DELETERESPONSE']._serialized_end=463
+  _globals['_GETREQUEST']._serialized_start=465
+  _globals['_GETREQUEST']._serialized_end=548
+  _globals['_GETRESPONSE']._serialized_start=550
+  _globals['_GETRESPONSE']._serialized_end=623
+  _globals['_WATCHREQUEST']._serialized_start=625
+  _globals['_WATCHREQUEST']._serialized_end=710
+  _globals['_WATCHEVENT']._serialized_start=713
+  _globals['_WATCHEVENT']._serialized_end=907
+  _globals['_WATCHEVENT_TYPE']._serialized_start=807
+  _globals['_WATCHEVENT_TYPE']._serialized_end=907
+  _globals['_LISTSWITCHESREQUEST']._serialized_start=909
+  _globals['_LISTSWITCHESREQUEST']._serialized_end=930
+  _globals['_LISTSWITCHESRESPONSE']._serialized_start=932
+  _globals['_LISTSWITCHESRESPONSE']._serialized_end=988
+  _globals['_SWITCH']._serialized_start=991
+  _globals['_SWITCH']._serialized_end=1334
+  _globals['_LISTFLOWSREQUEST']._serialized_start=1336
+  _globals['_LISTFLOWSREQUEST']._serialized_end=1398
+  _globals['_LISTFLOWSRESPONSE']._serialized_start=1400
+  _globals['_LISTFLOWSRESPONSE']._serialized_end=1453
+  _globals['_FLOWENTRY']._serialized_start=1456
+  _globals['_FLOWENTRY']._serialized_end=1673
+  _globals['_GETVERSIONREQUEST']._serialized_start=1675
+  _globals['_GETVERSIONREQUEST']._serialized_end=1694
+  _globals['_GETVERSIONRESPONSE']._serialized_start=1696
+  _globals['_GETVERSIONRESPONSE']._serialized_end=1747
+  _globals['_SETLOGLEVELREQUEST']._serialized_start=1749
+  _globals['_SETLOGLEVELREQUEST']._serialized_end=1784
+  _globals['_SETLOGLEVELRESPONSE']._serialized_start=1786
+  _globals['_SETLOGLEVELRESPONSE']._serialized_end=1825
+  _globals['_INSPECTION']._serialized_start=1828
+  _globals['_INSPECTION']._serialized_end=2195
+  _globals['_DAEMON']._serialized_start=2198
+  _globals['_DAEMON']._serialized_end=2347
 # @@protoc_insertion_point(module_scope)
