@@ -12,8 +12,6 @@ switch, by turns, each into empty tables.
 
 from __future__ import annotations
 
-import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -35,7 +33,7 @@ from sdn.pipeline.actions import Goto, set_field
 from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import match
 from sdn.pipeline.owner import Feature, Owner, cookie
-from tests.bench import frame
+from tests.bench import frame, process
 from tests.bench.frame import Figure, Report
 from tests.switch.ovs import PrivateSwitch, wait_until
 
@@ -167,12 +165,12 @@ def _ours(switch: PrivateSwitch, synchronizer: Synchronizer, flows: list[Flow], 
         yield from flows
         encoded.append(time.perf_counter())
 
-    busy, switch_busy = time.process_time(), _cpu_seconds(switch.vswitchd_pid)
+    busy, switch_busy = time.process_time(), process.cpu_seconds(switch.vswitchd_pid)
     start = time.perf_counter()
     submit(synchronizer, compile)
     installed = time.perf_counter()
     writer_cpu = time.process_time() - busy
-    switch_cpu = _cpu_seconds(switch.vswitchd_pid) - switch_busy
+    switch_cpu = process.cpu_seconds(switch.vswitchd_pid) - switch_busy
 
     connection = synchronizer.connection
     assert connection is not None
@@ -216,12 +214,12 @@ def submit(synchronizer: Synchronizer, compile: Compile | None) -> None:
 
 def _peer(switch: PrivateSwitch, file: Path, count: int) -> Times:
     tool = ["ovs-ofctl", "-O", "OpenFlow15", "-vconsole:err"]
-    busy, switch_busy = _children_cpu_seconds(), _cpu_seconds(switch.vswitchd_pid)
+    busy, switch_busy = process.children_cpu_seconds(), process.cpu_seconds(switch.vswitchd_pid)
     start = time.perf_counter()
     subprocess.run([*tool, "--bundle", "add-flows", switch.management, str(file)], check=True)
     added = time.perf_counter()
-    writer_cpu = _children_cpu_seconds() - busy
-    switch_cpu = _cpu_seconds(switch.vswitchd_pid) - switch_busy
+    writer_cpu = process.children_cpu_seconds() - busy
+    switch_cpu = process.cpu_seconds(switch.vswitchd_pid) - switch_busy
     subprocess.run([*tool, "dump-flows", switch.management], check=True, stdout=subprocess.DEVNULL)
     dumped = time.perf_counter()
     held = len(switch.dump_flows())
@@ -229,18 +227,6 @@ def _peer(switch: PrivateSwitch, file: Path, count: int) -> Times:
         raise AssertionError(f"ovs-ofctl was given {count} flows, the switch holds {held}")
     switch.clear()
     return Times(added - start, dumped - added, writer_cpu, switch_cpu)
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used so far (fields 14 and 15 of proc(5)'s stat)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _children_cpu_seconds() -> float:
-    """Processor time of the processes that this one has started and seen end."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import ipaddress
 import sys
+from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from typing import Final
 
 from sdn.lab.lab import Lab
-from tests.bench import frame, iperf
+from tests.bench import frame, iperf, process
 from tests.bench.cluster import cluster, node
 from tests.bench.frame import Figure, Report
 from tests.bench.normal_bridge import normal_bridge
@@ -27,6 +30,15 @@ QUICK_SECONDS: Final = 1
 AIM: Final = 0.95
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """One run of iperf3: its rate, and what the switch paid for it."""
+
+    megabits_a_second: float
+    #: Milliseconds of processor time of ovs-vswitchd for each gigabit.
+    switch_cpu: float
+
+
 def run(quick: bool) -> Report:
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if quick else (ROUNDS, SECONDS)
     figures = []
@@ -34,15 +46,16 @@ def run(quick: bool) -> Report:
         client, server = (lab.pod_add(name, "bench", "node-1") for name in ("client", "server"))
         remote = lab.pod_add("remote", "bench", "node-2")
         here = node(lab, "node-1")
+        switch = lab.process("node-1/ovs-vswitchd").pid
+        assert switch is not None
         with normal_bridge(here.netns, here.database, "netdev", client.mtu, "rc-iperf-normal") as normal:
             for ours, peer in zip(server.addresses, normal.addresses, strict=True):
                 mine, theirs = frame.interleave(
-                    lambda _, to=ours: iperf.megabits(client.netns, server.netns, to, seconds),  # type: ignore[misc]
-                    lambda _, to=peer: iperf.megabits(normal.client, normal.server, to, seconds),  # type: ignore[misc]
+                    partial(_transfer, switch, client.netns, server.netns, ours, seconds),
+                    partial(_transfer, switch, normal.client, normal.server, peer, seconds),
                     rounds,
                 )
-                name = f"TCP {_family(ours)}, same node"
-                figures.append(Figure(name, "Mbit/s", mine, theirs, better="higher", aim=AIM))
+                figures += _figures(f"TCP {_family(ours)}, same node", mine, theirs)
             notes = [_datapath(lab)]
         for address in remote.addresses:
             rates = tuple(iperf.megabits(client.netns, remote.netns, address, seconds) for _ in range(rounds))
@@ -54,6 +67,25 @@ def run(quick: bool) -> Report:
         figures=tuple(figures),
         notes=tuple(notes),
     )
+
+
+def _transfer(switch: int, client: str, server: str, address: str, seconds: int, _round: int) -> Transfer:
+    before = process.cpu_seconds(switch)
+    rate = iperf.megabits(client, server, address, seconds)
+    used = process.cpu_seconds(switch) - before
+    return Transfer(rate, used * 1e3 / (rate * seconds / 1e3))
+
+
+def _figures(name: str, ours: tuple[Transfer, ...], peer: tuple[Transfer, ...]) -> list[Figure]:
+    """The rate, with the aim; and what a loaded machine hides least, the switch's processor time."""
+    rates, costs = [
+        (tuple(read(one) for one in ours), tuple(read(one) for one in peer))
+        for read in (attrgetter("megabits_a_second"), attrgetter("switch_cpu"))
+    ]
+    return [
+        Figure(name, "Mbit/s", rates[0], rates[1], better="higher", aim=AIM),
+        Figure(f"{name}, switch's CPU", "ms/Gbit", costs[0], costs[1]),
+    ]
 
 
 def _datapath(lab: Lab) -> str:
