@@ -18,6 +18,7 @@ from typing import Any, Final
 from agent.cni import arguments
 from agent.cni.arguments import Arguments
 from agent.cni.errors import LATEST, CniError, Code
+from sdn.pipeline.registers import GATEWAY_MAC, ROUTER_MAC
 
 SUPPORTED: Final = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 VERBS: Final = ("ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION")
@@ -25,6 +26,8 @@ VERBS: Final = ("ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION")
 _SINCE: Final = {"CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}
 _CONTAINER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 _NETWORK_NAME: Final = _CONTAINER_ID
+#: The gateway's on every node, and that by which a node reaches the pods of others.
+_RESERVED_MACS: Final = (GATEWAY_MAC, ROUTER_MAC)
 _MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
 #: Keys of the configuration that we act on, or know to mean nothing for us.
@@ -361,6 +364,8 @@ def _requested_mac(args: Arguments, cni_args: dict[str, Any], runtime: dict[str,
         raise CniError(code, f"{path}: {mac!r} is no MAC address")
     if int(mac[:2], 16) & 1 or int(mac.replace(":", ""), 16) == 0:
         raise CniError(code, f"{path}: {mac} is no unicast address")
+    if int(mac.replace(":", ""), 16) in _RESERVED_MACS:
+        raise CniError(code, f"{path}: {mac} is the gateway's, on every node")
     return mac.lower()
 
 

@@ -227,6 +227,13 @@ def test_an_impossible_mac_is_refused(mac: str) -> None:
     assert refusal(call(args=f"MAC={mac}")).code == Code.INVALID_ENVIRONMENT
 
 
+@pytest.mark.parametrize("mac", ["0a:58:00:00:00:01", "0A:58:00:00:00:02"])
+def test_the_gateways_mac_is_not_to_be_had(mac: str) -> None:
+    error = refusal(call(args=f"MAC={mac}"))
+    assert error.code == Code.INVALID_ENVIRONMENT
+    assert mac in error.message
+
+
 # --- GC
 
 
