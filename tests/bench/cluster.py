@@ -15,6 +15,7 @@ from typing import Any, Final
 from sdn.lab.lab import Lab
 from sdn.lab.programs import agent_socket, node_folder
 from sdn.lab.spec import LabSpec
+from tests.bench import process
 
 PLUGIN: Final = Path(__file__).resolve().parents[2] / "agent" / "cni" / "sdn-cni"
 
@@ -50,9 +51,13 @@ def node(lab: Lab, name: str) -> Node:
 
 @contextmanager
 def cluster(name: str, nodes: int) -> Iterator[Lab]:
-    """A lab with one controller; nothing is left of it afterwards."""
+    """A lab with one controller; nothing is left of it afterwards. Its processes have the caller's priority."""
     lab = Lab.up(LabSpec(name=name, nodes=nodes))
     try:
+        if process.is_first():
+            for one in lab.state().processes:
+                if one.pid is not None:
+                    process.go_first(one.pid)
         yield lab
     finally:
         lab.down()

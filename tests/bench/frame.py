@@ -17,10 +17,13 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
+
+from tests.bench import process
 
 RESULTS: Final = Path(__file__).resolve().parents[2] / "results" / "bench.jsonl"
 
@@ -226,7 +229,8 @@ def main(run: Callable[[bool], Report], description: str | None, argv: Sequence[
     if os.geteuid() != 0:
         print("benchmarks make network namespaces and switches: run them as root", file=sys.stderr)
         return 2
-    report = run(options.quick)
+    with nullcontext() if options.quick else process.before_others():
+        report = run(options.quick)
     print(table(report), flush=True)
     record(report, quick=options.quick, path=options.results)
     return 0
