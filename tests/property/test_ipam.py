@@ -81,7 +81,7 @@ class Addresses(RuleBasedStateMachine):
         self.state = State(Path(self.folder.name))
         self.held: dict[tuple[str, str], Record] = {}
         self.count = 0
-        self.given: list[ipam.Address] = []
+        self.turn: ipam.Address | None = None
 
     def teardown(self) -> None:
         self.state.close()
@@ -102,10 +102,12 @@ class Addresses(RuleBasedStateMachine):
             return None
         assert record.phase == MAKING
         four = record.addresses[0].ip
-        # Not given again before every other free one was.
-        free = HOLDS - len(self.held)
-        assert four not in self.given[len(self.given) - free + 1 :] or free <= 1
-        self.given.append(four)
+        # The nearest free one after the one given before it, round and round: none comes back soon.
+        taken = {other.addresses[0].ip for other in self.held.values()}
+        free = [FOUR[host] for host in range(2, 2 + HOLDS) if FOUR[host] not in taken]
+        after = [address for address in free if self.turn is not None and address > self.turn]
+        assert four == (after or free)[0]
+        self.turn = four
         self.held[record.key] = record
         return record
 
@@ -124,8 +126,6 @@ class Addresses(RuleBasedStateMachine):
             return None
         assert address not in taken
         assert record.addresses[0].ip == address
-        # Asked for, so it did not move the turn; it may come round at any time.
-        self.given = [other for other in self.given if other != address]
         self.held[record.key] = record
         return record
 
