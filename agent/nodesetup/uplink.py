@@ -99,7 +99,7 @@ def known(node: Netlink, state: State, name: str) -> Uplink:
     now = look(node, name)
     saved = state.load(_KEY, Uplink)
     if saved is None or saved.name != name or saved.mac != now.mac:
-        saved = now
+        saved = now if now.addresses else _moved(node, now)
     elif now.addresses:
         bridge = node.link(PHYSICAL_BRIDGE)
         moved = (
@@ -117,6 +117,15 @@ def known(node: Netlink, state: State, name: str) -> Uplink:
         raise UplinkError(f"uplink: interface {name} has no global address")
     state.save(_KEY, saved)
     return saved
+
+
+def _moved(node: Netlink, uplink: Uplink) -> Uplink:
+    """What an earlier agent, whose state is lost, moved from the uplink to br-phy; nothing, if br-phy is another's."""
+    link = node.link(PHYSICAL_BRIDGE)
+    if link is None or link.get_attr("IFLA_ADDRESS") != uplink.mac:
+        return uplink
+    there = look(node, PHYSICAL_BRIDGE)
+    return Uplink(uplink.name, uplink.mac, uplink.mtu, there.addresses, there.routes)
 
 
 def bridge(uplink: Uplink) -> Any:

@@ -7,6 +7,8 @@ The switch forwards like an ordinary one here (a NORMAL flow), so that what is s
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -116,6 +118,20 @@ def test_an_address_that_is_given_to_the_uplink_moves_to_br_phy(node: Node) -> N
     wait_until(moved, "address and route to move")
     # Configured anew with one address, that one is the truth.
     assert node.ipv4 in node.exec("ip", "addr", "show", "dev", "br-phy")
+
+
+def test_an_agent_that_lost_its_state_finds_the_nodes_addresses_on_br_phy(underlay: Underlay) -> None:
+    with Node(underlay, 7, ["172.31.0.1:1"]) as node:
+        node.start_agent()
+        node.kill("agent")
+        shutil.rmtree(node.folder / "state")
+        node.start_agent(wait=False)
+        node.wait_for_event("this node", after=2)
+        assert node.ipv4 in node.exec("ip", "addr", "show", "dev", "br-phy")
+        # It knows them for good: with the switch, br-phy goes, and everything that was on it.
+        node.kill("ovs-vswitchd", signal.SIGTERM)
+        node.start_vswitchd()
+        wait_until(lambda: "172.31.0.1" in node.exec("ip", "route", "show", "default"), "the default route")
 
 
 def test_a_pod_cannot_speak_to_the_nodes_stack_around_the_switch(node: Node, pod: Pod) -> None:
