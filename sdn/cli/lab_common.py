@@ -37,11 +37,18 @@ def opened(name: str | None) -> Lab:
     return Lab(lab_name(name))
 
 
+def _asked(context: typer.Context) -> str | None:
+    """The lab that --name names; commands whose NAME is a pod's keep it as `lab`."""
+    parameters = context.params
+    value = parameters["lab"] if "lab" in parameters else parameters.get("name")
+    return value if isinstance(value, str) else None
+
+
 def complete_process(context: typer.Context, incomplete: str) -> list[str]:
     from sdn.lab.errors import LabError
 
     try:
-        found = opened(context.params.get("name")).process_names()
+        found = opened(_asked(context)).process_names()
     except LabError:
         return []
     return [name for name in found if name.startswith(incomplete)]
@@ -51,7 +58,7 @@ def complete_pod(context: typer.Context, incomplete: str) -> list[str]:
     from sdn.lab.errors import LabError
 
     try:
-        found = [pod.full_name for pod in opened(context.params.get("name")).pods()]
+        found = [pod.full_name for pod in opened(_asked(context)).pods()]
     except LabError:
         return []
     return [name for name in found if name.startswith(incomplete)]
@@ -61,7 +68,7 @@ def complete_node(context: typer.Context, incomplete: str) -> list[str]:
     from sdn.lab.errors import LabError
 
     try:
-        found = [node.name for node in opened(context.params.get("name")).spec.node_machines]
+        found = [node.name for node in opened(_asked(context)).spec.node_machines]
     except LabError:
         return []
     return [name for name in found if name.startswith(incomplete)]
@@ -71,7 +78,7 @@ def complete_target(context: typer.Context, incomplete: str) -> list[str]:
     from sdn.lab.errors import LabError
 
     try:
-        found = [machine.name for machine in opened(context.params.get("name")).spec.machines]
+        found = [machine.name for machine in opened(_asked(context)).spec.machines]
     except LabError:
         return []
     return [name for name in found if name.startswith(incomplete)] + complete_pod(context, incomplete)

@@ -62,6 +62,33 @@ def test_a_pod_comes_is_shown_is_used_and_goes(lab: Lab) -> None:
     assert "no pod" in sdnctl(lab, "lab", "pod", "del", "web", code=1)
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("lab pod del --name {lab} dem", "demo/seen"),
+        ("lab pod add more --name {lab} --node node-", "node-1"),
+        ("lab exec --name {lab} dem", "demo/seen"),
+        ("lab restart --name {lab} node-1/a", "node-1/agent"),
+    ],
+)
+def test_names_of_the_lab_that_is_meant_are_completed(lab: Lab, line: str, offered: str) -> None:
+    words = ["sdnctl", *line.format(lab=lab.name).split()]
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "SDN_LAB_NAME": "another",
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+        "_SDNCTL_COMPLETE": "complete_bash",
+    }
+    command = [str(Path(sys.executable).with_name("sdnctl"))]
+    lab.pod_add("seen", "demo")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    finally:
+        lab.pod_delete("seen", "demo")
+    assert offered in done.stdout.split()
+
+
 def test_exec_ends_with_the_commands_own_code_and_passes_its_input(lab: Lab) -> None:
     lab.pod_add("shell")
     sdnctl(lab, "lab", "exec", "shell", "--", "sh", "-c", "exit 37", code=37)
