@@ -33,7 +33,7 @@ def kernel(report: Report) -> Kernel:
         pytest.fail(str(error), pytrace=False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def guest(kernel: Kernel, report: Report) -> Iterator[Guest]:
     with Guest(kernel, report) as guest:
         yield guest

@@ -76,3 +76,17 @@ FLOWS
     mac=$(ip netns exec kq-pod-2 cat /sys/class/net/eth0/address)
     ip -n kq-pod-1 neighbour replace 10.99.0.77 lladdr "$mac" dev eth0
 }
+
+# no_nodes: nothing is left of them
+no_nodes() {
+    for node in 1 2; do
+        for daemon in ovs-vswitchd ovsdb-server; do
+            pid=$(cat "/run/kq/$node/$daemon.pid")
+            kill "$pid"
+            while kill -0 "$pid" 2> /dev/null; do sleep 0.1; done
+        done
+        ip netns del "kq-pod-$node"
+        ip netns del "kq-node-$node"
+    done
+    rm -r /run/kq
+}
