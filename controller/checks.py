@@ -20,7 +20,7 @@ from sdn.model.names import (
     check_labels,
     check_network,
 )
-from sdn.pipeline.registers import FIRST_POD_PORT, LAST_POD_PORT
+from sdn.pipeline.registers import FIRST_POD_PORT, GATEWAY_MAC, LAST_POD_PORT, ROUTER_MAC
 from sdn.v1 import types_pb2
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -145,6 +145,8 @@ def check_mac(path: str, text: str) -> str:
         raise InvalidObjectError(path, f"{text!r} is no MAC address such as 0a:58:0a:f4:01:05")
     if int(mac[:2], 16) & 1 or not mac.strip("0:"):
         raise InvalidObjectError(path, f"{text} is no address of one interface (multicast or zero)")
+    if int(mac.replace(":", ""), 16) in (GATEWAY_MAC, ROUTER_MAC):
+        raise InvalidObjectError(path, f"{text} is the gateway's or the router's of every node")
     return mac
 
 

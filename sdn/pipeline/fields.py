@@ -51,6 +51,9 @@ CT_STATES: dict[str, int] = {
     "dnat": 0x80,
 }
 
+#: Bit of ip_frag that every fragment has (ovs-fields(7)).
+IP_FRAG_ANY = 0x1
+
 #: Reserved port numbers that flows name (OpenFlow 1.5, section 7.2.1.2).
 OFPP_IN_PORT = 0xFFFFFFF8
 OFPP_CONTROLLER = 0xFFFFFFFD

@@ -139,6 +139,15 @@ def test_a_neighbour_advertisement_for_anothers_address_reaches_nobody(scene: Sc
             assert_stopped(scene, 1, forged, packet[40:])
 
 
+def test_a_neighbour_advertisement_does_not_pass_as_a_fragment(scene: Scene) -> None:
+    """Open vSwitch does not look for an ICMPv6 type in fragments; RFC 6980 forbids to send such ones."""
+    victim, stolen = scene.victim.addresses[1], scene.third.addresses[1]
+    packet = traffic.neighbour_advertisement(scene.attacker.addresses[1], victim, stolen, scene.attacker.mac)
+    fragment = traffic.first_fragment(packet)
+    forged = traffic.ethernet(scene.attacker.mac, scene.next_hop, traffic.ETH_P_IPV6, fragment)
+    assert_stopped(scene, 1, forged, packet[40:])
+
+
 def test_a_neighbour_solicitation_from_anothers_address_reaches_nobody_and_is_not_answered(
     scene: Scene,
 ) -> None:

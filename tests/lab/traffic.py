@@ -229,3 +229,11 @@ def neighbour_advertisement(source: str, destination: str, target: str, own_mac:
     packed = ipaddress.IPv6Address(target).packed
     message = struct.pack("!BBHI", 136, 0, 0, 0x20000000) + packed + b"\x02\x01" + mac(own_mac)
     return _icmpv6(source, destination, message)
+
+
+def first_fragment(packet: bytes) -> bytes:
+    """An IPv6 packet, without extension headers, as the first of several fragments (RFC 8200, section 4.5)."""
+    header, payload = packet[:40], packet[40:]
+    extension = struct.pack("!BBHI", header[6], 0, 1, 0x5D5D5D5D)
+    length = struct.pack("!H", len(extension) + len(payload))
+    return header[:4] + length + bytes((44,)) + header[7:] + extension + payload

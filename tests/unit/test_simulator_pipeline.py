@@ -322,6 +322,16 @@ FORGERIES = {
         ipv6_dst=B.ipv6 or 0,
         icmpv6_type=137,
     ),
+    "a fragment that hides neighbour discovery": icmpv6(
+        in_port=A.ofport,
+        eth_src=A.mac,
+        eth_dst=B.mac,
+        ipv6_src=A.ipv6 or 0,
+        ipv6_dst=B.ipv6 or 0,
+        icmpv6_type=136,
+        nw_ttl=255,
+        ip_frag=1,
+    ),
     "a protocol that is not IP": packet(in_port=A.ofport, eth_src=A.mac, eth_dst=B.mac, eth_type=0x88CC),
 }
 

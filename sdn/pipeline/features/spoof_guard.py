@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sdn.pipeline.actions import Goto
-from sdn.pipeline.fields import ICMPV6_NEIGHBOR_SOLICITATION
+from sdn.pipeline.fields import ICMPV6_NEIGHBOR_SOLICITATION, IP_FRAG_ANY
 from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import match
 from sdn.pipeline.registers import Priority
 from sdn.pipeline.tables import ARP_RESPONDER, BRIDGING, ND_RESPONDER, SPOOF_GUARD
 from sdn.pipeline.topology import LocalNode, PodPort
 
+#: With which neighbour discovery is sent: a router would have lowered it (RFC 4861, section 3.1).
+_HOP_LIMIT = 255
 #: Router solicitation, router advertisement, neighbour solicitation, neighbour advertisement, redirect (RFC
 #: 4861, section 4).
 _NEIGHBOR_DISCOVERY_TYPES = (133, 134, 135, 136, 137)
@@ -35,6 +37,15 @@ def node_flows(local: LocalNode) -> Iterator[Flow]:
             why="neighbour discovery that a pod may not send",
             priority=Priority.HIGH,
         )
+    # In a fragment Open vSwitch reads every ICMPv6 type as 0, so it could hide any of these. Neighbour discovery
+    # is never fragmented (RFC 6980), and nothing but it needs the hop limit 255.
+    yield SPOOF_GUARD.flow(
+        match(icmpv6_type=0, ip_frag=f"{IP_FRAG_ANY}/{IP_FRAG_ANY}", nw_ttl=_HOP_LIMIT),
+        (),
+        owner=local.owner,
+        why="a fragment that could hide neighbour discovery",
+        priority=Priority.HIGH,
+    )
 
 
 def pod_flows(pod: PodPort) -> Iterator[Flow]:
