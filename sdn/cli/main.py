@@ -14,10 +14,11 @@ from typing import Annotated
 
 import typer
 
-from sdn.cli import context, daemons, objects, switches
+from sdn.cli import context, daemons, objects, output, switches
 from sdn.cli.errors import CommandError, ExitCode, UsageError
 from sdn.cli.lab import app as lab_app
 from sdn.lab.errors import InvalidSpecError, LabError
+from sdn.version import VERSION
 
 PROGRAM = "sdnctl"
 _WITH_VALUE = ("--server", "--lab")
@@ -38,6 +39,12 @@ app = typer.Typer(
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        output.line(f"{PROGRAM} {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
 def _global(
     server: Annotated[
@@ -47,6 +54,10 @@ def _global(
     debug: Annotated[
         bool,
         typer.Option("--debug", help="Show where in the program an error comes from.", envvar="SDN_DEBUG"),
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version of this program.", callback=_version, is_eager=True),
     ] = False,
 ) -> None:
     context.options.server = server

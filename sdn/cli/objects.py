@@ -9,6 +9,7 @@ import typer
 
 from sdn.cli import kinds, output, switches
 from sdn.cli.client import ANSWER_SECONDS, connected, inspection
+from sdn.cli.completion import complete_kind, complete_name, complete_namespace
 from sdn.cli.errors import CommandError, UsageError
 from sdn.cli.output import Format
 
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
     from sdn.v1.inspection_pb2_grpc import InspectionStub
 
 _NAMESPACE = Annotated[
-    str, typer.Option("-n", "--namespace", metavar="NAMESPACE", help="Only this namespace; all if not given.")
+    str,
+    typer.Option(
+        "-n",
+        "--namespace",
+        metavar="NAMESPACE",
+        help="Only this namespace; all if not given.",
+        autocompletion=complete_namespace,
+    ),
 ]
 _FILES = Annotated[
     list[str] | None,
     typer.Option("-f", "--filename", metavar="FILE", help="YAML or JSON, any number of objects; - is stdin."),
 ]
-
-
-def _complete_kind(incomplete: str) -> list[str]:
-    return [name for name in kinds.known_names() if name.startswith(incomplete)]
 
 
 def get(
@@ -36,13 +40,21 @@ def get(
         typer.Argument(
             metavar="KIND",
             help="nodes (no), pods (po), namespaces (ns) or switches (sw).",
-            autocompletion=_complete_kind,
+            autocompletion=complete_kind,
         ),
     ],
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="Only this one; NAMESPACE/NAME for a pod, too.")
+        str,
+        typer.Argument(
+            metavar="[NAME]",
+            help="Only this one; NAMESPACE/NAME for a pod, too.",
+            autocompletion=complete_name,
+        ),
     ] = "",
     namespace: _NAMESPACE = "",
+    all_namespaces: Annotated[
+        bool, typer.Option("-A", "--all-namespaces", help="All namespaces, as without -n.")
+    ] = False,
     selector: Annotated[
         str, typer.Option("-l", "--selector", help="Only objects whose labels fit, such as app=web,tier!=db.")
     ] = "",
@@ -50,6 +62,8 @@ def get(
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Stay, and print what changes.")] = False,
 ) -> None:
     """Show objects, as they are now or as they change."""
+    if all_namespaces and namespace:
+        raise UsageError("say either --namespace or --all-namespaces")
     if kind.lower() in kinds.SWITCHES:
         if namespace or selector:
             raise UsageError("switches have neither namespaces nor labels")
@@ -178,10 +192,13 @@ def _check_all(stub: InspectionStub, objects: list[tuple[str, dict[str, Any]]]) 
 
 def delete(
     kind: Annotated[
-        str, typer.Argument(metavar="[KIND", help="nodes, pods or namespaces.", autocompletion=_complete_kind)
+        str, typer.Argument(metavar="[KIND", help="nodes, pods or namespaces.", autocompletion=complete_kind)
     ] = "",
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...]", help="Which; NAMESPACE/NAME for a pod, too.")
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME...]", help="Which; NAMESPACE/NAME for a pod, too.", autocompletion=complete_name
+        ),
     ] = None,
     namespace: Annotated[
         str, typer.Option("-n", "--namespace", metavar="NAMESPACE", help="Of pods; default if not given.")

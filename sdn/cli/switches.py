@@ -10,6 +10,7 @@ import typer
 
 from sdn.cli import output
 from sdn.cli.client import ANSWER_SECONDS, inspection
+from sdn.cli.completion import complete_node
 from sdn.cli.errors import CommandError, UsageError
 from sdn.cli.output import NONE, DataFormat, Format
 
@@ -94,7 +95,9 @@ def _print(found: list[dict[str, Any]], form: Format, single: bool, header: bool
 
 
 def flows(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="Name of the node.")],
+    node: Annotated[
+        str, typer.Argument(metavar="NODE", help="Name of the node.", autocompletion=complete_node)
+    ],
     table: Annotated[str, typer.Option("--table", metavar="NAME", help="Only this table.")] = "",
     owner: Annotated[
         str,

@@ -69,6 +69,13 @@ def test_a_pod_comes_is_shown_is_used_and_goes(lab: Lab) -> None:
         ("lab pod add more --name {lab} --node node-", "node-1"),
         ("lab exec --name {lab} dem", "demo/seen"),
         ("lab restart --name {lab} node-1/a", "node-1/agent"),
+        ("--lab {lab} get nodes no", "node-1"),
+        ("--lab {lab} get pods dem", "demo/seen"),
+        ("--lab {lab} get pods -n demo se", "seen"),
+        ("--lab {lab} get pods -n de", "demo"),
+        ("--lab {lab} get switches no", "node-1"),
+        ("--lab {lab} delete pods dem", "demo/seen"),
+        ("--lab {lab} flows no", "node-1"),
     ],
 )
 def test_names_of_the_lab_that_is_meant_are_completed(lab: Lab, line: str, offered: str) -> None:
