@@ -131,6 +131,7 @@ def test_full_state_takes_what_is_right_and_names_what_is_wrong(
         ({"mac": "0a:58:00"}, "attachment.mac: '0a:58:00' is no MAC address"),
         ({"mac": "01:00:5e:00:00:01"}, "attachment.mac: 01:00:5e:00:00:01 is no address of one interface"),
         ({"mac": "00:00:00:00:00:00"}, "attachment.mac"),
+        ({"mac": "0a:58:00:00:00:01"}, "attachment.mac"),
         ({"ofport": 1}, "attachment.ofport: 1: must be 16 to 65278"),
         ({"ofport": 65279}, "attachment.ofport"),
         ({"container_id": ""}, "attachment.container_id: '' is no container id"),
