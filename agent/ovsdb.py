@@ -149,9 +149,6 @@ class Ovsdb:
         """Whether the replica follows a living ovsdb-server."""
         return self._connected.is_set()
 
-    def wait_connected(self, seconds: float) -> bool:
-        return self._connected.wait(seconds)
-
     # --- for other threads
 
     def read(self, look: Callable[[Replica], T]) -> T:

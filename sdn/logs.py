@@ -34,7 +34,7 @@ import threading
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import msgspec
 
@@ -208,9 +208,3 @@ def set_levels(specification: str) -> None:
 def levels() -> str:
     """The level specification in force."""
     return _specification
-
-
-def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
-    """The fields that an event of ours carries, for handlers other than the JSON one (tests read them)."""
-    fields: Mapping[str, Any] = getattr(record, _FIELDS, {})
-    return fields
