@@ -8,11 +8,13 @@ lab's namespaces by name and for its processes by the mark in their environment 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
@@ -24,6 +26,7 @@ from sdn.lab.programs import database_file, node_folder, programs
 from sdn.lab.spec import LabSpec
 from sdn.lab.state import Folder, LabRecord
 from sdn.lab.supervision import MARK, Supervisor, configuration
+from sdn.lab.waiting import wait_until
 
 #: Called with one line for each step that takes time.
 Progress = Callable[[str], None]
@@ -54,7 +57,8 @@ def up(spec: LabSpec, progress: Progress = silent, *, keep: bool = False) -> Non
     except FileExistsError:
         raise LabError(_already(folder)) from None
     try:
-        _make(record, folder, progress)
+        with _at_work(folder):
+            _make(record, folder, progress)
     except BaseException as problem:
         if not keep:
             if isinstance(problem, LabError):
@@ -62,6 +66,36 @@ def up(spec: LabSpec, progress: Progress = silent, *, keep: bool = False) -> Non
             down(spec.name)
         raise
     folder.write(msgspec.structs.replace(record, complete=True))
+
+
+@contextlib.contextmanager
+def _at_work(folder: Folder) -> Iterator[None]:
+    """Hold a lock that goes with this process and with those that it forked and that did not execute yet.
+
+    Between fork and exec a child carries no mark, so `down` after an `up` that was killed there would not find it. It
+    shares the lock's open file until exec closes it (flock(2)), so whoever gets the lock has no such child to fear.
+    """
+    with _lock_file(folder).open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _nobody_at_work(folder: Folder) -> None:
+    """Wait until neither `up` nor a child that it just forked is left."""
+    with contextlib.suppress(FileNotFoundError), _lock_file(folder).open("rb") as lock:
+
+        def free() -> bool:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        wait_until(free, f"the cut-off start of lab {folder.name} to end", 30)
+
+
+def _lock_file(folder: Folder) -> Path:
+    return folder / "up.lock"
 
 
 def _make(record: LabRecord, folder: Folder, progress: Progress) -> None:
@@ -138,6 +172,7 @@ def down(name: str, progress: Progress = silent) -> bool:
         return [*(pod.netns for pod in folder.pods()), *record.spec.namespaces]
 
     progress("ending processes")
+    _nobody_at_work(folder)
     if (folder / "supervisord.sock").exists():
         # Orderly first; whether it worked is seen below.
         with contextlib.suppress(LabError):

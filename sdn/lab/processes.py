@@ -66,11 +66,24 @@ def with_mark(mark: str) -> list[Identity]:
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+            if wanted in _environment(entry).split(b"\0"):
                 identity = identify(int(entry.name))
                 if identity is not None:
                     found.append(identity)
     return found
+
+
+def _environment(entry: Path) -> bytes:
+    """What a process was started with. In the middle of exec(2) that reads as empty, so what is empty is read again;
+    kernel threads, which have no executable, stay so (FileNotFoundError).
+    """
+    for _ in range(20):
+        content = (entry / "environ").read_bytes()
+        if content:
+            return content
+        (entry / "exe").readlink()
+        time.sleep(0.005)
+    return b""
 
 
 def myself_and_ancestors() -> set[int]:
