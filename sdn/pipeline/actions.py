@@ -107,14 +107,51 @@ class Ct:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnMatch:
+    """One field of a learned flow's match: a constant, or (``value`` None) what the packet has in the same field."""
+
+    field: Field
+    value: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Learn:
+    """Make a flow in another table from the packet at hand (``learn(...)``), or refresh it when it is there.
+
+    The learned flow matches ``match`` and sets the fields of ``load`` to their values. Time-outs in seconds. With
+    ``delete_learned`` the flows learned with this table and cookie go when the flow that holds this action goes.
+    """
+
+    table: int
+    priority: int
+    cookie: int
+    match: tuple[LearnMatch, ...]
+    load: tuple[SetField, ...]
+    idle_timeout: int = 0
+    hard_timeout: int = 0
+    delete_learned: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Goto:
     """Continue in a later table (the goto-table instruction: forward only, and always last)."""
 
     table: int
 
 
-Action: TypeAlias = Output | OutputField | SetField | Move | DecTtl | GroupAction | Resubmit | Ct | Goto
-ACTIONS: tuple[type, ...] = (Output, OutputField, SetField, Move, DecTtl, GroupAction, Resubmit, Ct, Goto)
+Action: TypeAlias = Output | OutputField | SetField | Move | DecTtl | GroupAction | Resubmit | Ct | Learn | Goto
+ACTIONS: tuple[type, ...] = (
+    Output,
+    OutputField,
+    SetField,
+    Move,
+    DecTtl,
+    GroupAction,
+    Resubmit,
+    Ct,
+    Learn,
+    Goto,
+)
 
 IN_PORT = Output(OFPP_IN_PORT)
 LOCAL = Output(OFPP_LOCAL)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from sdn.pipeline.actions import Action, Bucket
+from sdn.pipeline.fields import Field
 from sdn.pipeline.match import Match
 from sdn.pipeline.owner import Owner
 
@@ -52,7 +53,8 @@ class Group:
     """One entry of the group table.
 
     ``selection_method`` "dp_hash" spreads a select group evenly (Open vSwitch's default, "", does too since
-    2.10; "hash" misweights and costs a megaflow a connection).
+    2.10; "hash" misweights and costs a megaflow a connection). With "hash", ``selection_fields`` are what is hashed;
+    empty: the five-tuple.
     """
 
     group_id: int
@@ -61,3 +63,4 @@ class Group:
     owner: Owner = field(compare=False)
     why: str = field(compare=False)
     selection_method: str = ""
+    selection_fields: tuple[Field, ...] = ()

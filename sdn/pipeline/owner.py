@@ -29,6 +29,8 @@ class Feature(enum.IntEnum):
     BRIDGING = 5
     ROUTING = 6
     DELIVERY = 7
+    SERVICES = 8
+    SESSION_AFFINITY = 9
 
 
 @dataclass(frozen=True, slots=True, order=True)

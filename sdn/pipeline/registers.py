@@ -34,11 +34,58 @@ SCRATCH_REGISTER: Field = FIELDS["reg1"]
 
 
 class Source(enum.IntEnum):
-    """Values of :data:`SOURCE_REGISTER`."""
+    """Values of :data:`SOURCE_REGISTER`. By the gateway port comes what the node itself sends from one of its
+    addresses (GATEWAY), and what it routes for others (OUTSIDE).
+    """
 
     POD = 1
     GATEWAY = 2
     TUNNEL = 3
+    OUTSIDE = 4
+
+
+#: The Service port (its group base) that a connection is for, and the endpoint (its bucket) chosen; 0: none yet.
+SERVICE_PORT_REGISTER: Field = FIELDS["reg2"]
+ENDPOINT_REGISTER: Field = FIELDS["reg3"]
+
+#: What the tracked connection must remember (bits of :class:`Mark`), and whether the packet is for a node's address.
+SERVICE_REGISTER: Field = FIELDS["reg4"]
+TO_NODE_BIT = 1 << 31
+
+#: The group of a Service with session affinity.
+GROUP_REGISTER: Field = FIELDS["reg5"]
+
+
+class Mark(enum.IntFlag):
+    """Bits of ct_mark of a connection to a Service, in :data:`SERVICE_ZONE`, and of :data:`SERVICE_REGISTER` before.
+
+    VIA_GATEWAY    the client came by the gateway port, so answers leave by it
+    MASQUERADE     the client is outside and its address is to be translated (policy Cluster)
+    OWN_NODE       the client is this node itself
+    NO_POD         the endpoint is no pod: it answers past the switch unless it sees an address that leads there
+    """
+
+    VIA_GATEWAY = 1
+    MASQUERADE = 2
+    OWN_NODE = 4
+    NO_POD = 8
+
+
+#: Zones of the connection tracker: destinations of Services are translated in the first, sources in the second.
+SERVICE_ZONE = 1
+SOURCE_ZONE = 2
+
+#: Addresses that exist on every node alone, never on a wire (RFC 3927; RFC 4193).
+#: NODE_PORT: what the node's stack makes of its own address when the port is a NodePort.
+#: HAIRPIN: whom an endpoint sees that would otherwise see itself, or answer past the switch.
+#: NEXT_HOP: the switch as the node's routes name it; it answers with ROUTER_MAC.
+NODE_PORT_ADDRESS = {4: 0xA9FE00FC, 6: 0xFD5D17D017D000000000000000000000 | 0xFC}
+HAIRPIN_ADDRESS = {4: 0xA9FE00FD, 6: 0xFD5D17D017D000000000000000000000 | 0xFD}
+NEXT_HOP_ADDRESS = {4: 0xA9FE00FE, 6: 0xFD5D17D017D000000000000000000000 | 0xFE}
+
+#: Lowest source port of translated clients; the highest is the one below the first NodePort. The node's own
+#: connections use ports above (net.ipv4.ip_local_port_range), so that the two never meet.
+FIRST_MASQUERADE_PORT = 1024
 
 
 class Priority(enum.IntEnum):

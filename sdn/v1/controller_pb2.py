@@ -25,33 +25,59 @@ _sym_db = _symbol_database.Default()
 from sdn.v1 import types_pb2 as sdn_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sdn/v1/controller.proto\x12\x06sdn.v1\x1a\x12sdn/v1/types.proto\"\xa6\x01\n\x0c\x41gentMessage\x12\x1e\n\x05hello\x18\x01 \x01(\x0b\x32\r.sdn.v1.HelloH\x00\x12\'\n\nfull_state\x18\x02 \x01(\x0b\x32\x11.sdn.v1.FullStateH\x00\x12 \n\x06\x61ttach\x18\x03 \x01(\x0b\x32\x0e.sdn.v1.AttachH\x00\x12 \n\x06\x64\x65tach\x18\x04 \x01(\x0b\x32\x0e.sdn.v1.DetachH\x00\x42\t\n\x07message\"\'\n\x05Hello\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.sdn.v1.NodeInfo\"F\n\tFullState\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\'\n\x0b\x61ttachments\x18\x02 \x03(\x0b\x32\x12.sdn.v1.Attachment\"B\n\x06\x41ttach\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12&\n\nattachment\x18\x02 \x01(\x0b\x32\x12.sdn.v1.Attachment\"H\n\x06\x44\x65tach\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x14\n\x0c\x63ontainer_id\x18\x02 \x01(\t\x12\x16\n\x0einterface_name\x18\x03 \x01(\t\"\xb2\x01\n\x11\x43ontrollerMessage\x12\"\n\x07welcome\x18\x01 \x01(\x0b\x32\x0f.sdn.v1.WelcomeH\x00\x12(\n\nprogrammed\x18\x02 \x01(\x0b\x32\x12.sdn.v1.ProgrammedH\x00\x12$\n\x08rejected\x18\x03 \x01(\x0b\x32\x10.sdn.v1.RejectedH\x00\x12\x1e\n\x05peers\x18\x04 \x01(\x0b\x32\r.sdn.v1.PeersH\x00\x42\t\n\x07message\"\x90\x01\n\x07Welcome\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.sdn.v1.NodeInfo\x12\x16\n\x0e\x63luster_ranges\x18\x02 \x03(\t\x12\x17\n\x0f\x63ontroller_name\x18\x03 \x01(\t\x12\x1a\n\x12\x63ontroller_version\x18\x04 \x01(\t\x12\x18\n\x10openflow_targets\x18\x05 \x03(\t\"\x1e\n\nProgrammed\x12\x10\n\x08sequence\x18\x01 \x01(\x04\",\n\x08Rejected\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"(\n\x05Peers\x12\x1f\n\x05nodes\x18\x01 \x03(\x0b\x32\x10.sdn.v1.NodeInfo2L\n\nController\x12>\n\x07Session\x12\x14.sdn.v1.AgentMessage\x1a\x19.sdn.v1.ControllerMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sdn/v1/controller.proto\x12\x06sdn.v1\x1a\x12sdn/v1/types.proto\"\xdd\x01\n\x0c\x41gentMessage\x12\x1e\n\x05hello\x18\x01 \x01(\x0b\x32\r.sdn.v1.HelloH\x00\x12\'\n\nfull_state\x18\x02 \x01(\x0b\x32\x11.sdn.v1.FullStateH\x00\x12 \n\x06\x61ttach\x18\x03 \x01(\x0b\x32\x0e.sdn.v1.AttachH\x00\x12 \n\x06\x64\x65tach\x18\x04 \x01(\x0b\x32\x0e.sdn.v1.DetachH\x00\x12\x35\n\x11\x63onnection_counts\x18\x05 \x01(\x0b\x32\x18.sdn.v1.ConnectionCountsH\x00\x42\t\n\x07message\"\'\n\x05Hello\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.sdn.v1.NodeInfo\"F\n\tFullState\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\'\n\x0b\x61ttachments\x18\x02 \x03(\x0b\x32\x12.sdn.v1.Attachment\"B\n\x06\x41ttach\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12&\n\nattachment\x18\x02 \x01(\x0b\x32\x12.sdn.v1.Attachment\"H\n\x06\x44\x65tach\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x14\n\x0c\x63ontainer_id\x18\x02 \x01(\t\x12\x16\n\x0einterface_name\x18\x03 \x01(\t\"\xe9\x01\n\x11\x43ontrollerMessage\x12\"\n\x07welcome\x18\x01 \x01(\x0b\x32\x0f.sdn.v1.WelcomeH\x00\x12(\n\nprogrammed\x18\x02 \x01(\x0b\x32\x12.sdn.v1.ProgrammedH\x00\x12$\n\x08rejected\x18\x03 \x01(\x0b\x32\x10.sdn.v1.RejectedH\x00\x12\x1e\n\x05peers\x18\x04 \x01(\x0b\x32\r.sdn.v1.PeersH\x00\x12\x35\n\x11\x63ount_connections\x18\x05 \x01(\x0b\x32\x18.sdn.v1.CountConnectionsH\x00\x42\t\n\x07message\"\xb9\x02\n\x07Welcome\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.sdn.v1.NodeInfo\x12\x16\n\x0e\x63luster_ranges\x18\x02 \x03(\t\x12\x17\n\x0f\x63ontroller_name\x18\x03 \x01(\t\x12\x1a\n\x12\x63ontroller_version\x18\x04 \x01(\t\x12\x18\n\x10openflow_targets\x18\x05 \x03(\t\x12\x16\n\x0eservice_ranges\x18\x06 \x03(\t\x12\x1c\n\x14load_balancer_ranges\x18\x07 \x03(\t\x12\x17\n\x0fnode_port_first\x18\x08 \x01(\r\x12\x16\n\x0enode_port_last\x18\t \x01(\r\x12\x16\n\x0e\x63luster_domain\x18\n \x01(\t\x12\x15\n\rdns_addresses\x18\x0b \x03(\t\x12\x11\n\tserve_dns\x18\x0c \x01(\x08\"\x1e\n\nProgrammed\x12\x10\n\x08sequence\x18\x01 \x01(\x04\",\n\x08Rejected\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"(\n\x05Peers\x12\x1f\n\x05nodes\x18\x01 \x03(\x0b\x32\x10.sdn.v1.NodeInfo\"L\n\x10\x43ountConnections\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12&\n\tendpoints\x18\x02 \x03(\x0b\x32\x13.sdn.v1.Destination\">\n\x0b\x44\x65stination\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x10\n\x08protocol\x18\x03 \x01(\t\"\\\n\x10\x43onnectionCounts\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\'\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\x17.sdn.v1.ConnectionCount\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"t\n\x0f\x43onnectionCount\x12%\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x13.sdn.v1.Destination\x12%\n\x08\x66rontend\x18\x02 \x01(\x0b\x32\x13.sdn.v1.Destination\x12\x13\n\x0b\x63onnections\x18\x03 \x01(\x04\"$\n\x14WatchServicesRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"\x8c\x01\n\rServiceUpdate\x12\'\n\x07service\x18\x01 \x01(\x0b\x32\x14.sdn.v1.ServiceStateH\x00\x12&\n\x07removed\x18\x02 \x01(\x0b\x32\x13.sdn.v1.ServiceNameH\x00\x12 \n\x06synced\x18\x03 \x01(\x0b\x32\x0e.sdn.v1.SyncedH\x00\x42\x08\n\x06update\"\x08\n\x06Synced\".\n\x0bServiceName\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xd0\x02\n\x0cServiceState\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x13\n\x0b\x63luster_ips\x18\x04 \x03(\t\x12\x14\n\x0c\x65xternal_ips\x18\x05 \x03(\t\x12\x19\n\x11load_balancer_ips\x18\x06 \x03(\t\x12\x15\n\rexternal_name\x18\x07 \x01(\t\x12\'\n\x05ports\x18\x08 \x03(\x0b\x32\x18.sdn.v1.ServicePortState\x12(\n\tendpoints\x18\t \x03(\x0b\x32\x15.sdn.v1.EndpointState\x12\x16\n\x0e\x65xternal_local\x18\n \x01(\x08\x12\x1e\n\x16health_check_node_port\x18\x0b \x01(\r\x12\x17\n\x0flocal_endpoints\x18\x0c \x01(\r\x12\x10\n\x08\x61nnounce\x18\r \x01(\x08\"S\n\x10ServicePortState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x11\n\tnode_port\x18\x04 \x01(\r\"\x91\x01\n\rEndpointState\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12/\n\x05ports\x18\x03 \x03(\x0b\x32 .sdn.v1.EndpointState.PortsEntry\x1a,\n\nPortsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x32\x94\x01\n\nController\x12>\n\x07Session\x12\x14.sdn.v1.AgentMessage\x1a\x19.sdn.v1.ControllerMessage(\x01\x30\x01\x12\x46\n\rWatchServices\x12\x1c.sdn.v1.WatchServicesRequest\x1a\x15.sdn.v1.ServiceUpdate0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sdn.v1.controller_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ENDPOINTSTATE_PORTSENTRY']._loaded_options = None
+  _globals['_ENDPOINTSTATE_PORTSENTRY']._serialized_options = b'8\001'
   _globals['_AGENTMESSAGE']._serialized_start=56
-  _globals['_AGENTMESSAGE']._serialized_end=222
-  _globals['_HELLO']._serialized_start=224
-  _globals['_HELLO']._serialized_end=263
-  _globals['_FULLSTATE']._serialized_start=265
-  _globals['_FULLSTATE']._serialized_end=335
-  _globals['_ATTACH']._serialized_start=337
-  _globals['_ATTACH']._serialized_end=403
-  _globals['_DETACH']._serialized_start=405
-  _globals['_DETACH']._serialized_end=477
-  _globals['_CONTROLLERMESSAGE']._serialized_start=480
-  _globals['_CONTROLLERMESSAGE']._serialized_end=658
-  _globals['_WELCOME']._serialized_start=661
-  _globals['_WELCOME']._serialized_end=805
-  _globals['_PROGRAMMED']._serialized_start=807
-  _globals['_PROGRAMMED']._serialized_end=837
-  _globals['_REJECTED']._serialized_start=839
-  _globals['_REJECTED']._serialized_end=883
-  _globals['_PEERS']._serialized_start=885
-  _globals['_PEERS']._serialized_end=925
-  _globals['_CONTROLLER']._serialized_start=927
-  _globals['_CONTROLLER']._serialized_end=1003
+  _globals['_AGENTMESSAGE']._serialized_end=277
+  _globals['_HELLO']._serialized_start=279
+  _globals['_HELLO']._serialized_end=318
+  _globals['_FULLSTATE']._serialized_start=320
+  _globals['_FULLSTATE']._serialized_end=390
+  _globals['_ATTACH']._serialized_start=392
+  _globals['_ATTACH']._serialized_end=458
+  _globals['_DETACH']._serialized_start=460
+  _globals['_DETACH']._serialized_end=532
+  _globals['_CONTROLLERMESSAGE']._serialized_start=535
+  _globals['_CONTROLLERMESSAGE']._serialized_end=768
+  _globals['_WELCOME']._serialized_start=771
+  _globals['_WELCOME']._serialized_end=1084
+  _globals['_PROGRAMMED']._serialized_start=1086
+  _globals['_PROGRAMMED']._serialized_end=1116
+  _globals['_REJECTED']._serialized_start=1118
+  _globals['_REJECTED']._serialized_end=1162
+  _globals['_PEERS']._serialized_start=1164
+  _globals['_PEERS']._serialized_end=1204
+  _globals['_COUNTCONNECTIONS']._serialized_start=1206
+  _globals['_COUNTCONNECTIONS']._serialized_end=1282
+  _globals['_DESTINATION']._serialized_start=1284
+  _globals['_DESTINATION']._serialized_end=1346
+  _globals['_CONNECTIONCOUNTS']._serialized_start=1348
+  _globals['_CONNECTIONCOUNTS']._serialized_end=1440
+  _globals['_CONNECTIONCOUNT']._serialized_start=1442
+  _globals['_CONNECTIONCOUNT']._serialized_end=1558
+  _globals['_WATCHSERVICESREQUEST']._serialized_start=1560
+  _globals['_WATCHSERVICESREQUEST']._serialized_end=1596
+  _globals['_SERVICEUPDATE']._serialized_start=1599
+  _globals['_SERVICEUPDATE']._serialized_end=1739
+  _globals['_SYNCED']._serialized_start=1741
+  _globals['_SYNCED']._serialized_end=1749
+  _globals['_SERVICENAME']._serialized_start=1751
+  _globals['_SERVICENAME']._serialized_end=1797
+  _globals['_SERVICESTATE']._serialized_start=1800
+  _globals['_SERVICESTATE']._serialized_end=2136
+  _globals['_SERVICEPORTSTATE']._serialized_start=2138
+  _globals['_SERVICEPORTSTATE']._serialized_end=2221
+  _globals['_ENDPOINTSTATE']._serialized_start=2224
+  _globals['_ENDPOINTSTATE']._serialized_end=2369
+  _globals['_ENDPOINTSTATE_PORTSENTRY']._serialized_start=2325
+  _globals['_ENDPOINTSTATE_PORTSENTRY']._serialized_end=2369
+  _globals['_CONTROLLER']._serialized_start=2372
+  _globals['_CONTROLLER']._serialized_end=2520
 # @@protoc_insertion_point(module_scope)

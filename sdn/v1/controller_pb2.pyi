@@ -8,16 +8,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AgentMessage(_message.Message):
-    __slots__ = ("hello", "full_state", "attach", "detach")
+    __slots__ = ("hello", "full_state", "attach", "detach", "connection_counts")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     FULL_STATE_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
+    CONNECTION_COUNTS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     full_state: FullState
     attach: Attach
     detach: Detach
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., full_state: _Optional[_Union[FullState, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ...) -> None: ...
+    connection_counts: ConnectionCounts
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., full_state: _Optional[_Union[FullState, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., connection_counts: _Optional[_Union[ConnectionCounts, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("node",)
@@ -52,30 +54,46 @@ class Detach(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., container_id: _Optional[str] = ..., interface_name: _Optional[str] = ...) -> None: ...
 
 class ControllerMessage(_message.Message):
-    __slots__ = ("welcome", "programmed", "rejected", "peers")
+    __slots__ = ("welcome", "programmed", "rejected", "peers", "count_connections")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     PROGRAMMED_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     PEERS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     programmed: Programmed
     rejected: Rejected
     peers: Peers
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., programmed: _Optional[_Union[Programmed, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ...) -> None: ...
+    count_connections: CountConnections
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., programmed: _Optional[_Union[Programmed, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., count_connections: _Optional[_Union[CountConnections, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("node", "cluster_ranges", "controller_name", "controller_version", "openflow_targets")
+    __slots__ = ("node", "cluster_ranges", "controller_name", "controller_version", "openflow_targets", "service_ranges", "load_balancer_ranges", "node_port_first", "node_port_last", "cluster_domain", "dns_addresses", "serve_dns")
     NODE_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_RANGES_FIELD_NUMBER: _ClassVar[int]
     CONTROLLER_NAME_FIELD_NUMBER: _ClassVar[int]
     CONTROLLER_VERSION_FIELD_NUMBER: _ClassVar[int]
     OPENFLOW_TARGETS_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_RANGES_FIELD_NUMBER: _ClassVar[int]
+    LOAD_BALANCER_RANGES_FIELD_NUMBER: _ClassVar[int]
+    NODE_PORT_FIRST_FIELD_NUMBER: _ClassVar[int]
+    NODE_PORT_LAST_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    DNS_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    SERVE_DNS_FIELD_NUMBER: _ClassVar[int]
     node: _types_pb2.NodeInfo
     cluster_ranges: _containers.RepeatedScalarFieldContainer[str]
     controller_name: str
     controller_version: str
     openflow_targets: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, node: _Optional[_Union[_types_pb2.NodeInfo, _Mapping]] = ..., cluster_ranges: _Optional[_Iterable[str]] = ..., controller_name: _Optional[str] = ..., controller_version: _Optional[str] = ..., openflow_targets: _Optional[_Iterable[str]] = ...) -> None: ...
+    service_ranges: _containers.RepeatedScalarFieldContainer[str]
+    load_balancer_ranges: _containers.RepeatedScalarFieldContainer[str]
+    node_port_first: int
+    node_port_last: int
+    cluster_domain: str
+    dns_addresses: _containers.RepeatedScalarFieldContainer[str]
+    serve_dns: bool
+    def __init__(self, node: _Optional[_Union[_types_pb2.NodeInfo, _Mapping]] = ..., cluster_ranges: _Optional[_Iterable[str]] = ..., controller_name: _Optional[str] = ..., controller_version: _Optional[str] = ..., openflow_targets: _Optional[_Iterable[str]] = ..., service_ranges: _Optional[_Iterable[str]] = ..., load_balancer_ranges: _Optional[_Iterable[str]] = ..., node_port_first: _Optional[int] = ..., node_port_last: _Optional[int] = ..., cluster_domain: _Optional[str] = ..., dns_addresses: _Optional[_Iterable[str]] = ..., serve_dns: _Optional[bool] = ...) -> None: ...
 
 class Programmed(_message.Message):
     __slots__ = ("sequence",)
@@ -96,3 +114,128 @@ class Peers(_message.Message):
     NODES_FIELD_NUMBER: _ClassVar[int]
     nodes: _containers.RepeatedCompositeFieldContainer[_types_pb2.NodeInfo]
     def __init__(self, nodes: _Optional[_Iterable[_Union[_types_pb2.NodeInfo, _Mapping]]] = ...) -> None: ...
+
+class CountConnections(_message.Message):
+    __slots__ = ("sequence", "endpoints")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    endpoints: _containers.RepeatedCompositeFieldContainer[Destination]
+    def __init__(self, sequence: _Optional[int] = ..., endpoints: _Optional[_Iterable[_Union[Destination, _Mapping]]] = ...) -> None: ...
+
+class Destination(_message.Message):
+    __slots__ = ("address", "port", "protocol")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    port: int
+    protocol: str
+    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., protocol: _Optional[str] = ...) -> None: ...
+
+class ConnectionCounts(_message.Message):
+    __slots__ = ("sequence", "counts", "error")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    counts: _containers.RepeatedCompositeFieldContainer[ConnectionCount]
+    error: str
+    def __init__(self, sequence: _Optional[int] = ..., counts: _Optional[_Iterable[_Union[ConnectionCount, _Mapping]]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class ConnectionCount(_message.Message):
+    __slots__ = ("endpoint", "frontend", "connections")
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    FRONTEND_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    endpoint: Destination
+    frontend: Destination
+    connections: int
+    def __init__(self, endpoint: _Optional[_Union[Destination, _Mapping]] = ..., frontend: _Optional[_Union[Destination, _Mapping]] = ..., connections: _Optional[int] = ...) -> None: ...
+
+class WatchServicesRequest(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    def __init__(self, node: _Optional[str] = ...) -> None: ...
+
+class ServiceUpdate(_message.Message):
+    __slots__ = ("service", "removed", "synced")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    SYNCED_FIELD_NUMBER: _ClassVar[int]
+    service: ServiceState
+    removed: ServiceName
+    synced: Synced
+    def __init__(self, service: _Optional[_Union[ServiceState, _Mapping]] = ..., removed: _Optional[_Union[ServiceName, _Mapping]] = ..., synced: _Optional[_Union[Synced, _Mapping]] = ...) -> None: ...
+
+class Synced(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ServiceName(_message.Message):
+    __slots__ = ("namespace", "name")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class ServiceState(_message.Message):
+    __slots__ = ("namespace", "name", "type", "cluster_ips", "external_ips", "load_balancer_ips", "external_name", "ports", "endpoints", "external_local", "health_check_node_port", "local_endpoints", "announce")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_IPS_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_IPS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_BALANCER_IPS_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_NAME_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_LOCAL_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_CHECK_NODE_PORT_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    ANNOUNCE_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    type: str
+    cluster_ips: _containers.RepeatedScalarFieldContainer[str]
+    external_ips: _containers.RepeatedScalarFieldContainer[str]
+    load_balancer_ips: _containers.RepeatedScalarFieldContainer[str]
+    external_name: str
+    ports: _containers.RepeatedCompositeFieldContainer[ServicePortState]
+    endpoints: _containers.RepeatedCompositeFieldContainer[EndpointState]
+    external_local: bool
+    health_check_node_port: int
+    local_endpoints: int
+    announce: bool
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., type: _Optional[str] = ..., cluster_ips: _Optional[_Iterable[str]] = ..., external_ips: _Optional[_Iterable[str]] = ..., load_balancer_ips: _Optional[_Iterable[str]] = ..., external_name: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[ServicePortState, _Mapping]]] = ..., endpoints: _Optional[_Iterable[_Union[EndpointState, _Mapping]]] = ..., external_local: _Optional[bool] = ..., health_check_node_port: _Optional[int] = ..., local_endpoints: _Optional[int] = ..., announce: _Optional[bool] = ...) -> None: ...
+
+class ServicePortState(_message.Message):
+    __slots__ = ("name", "protocol", "port", "node_port")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    NODE_PORT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    protocol: str
+    port: int
+    node_port: int
+    def __init__(self, name: _Optional[str] = ..., protocol: _Optional[str] = ..., port: _Optional[int] = ..., node_port: _Optional[int] = ...) -> None: ...
+
+class EndpointState(_message.Message):
+    __slots__ = ("address", "hostname", "ports")
+    class PortsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    hostname: str
+    ports: _containers.ScalarMap[str, int]
+    def __init__(self, address: _Optional[str] = ..., hostname: _Optional[str] = ..., ports: _Optional[_Mapping[str, int]] = ...) -> None: ...

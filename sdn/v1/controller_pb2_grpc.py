@@ -39,6 +39,11 @@ class ControllerStub:
                 request_serializer=sdn_dot_v1_dot_controller__pb2.AgentMessage.SerializeToString,
                 response_deserializer=sdn_dot_v1_dot_controller__pb2.ControllerMessage.FromString,
                 _registered_method=True)
+        self.WatchServices = channel.unary_stream(
+                '/sdn.v1.Controller/WatchServices',
+                request_serializer=sdn_dot_v1_dot_controller__pb2.WatchServicesRequest.SerializeToString,
+                response_deserializer=sdn_dot_v1_dot_controller__pb2.ServiceUpdate.FromString,
+                _registered_method=True)
 
 
 class ControllerServicer:
@@ -52,6 +57,15 @@ class ControllerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchServices(self, request, context):
+        """The Services of the cluster as the agent of one node needs them: first all of them, then `synced`, then each that changes,
+        whole, and the names of those that are gone. NOT_FOUND, no such node; RESOURCE_EXHAUSTED, the reader is too slow and must
+        ask again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControllerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -59,6 +73,11 @@ def add_ControllerServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=sdn_dot_v1_dot_controller__pb2.AgentMessage.FromString,
                     response_serializer=sdn_dot_v1_dot_controller__pb2.ControllerMessage.SerializeToString,
+            ),
+            'WatchServices': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchServices,
+                    request_deserializer=sdn_dot_v1_dot_controller__pb2.WatchServicesRequest.FromString,
+                    response_serializer=sdn_dot_v1_dot_controller__pb2.ServiceUpdate.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -88,6 +107,33 @@ class Controller:
             '/sdn.v1.Controller/Session',
             sdn_dot_v1_dot_controller__pb2.AgentMessage.SerializeToString,
             sdn_dot_v1_dot_controller__pb2.ControllerMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchServices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sdn.v1.Controller/WatchServices',
+            sdn_dot_v1_dot_controller__pb2.WatchServicesRequest.SerializeToString,
+            sdn_dot_v1_dot_controller__pb2.ServiceUpdate.FromString,
             options,
             channel_credentials,
             insecure,

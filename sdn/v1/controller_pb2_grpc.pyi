@@ -42,6 +42,11 @@ class ControllerStub:
     """Errors: ALREADY_EXISTS, another node is registered under this name; INVALID_ARGUMENT, a field of Hello is wrong, the message
     names it; RESOURCE_EXHAUSTED, no range is left for the node; ABORTED, a newer stream of the same node took over.
     """
+    WatchServices: _grpc.UnaryStreamMultiCallable[_controller_pb2.WatchServicesRequest, _controller_pb2.ServiceUpdate]
+    """The Services of the cluster as the agent of one node needs them: first all of them, then `synced`, then each that changes,
+    whole, and the names of those that are gone. NOT_FOUND, no such node; RESOURCE_EXHAUSTED, the reader is too slow and must
+    ask again.
+    """
 
 @_typing.type_check_only
 class ControllerAsyncStub(ControllerStub):
@@ -49,6 +54,11 @@ class ControllerAsyncStub(ControllerStub):
     Session: _aio.StreamStreamMultiCallable[_controller_pb2.AgentMessage, _controller_pb2.ControllerMessage]  # type: ignore[assignment]
     """Errors: ALREADY_EXISTS, another node is registered under this name; INVALID_ARGUMENT, a field of Hello is wrong, the message
     names it; RESOURCE_EXHAUSTED, no range is left for the node; ABORTED, a newer stream of the same node took over.
+    """
+    WatchServices: _aio.UnaryStreamMultiCallable[_controller_pb2.WatchServicesRequest, _controller_pb2.ServiceUpdate]  # type: ignore[assignment]
+    """The Services of the cluster as the agent of one node needs them: first all of them, then `synced`, then each that changes,
+    whole, and the names of those that are gone. NOT_FOUND, no such node; RESOURCE_EXHAUSTED, the reader is too slow and must
+    ask again.
     """
 
 class ControllerServicer(metaclass=_abc_1.ABCMeta):
@@ -60,6 +70,17 @@ class ControllerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_controller_pb2.ControllerMessage], _abc.AsyncIterator[_controller_pb2.ControllerMessage]]:
         """Errors: ALREADY_EXISTS, another node is registered under this name; INVALID_ARGUMENT, a field of Hello is wrong, the message
         names it; RESOURCE_EXHAUSTED, no range is left for the node; ABORTED, a newer stream of the same node took over.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchServices(
+        self,
+        request: _controller_pb2.WatchServicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_controller_pb2.ServiceUpdate], _abc.AsyncIterator[_controller_pb2.ServiceUpdate]]:
+        """The Services of the cluster as the agent of one node needs them: first all of them, then `synced`, then each that changes,
+        whole, and the names of those that are gone. NOT_FOUND, no such node; RESOURCE_EXHAUSTED, the reader is too slow and must
+        ask again.
         """
 
 def add_ControllerServicer_to_server(servicer: ControllerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

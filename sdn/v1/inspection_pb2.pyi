@@ -187,6 +187,102 @@ class FlowEntry(_message.Message):
     duration_seconds: float
     def __init__(self, table: _Optional[str] = ..., table_number: _Optional[int] = ..., priority: _Optional[int] = ..., match: _Optional[str] = ..., actions: _Optional[str] = ..., cookie: _Optional[int] = ..., owner: _Optional[str] = ..., feature: _Optional[str] = ..., why: _Optional[str] = ..., packets: _Optional[int] = ..., bytes: _Optional[int] = ..., duration_seconds: _Optional[float] = ...) -> None: ...
 
+class ListGroupsRequest(_message.Message):
+    __slots__ = ("node", "owner")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    owner: str
+    def __init__(self, node: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class ListGroupsResponse(_message.Message):
+    __slots__ = ("groups",)
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    groups: _containers.RepeatedCompositeFieldContainer[GroupEntry]
+    def __init__(self, groups: _Optional[_Iterable[_Union[GroupEntry, _Mapping]]] = ...) -> None: ...
+
+class GroupEntry(_message.Message):
+    __slots__ = ("group_id", "type", "buckets", "owner", "why", "packets", "bytes", "bucket_count")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    PACKETS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_COUNT_FIELD_NUMBER: _ClassVar[int]
+    group_id: int
+    type: str
+    buckets: str
+    owner: str
+    why: str
+    packets: int
+    bytes: int
+    bucket_count: int
+    def __init__(self, group_id: _Optional[int] = ..., type: _Optional[str] = ..., buckets: _Optional[str] = ..., owner: _Optional[str] = ..., why: _Optional[str] = ..., packets: _Optional[int] = ..., bytes: _Optional[int] = ..., bucket_count: _Optional[int] = ...) -> None: ...
+
+class DescribeServiceRequest(_message.Message):
+    __slots__ = ("namespace", "name", "node")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    node: str
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., node: _Optional[str] = ...) -> None: ...
+
+class DescribeServiceResponse(_message.Message):
+    __slots__ = ("service", "endpoints", "nodes", "events")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    service: _struct_pb2.Struct
+    endpoints: _containers.RepeatedCompositeFieldContainer[ServiceEndpoint]
+    nodes: _containers.RepeatedCompositeFieldContainer[ServiceOnNode]
+    events: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]
+    def __init__(self, service: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., endpoints: _Optional[_Iterable[_Union[ServiceEndpoint, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[ServiceOnNode, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ...) -> None: ...
+
+class ServiceEndpoint(_message.Message):
+    __slots__ = ("address", "port_name", "port", "protocol", "node", "zone", "target", "ready", "serving", "terminating", "connections")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_NAME_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    TERMINATING_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    port_name: str
+    port: int
+    protocol: str
+    node: str
+    zone: str
+    target: str
+    ready: bool
+    serving: bool
+    terminating: bool
+    connections: int
+    def __init__(self, address: _Optional[str] = ..., port_name: _Optional[str] = ..., port: _Optional[int] = ..., protocol: _Optional[str] = ..., node: _Optional[str] = ..., zone: _Optional[str] = ..., target: _Optional[str] = ..., ready: _Optional[bool] = ..., serving: _Optional[bool] = ..., terminating: _Optional[bool] = ..., connections: _Optional[int] = ...) -> None: ...
+
+class ServiceOnNode(_message.Message):
+    __slots__ = ("node", "error", "flows", "groups", "connections")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    FLOWS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    error: str
+    flows: _containers.RepeatedCompositeFieldContainer[FlowEntry]
+    groups: _containers.RepeatedCompositeFieldContainer[GroupEntry]
+    connections: int
+    def __init__(self, node: _Optional[str] = ..., error: _Optional[str] = ..., flows: _Optional[_Iterable[_Union[FlowEntry, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[GroupEntry, _Mapping]]] = ..., connections: _Optional[int] = ...) -> None: ...
+
 class GetVersionRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

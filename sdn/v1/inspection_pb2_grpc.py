@@ -64,13 +64,24 @@ class InspectionStub:
                 request_serializer=sdn_dot_v1_dot_inspection__pb2.ListFlowsRequest.SerializeToString,
                 response_deserializer=sdn_dot_v1_dot_inspection__pb2.ListFlowsResponse.FromString,
                 _registered_method=True)
+        self.ListGroups = channel.unary_stream(
+                '/sdn.v1.Inspection/ListGroups',
+                request_serializer=sdn_dot_v1_dot_inspection__pb2.ListGroupsRequest.SerializeToString,
+                response_deserializer=sdn_dot_v1_dot_inspection__pb2.ListGroupsResponse.FromString,
+                _registered_method=True)
+        self.DescribeService = channel.unary_unary(
+                '/sdn.v1.Inspection/DescribeService',
+                request_serializer=sdn_dot_v1_dot_inspection__pb2.DescribeServiceRequest.SerializeToString,
+                response_deserializer=sdn_dot_v1_dot_inspection__pb2.DescribeServiceResponse.FromString,
+                _registered_method=True)
 
 
 class InspectionServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Apply(self, request, context):
-        """Objects are Kubernetes-shaped (apiVersion, kind, metadata, spec, status). Kinds so far: Node, Pod, Namespace.
+        """Objects are Kubernetes-shaped (apiVersion, kind, metadata, spec, status). Kinds so far: Node, Pod, Namespace, Service,
+        EndpointSlice, and Event (which cannot be applied).
         INVALID_ARGUMENT, the kind or a field is wrong, and the message gives its path; NOT_FOUND, no such object.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -110,6 +121,20 @@ class InspectionServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListGroups(self, request, context):
+        """The same for groups.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeService(self, request, context):
+        """A Service with all that is behind it, from every node whose switch and agent answer. NOT_FOUND, no such Service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InspectionServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -142,6 +167,16 @@ def add_InspectionServicer_to_server(servicer, server):
                     servicer.ListFlows,
                     request_deserializer=sdn_dot_v1_dot_inspection__pb2.ListFlowsRequest.FromString,
                     response_serializer=sdn_dot_v1_dot_inspection__pb2.ListFlowsResponse.SerializeToString,
+            ),
+            'ListGroups': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListGroups,
+                    request_deserializer=sdn_dot_v1_dot_inspection__pb2.ListGroupsRequest.FromString,
+                    response_serializer=sdn_dot_v1_dot_inspection__pb2.ListGroupsResponse.SerializeToString,
+            ),
+            'DescribeService': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeService,
+                    request_deserializer=sdn_dot_v1_dot_inspection__pb2.DescribeServiceRequest.FromString,
+                    response_serializer=sdn_dot_v1_dot_inspection__pb2.DescribeServiceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -306,6 +341,60 @@ class Inspection:
             '/sdn.v1.Inspection/ListFlows',
             sdn_dot_v1_dot_inspection__pb2.ListFlowsRequest.SerializeToString,
             sdn_dot_v1_dot_inspection__pb2.ListFlowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sdn.v1.Inspection/ListGroups',
+            sdn_dot_v1_dot_inspection__pb2.ListGroupsRequest.SerializeToString,
+            sdn_dot_v1_dot_inspection__pb2.ListGroupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sdn.v1.Inspection/DescribeService',
+            sdn_dot_v1_dot_inspection__pb2.DescribeServiceRequest.SerializeToString,
+            sdn_dot_v1_dot_inspection__pb2.DescribeServiceResponse.FromString,
             options,
             channel_credentials,
             insecure,

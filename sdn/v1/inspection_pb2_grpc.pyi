@@ -34,7 +34,8 @@ class InspectionStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InspectionAsyncStub: ...
     Apply: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.ApplyRequest, _inspection_pb2.ApplyResponse]
-    """Objects are Kubernetes-shaped (apiVersion, kind, metadata, spec, status). Kinds so far: Node, Pod, Namespace.
+    """Objects are Kubernetes-shaped (apiVersion, kind, metadata, spec, status). Kinds so far: Node, Pod, Namespace, Service,
+    EndpointSlice, and Event (which cannot be applied).
     INVALID_ARGUMENT, the kind or a field is wrong, and the message gives its path; NOT_FOUND, no such object.
     """
     Delete: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.DeleteRequest, _inspection_pb2.DeleteResponse]
@@ -46,12 +47,17 @@ class InspectionStub:
     """Reads the flows of a node's switch as they are now, and names each one's table and owner.
     NOT_FOUND, no such node; UNAVAILABLE, its switch is not connected.
     """
+    ListGroups: _grpc.UnaryStreamMultiCallable[_inspection_pb2.ListGroupsRequest, _inspection_pb2.ListGroupsResponse]
+    """The same for groups."""
+    DescribeService: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.DescribeServiceRequest, _inspection_pb2.DescribeServiceResponse]
+    """A Service with all that is behind it, from every node whose switch and agent answer. NOT_FOUND, no such Service."""
 
 @_typing.type_check_only
 class InspectionAsyncStub(InspectionStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Apply: _aio.UnaryUnaryMultiCallable[_inspection_pb2.ApplyRequest, _inspection_pb2.ApplyResponse]  # type: ignore[assignment]
-    """Objects are Kubernetes-shaped (apiVersion, kind, metadata, spec, status). Kinds so far: Node, Pod, Namespace.
+    """Objects are Kubernetes-shaped (apiVersion, kind, metadata, spec, status). Kinds so far: Node, Pod, Namespace, Service,
+    EndpointSlice, and Event (which cannot be applied).
     INVALID_ARGUMENT, the kind or a field is wrong, and the message gives its path; NOT_FOUND, no such object.
     """
     Delete: _aio.UnaryUnaryMultiCallable[_inspection_pb2.DeleteRequest, _inspection_pb2.DeleteResponse]  # type: ignore[assignment]
@@ -63,6 +69,10 @@ class InspectionAsyncStub(InspectionStub):
     """Reads the flows of a node's switch as they are now, and names each one's table and owner.
     NOT_FOUND, no such node; UNAVAILABLE, its switch is not connected.
     """
+    ListGroups: _aio.UnaryStreamMultiCallable[_inspection_pb2.ListGroupsRequest, _inspection_pb2.ListGroupsResponse]  # type: ignore[assignment]
+    """The same for groups."""
+    DescribeService: _aio.UnaryUnaryMultiCallable[_inspection_pb2.DescribeServiceRequest, _inspection_pb2.DescribeServiceResponse]  # type: ignore[assignment]
+    """A Service with all that is behind it, from every node whose switch and agent answer. NOT_FOUND, no such Service."""
 
 class InspectionServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -71,7 +81,8 @@ class InspectionServicer(metaclass=_abc_1.ABCMeta):
         request: _inspection_pb2.ApplyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inspection_pb2.ApplyResponse, _abc.Awaitable[_inspection_pb2.ApplyResponse]]:
-        """Objects are Kubernetes-shaped (apiVersion, kind, metadata, spec, status). Kinds so far: Node, Pod, Namespace.
+        """Objects are Kubernetes-shaped (apiVersion, kind, metadata, spec, status). Kinds so far: Node, Pod, Namespace, Service,
+        EndpointSlice, and Event (which cannot be applied).
         INVALID_ARGUMENT, the kind or a field is wrong, and the message gives its path; NOT_FOUND, no such object.
         """
 
@@ -113,6 +124,22 @@ class InspectionServicer(metaclass=_abc_1.ABCMeta):
         """Reads the flows of a node's switch as they are now, and names each one's table and owner.
         NOT_FOUND, no such node; UNAVAILABLE, its switch is not connected.
         """
+
+    @_abc_1.abstractmethod
+    def ListGroups(
+        self,
+        request: _inspection_pb2.ListGroupsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inspection_pb2.ListGroupsResponse], _abc.AsyncIterator[_inspection_pb2.ListGroupsResponse]]:
+        """The same for groups."""
+
+    @_abc_1.abstractmethod
+    def DescribeService(
+        self,
+        request: _inspection_pb2.DescribeServiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inspection_pb2.DescribeServiceResponse, _abc.Awaitable[_inspection_pb2.DescribeServiceResponse]]:
+        """A Service with all that is behind it, from every node whose switch and agent answer. NOT_FOUND, no such Service."""
 
 def add_InspectionServicer_to_server(servicer: InspectionServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
