@@ -22,6 +22,7 @@ from contextlib import suppress
 
 import msgspec
 
+from controller.allocation.network import ServiceNetwork
 from controller.attachments import Attachments
 from controller.cluster import Cluster
 from controller.declarations import Declarations
@@ -50,9 +51,16 @@ log = logs.get("controller.engine")
 class Engine:
     """Make it, and :meth:`load` it, inside the running event loop."""
 
-    def __init__(self, store: Store, ranges: ClusterRanges, switchboard: Switchboard) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ranges: ClusterRanges,
+        switchboard: Switchboard,
+        services: ServiceNetwork | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.ranges = ranges
+        self.services = services or ServiceNetwork()
         self.cluster = Cluster()
         self.ledger = Ledger(store)
         self.programs = Programs(switchboard, self._status_changed)

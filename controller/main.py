@@ -77,7 +77,7 @@ def serve(config: ControllerSettings, stop: daemon.Stop) -> None:
 
 async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) -> None:
     switchboard = Switchboard()
-    engine = Engine(store, config.ranges(), switchboard)
+    engine = Engine(store, config.ranges(), switchboard, config.services())
     try:
         await engine.load()
     except (StoreError, CorruptRecordError) as problem:

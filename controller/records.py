@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Facts as they are stored: registered nodes, attachments, reserved ranges; and the keys they are stored
-under.
+"""Facts as they are stored: registered nodes, attachments, reserved ranges, what Services were given; and the
+keys they are stored under.
 
 Values are JSON, so that an operator can read a store with the tools of the store. Unknown fields are ignored
 when reading: a newer controller may have written them.
@@ -18,6 +18,8 @@ NODES = "/sdn/nodes/"
 ATTACHMENTS = "/sdn/attachments/"
 RANGES = "/sdn/ranges/"
 OBJECTS = "/sdn/objects/"
+SERVICE_NUMBERS = "/sdn/service-numbers/"
+LB_ADDRESSES = "/sdn/load-balancer-addresses/"
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -77,6 +79,18 @@ class RangeRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     node: str
 
 
+class NumberRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A Service's number, which its groups are numbered from (sdn/pipeline/service.py)."""
+
+    number: int
+
+
+class AddressesRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """LoadBalancer addresses that a Service has from the pool, at most one a family."""
+
+    addresses: tuple[str, ...]
+
+
 def node_key(name: str) -> str:
     return f"{NODES}{name}"
 
@@ -92,6 +106,14 @@ def range_key(text: str) -> str:
 
 def object_key(kind: str, namespace: str, name: str) -> str:
     return f"{OBJECTS}{kind}/{namespace}/{name}"
+
+
+def number_key(namespace: str, name: str) -> str:
+    return f"{SERVICE_NUMBERS}{namespace}/{name}"
+
+
+def addresses_key(namespace: str, name: str) -> str:
+    return f"{LB_ADDRESSES}{namespace}/{name}"
 
 
 def encode(record: msgspec.Struct) -> bytes:

@@ -9,6 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 from controller.addresses import split_address
+from controller.allocation.network import (
+    ServiceNetwork,
+    dns_addresses,
+    load_balancer_ranges,
+    node_ports,
+    service_ranges,
+)
 from controller.ranges import ClusterRanges
 from controller.store import StoreError
 from controller.store.open import check_store_url
@@ -64,6 +71,45 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
     node_prefix_ipv6: Annotated[
         int, Meta(description="Prefix length of a node's IPv6 range.", ge=16, le=126)
     ] = 64
+    service_ranges: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Ranges that Services have their ClusterIPs from, at most one a family, the primary "
+            "family's first; at most 20 host bits each. Families that cluster_ranges lacks are left out.",
+            min_length=1,
+        ),
+    ] = ("10.96.0.0/16", "fd00:10:96::/112")
+    load_balancer_ranges: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Ranges that Services of type LoadBalancer have their external addresses from, each "
+            "announced on the nodes' link by one node; empty: such Services get none."
+        ),
+    ] = ()
+    node_port_range: Annotated[
+        str,
+        Meta(
+            description="First and last port that Services get on every node. The nodes' translated clients "
+            "use the ports below, so the first one is at least 9216."
+        ),
+    ] = "30000-32767"
+    cluster_domain: Annotated[
+        str, Meta(description="Domain under which Services have names: NAME.NAMESPACE.svc.DOMAIN.")
+    ] = "cluster.local"
+    dns: Annotated[
+        bool,
+        Meta(
+            description="The agents serve DNS at dns_addresses. Under Kubernetes false: the addresses then belong "
+            "to the cluster's own DNS server, and pods are told of them all the same."
+        ),
+    ] = True
+    dns_addresses: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Addresses of the cluster's DNS, inside service_ranges, at most one a family; empty: the "
+            "tenth of each range."
+        ),
+    ] = ()
     openflow_certificate: Annotated[
         Path | None,
         Meta(description="Certificate (PEM) shown to switches; with openflow_key it turns TLS on."),
@@ -95,6 +141,7 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
         _check("name", lambda: check_dns_subdomain("", self.name))
         _check("store", lambda: check_store_url(self.store))
         _check("cluster_ranges", self.ranges)
+        self._check_services()
         for target in self.openflow_targets:
             scheme, _, rest = target.partition(":")
             if scheme not in ("tcp", "ssl"):
@@ -106,6 +153,33 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
                 raise ValueError(f"{part}_key: belongs to {part}_certificate; give both or none")
             if ca is not None and certificate is None:
                 raise ValueError(f"{part}_ca: needs {part}_certificate and {part}_key")
+
+    def _check_services(self) -> None:
+        pods = self.cluster_ranges
+        _check("service_ranges", lambda: service_ranges(self.service_ranges, pods))
+        services = service_ranges(self.service_ranges, pods)
+        _check(
+            "load_balancer_ranges", lambda: load_balancer_ranges(self.load_balancer_ranges, pods, services)
+        )
+        _check("node_port_range", lambda: node_ports(self.node_port_range))
+        _check("cluster_domain", lambda: check_dns_subdomain("", self.cluster_domain))
+        _check("dns_addresses", lambda: dns_addresses(self.dns_addresses, services))
+        if self.dns and not dns_addresses(self.dns_addresses, services):
+            raise ValueError(
+                "dns_addresses: service_ranges have no tenth address; give one, or set dns to false"
+            )
+
+    def services(self) -> ServiceNetwork:
+        """What the cluster has for Services, as values. ValueError."""
+        ranges = service_ranges(self.service_ranges, self.cluster_ranges)
+        return ServiceNetwork(
+            service_ranges=ranges,
+            load_balancer_ranges=load_balancer_ranges(self.load_balancer_ranges, self.cluster_ranges, ranges),
+            node_ports=node_ports(self.node_port_range),
+            cluster_domain=self.cluster_domain,
+            serve_dns=self.dns,
+            dns_addresses=dns_addresses(self.dns_addresses, ranges),
+        )
 
     def ranges(self) -> ClusterRanges:
         """The cluster's ranges as values. ValueError."""

@@ -59,6 +59,23 @@ def test_help_and_version() -> None:
         ("--grpc-ca=/x", "setting grpc_ca: needs grpc_certificate and grpc_key"),
         ("--openflow-echo-seconds=0", "openflow_echo_seconds"),
         ("--name=A b", "setting name"),
+        (
+            "--service-ranges=10.244.1.0/24",
+            "setting service_ranges: 10.244.1.0/24 overlaps 10.244.0.0/16 of cluster_r",
+        ),
+        ("--service-ranges=10.0.0.0/11", "setting service_ranges: 10.0.0.0/11: must be /12 to /30"),
+        (
+            "--service-ranges=10.0.0.0/16,10.1.0.0/16",
+            "setting service_ranges: 10.1.0.0/16: a second IPv4 range",
+        ),
+        (
+            "--load-balancer-ranges=10.96.1.0/24",
+            "setting load_balancer_ranges: 10.96.1.0/24 overlaps 10.96.0.0/16",
+        ),
+        ("--node-port-range=80-90", "setting node_port_range: 80-90: must lie within 9216-65535"),
+        ("--node-port-range=many", "setting node_port_range: 'many' is no range of ports"),
+        ("--cluster-domain=Local", "setting cluster_domain"),
+        ("--dns-addresses=10.97.0.10", "setting dns_addresses: 10.97.0.10 is not inside service_ranges"),
         ("--nonsense=1", "flag --nonsense is no setting"),
     ],
 )
