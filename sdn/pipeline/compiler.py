@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiler: what a switch must hold, as a pure function of the model.
 
-Three kinds of objects have flows on a switch: the node itself, each of its pods, each other node. Each kind
-has one function here, which asks every feature; when an object changes, only its own flows are computed
+Four kinds of objects have flows on a switch: the node itself, each of its pods, each other node, each Service.
+Each kind has one function here, which asks every feature; when an object changes, only its own flows are computed
 again. No function here reads a clock, a file or a global, so any controller computes the same flows for any
 switch.
 """
@@ -19,9 +19,12 @@ from sdn.pipeline.features import (
     delivery,
     nd_responder,
     routing,
+    services,
     spoof_guard,
+    translation,
 )
-from sdn.pipeline.flow import Flow
+from sdn.pipeline.flow import Flow, Group
+from sdn.pipeline.service import ServicePort
 from sdn.pipeline.tables import miss_flows
 from sdn.pipeline.topology import LocalNode, PodPort, RemoteNode
 
@@ -35,6 +38,8 @@ def node_flows(local: LocalNode) -> tuple[Flow, ...]:
             spoof_guard.node_flows(local),
             arp_responder.node_flows(local),
             nd_responder.node_flows(local),
+            translation.node_flows(local),
+            services.node_flows(local),
             bridging.node_flows(local),
             routing.node_flows(local),
             delivery.node_flows(local),
@@ -50,6 +55,7 @@ def pod_flows(local: LocalNode, pod: PodPort) -> tuple[Flow, ...]:
             spoof_guard.pod_flows(pod),
             arp_responder.pod_flows(pod),
             nd_responder.pod_flows(pod),
+            translation.pod_flows(pod),
             bridging.pod_flows(pod),
             delivery.pod_flows(pod),
         )
@@ -63,9 +69,15 @@ def peer_flows(local: LocalNode, peer: RemoteNode) -> tuple[Flow, ...]:
             classification.peer_flows(peer),
             arp_responder.peer_flows(peer),
             nd_responder.peer_flows(peer),
+            translation.peer_flows(peer),
             routing.peer_flows(peer),
         )
     )
+
+
+def service_flows(ports: Iterable[ServicePort]) -> tuple[Flow | Group, ...]:
+    """The flows and groups that a Service owns on a switch: the same on every switch where its ports are the same."""
+    return tuple(services.service_flows(ports))
 
 
 def switch_flows(local: LocalNode, pods: Iterable[PodPort], peers: Iterable[RemoteNode]) -> tuple[Flow, ...]:

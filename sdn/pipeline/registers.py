@@ -95,6 +95,9 @@ class Priority(enum.IntEnum):
 
     MISS = 0
     LOW = 50
+    NORMAL_WIDE = 90
     NORMAL = 100
+    HIGH_WIDE = 140
     HIGH = 150
+    URGENT_WIDE = 190
     URGENT = 200

@@ -101,6 +101,61 @@ DECLARATIONS: tuple[Declaration, ...] = (
         "The second half: fields that only exist once the packet has become an advertisement.",
     ),
     Declaration(
+        "untranslation",
+        "services",
+        Feature.SERVICES,
+        "ip_dst",
+        "conntrack",
+        "Answers to a translated source (a client outside that borrowed the node's address, an endpoint that is its "
+        "own client) get their true destination back.",
+    ),
+    Declaration(
+        "conntrack",
+        "services",
+        Feature.SERVICES,
+        "ip_dst",
+        None,
+        "Every packet passes the connection tracker once: what belongs to a connection to a Service is translated "
+        "as its first packet was, in both directions. What is for a node's address is remembered: it may be for a "
+        "NodePort.",
+    ),
+    Declaration(
+        "load_balancing",
+        "services",
+        Feature.SERVICES,
+        "reg0, reg4, ct_state, ip_dst, ct_nw_proto, ct_tp_dst",
+        "bridging",
+        "The first packet of a connection to a Service chooses an endpoint by a select group. Where there is none it "
+        "is rejected at once. Ports are those that the tracker saw, so that fragments count too. Answers to clients "
+        "that came by the gateway port leave by it.",
+    ),
+    Declaration(
+        "session_affinity",
+        "services",
+        Feature.SESSION_AFFINITY,
+        "reg5, ip_src",
+        None,
+        "Written by the switch itself: which endpoint a client had last (sessionAffinity ClientIP).",
+    ),
+    Declaration(
+        "endpoint",
+        "services",
+        Feature.SERVICES,
+        "reg2, reg3",
+        None,
+        "The endpoint chosen becomes the destination, and the tracker remembers it.",
+    ),
+    Declaration(
+        "source_translation",
+        "services",
+        Feature.SERVICES,
+        "ct_mark, in_port, ip_dst",
+        "bridging",
+        "Where the answer would not come back here by itself, the client's address is translated: to the node's for "
+        "clients outside (externalTrafficPolicy Cluster), to an address of the switch for an endpoint that is its "
+        "own client, and for endpoints that are no pods.",
+    ),
+    Declaration(
         "bridging",
         "where to",
         Feature.BRIDGING,
@@ -129,9 +184,22 @@ DECLARATIONS: tuple[Declaration, ...] = (
 )
 
 TABLES: tuple[Table, ...] = tuple(Table(number, declared) for number, declared in enumerate(DECLARATIONS))
-CLASSIFICATION, SPOOF_GUARD, ARP_RESPONDER, ND_RESPONDER, ND_ADVERTISEMENT, BRIDGING, ROUTING, DELIVERY = (
-    TABLES
-)
+(
+    CLASSIFICATION,
+    SPOOF_GUARD,
+    ARP_RESPONDER,
+    ND_RESPONDER,
+    ND_ADVERTISEMENT,
+    UNTRANSLATION,
+    CONNTRACK,
+    LOAD_BALANCING,
+    SESSION_AFFINITY,
+    ENDPOINT,
+    SOURCE_TRANSLATION,
+    BRIDGING,
+    ROUTING,
+    DELIVERY,
+) = TABLES
 _BY_NAME = {table.name: table for table in TABLES}
 
 

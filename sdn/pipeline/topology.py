@@ -77,6 +77,15 @@ class LocalNode:
     addresses: tuple[Address, ...]
     tunnel_address: Address
     encapsulation: Encapsulation = Encapsulation.GENEVE
+    service_ranges: tuple[Range, ...] = ()
+    """Where ClusterIPs are from."""
+    load_balancer_ranges: tuple[Range, ...] = ()
+    first_node_port: int = 30000
+
+    def own_address(self, version: int) -> Address | None:
+        """The node's address of a family; where it has none, its gateway's in the pods' range; None: no such family."""
+        gateways = (pod_range.gateway for pod_range in self.pod_ranges)
+        return next((one for one in (*self.addresses, *gateways) if one.version == version), None)
 
     @property
     def owner(self) -> Owner:

@@ -13,7 +13,14 @@ from sdn.pipeline.actions import IN_PORT, Action, Move, SetField, move
 from sdn.pipeline.fields import ARP_OP, ARP_SHA, ARP_SPA, ARP_TPA, ETH_SRC
 from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import match
-from sdn.pipeline.registers import GATEWAY_MAC, ROUTER_MAC, SCRATCH_REGISTER, Priority, Source
+from sdn.pipeline.registers import (
+    GATEWAY_MAC,
+    NEXT_HOP_ADDRESS,
+    ROUTER_MAC,
+    SCRATCH_REGISTER,
+    Priority,
+    Source,
+)
 from sdn.pipeline.tables import ARP_RESPONDER
 from sdn.pipeline.topology import LocalNode, PodPort, RemoteNode
 
@@ -37,7 +44,13 @@ def reply(mac: int) -> tuple[Action, ...]:
 
 
 def node_flows(local: LocalNode) -> Iterator[Flow]:
-    """The gateway's address, to pods."""
+    """The gateway's address, to pods; the switch's own, to the node."""
+    yield ARP_RESPONDER.flow(
+        match(reg0=Source.GATEWAY, arp_op=_REQUEST, arp_tpa=NEXT_HOP_ADDRESS[4]),
+        reply(ROUTER_MAC),
+        owner=local.owner,
+        why="the node asks for the switch",
+    )
     for pod_range in local.pod_ranges:
         if pod_range.version == 4:
             yield ARP_RESPONDER.flow(

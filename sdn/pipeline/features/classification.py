@@ -13,8 +13,16 @@ from sdn.pipeline.actions import Goto, SetField
 from sdn.pipeline.fields import ETH_TYPE_ARP, ETH_TYPE_IPV4, ETH_TYPE_IPV6, ICMPV6_NEIGHBOR_SOLICITATION
 from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import match
-from sdn.pipeline.registers import GATEWAY_PORT, SOURCE_REGISTER, TUNNEL_PORT, Priority, Source
-from sdn.pipeline.tables import ARP_RESPONDER, BRIDGING, CLASSIFICATION, DELIVERY, ND_RESPONDER, SPOOF_GUARD
+from sdn.pipeline.registers import (
+    GATEWAY_PORT,
+    SERVICE_REGISTER,
+    SOURCE_REGISTER,
+    TUNNEL_PORT,
+    Mark,
+    Priority,
+    Source,
+)
+from sdn.pipeline.tables import ARP_RESPONDER, CLASSIFICATION, ND_RESPONDER, SPOOF_GUARD, UNTRANSLATION
 from sdn.pipeline.topology import LocalNode, PodPort, RemoteNode
 
 
@@ -37,12 +45,29 @@ def node_flows(local: LocalNode) -> Iterator[Flow]:
         why="the node asks for a pod's MAC",
         priority=Priority.HIGH,
     )
+    for address in (*local.addresses, *(pod_range.gateway for pod_range in local.pod_ranges)):
+        field = "ip_src" if address.version == 4 else "ipv6_src"
+        yield CLASSIFICATION.flow(
+            match(in_port=GATEWAY_PORT, **{field: address.value}),
+            (
+                _from(Source.GATEWAY),
+                SetField(SERVICE_REGISTER, Mark.VIA_GATEWAY | Mark.OWN_NODE),
+                Goto(UNTRANSLATION.number),
+            ),
+            owner=local.owner,
+            why="from the node itself",
+        )
     for eth_type in (ETH_TYPE_IPV4, ETH_TYPE_IPV6):
         yield CLASSIFICATION.flow(
             match(in_port=GATEWAY_PORT, eth_type=eth_type),
-            (_from(Source.GATEWAY), Goto(BRIDGING.number)),
+            (
+                _from(Source.OUTSIDE),
+                SetField(SERVICE_REGISTER, Mark.VIA_GATEWAY | Mark.MASQUERADE),
+                Goto(UNTRANSLATION.number),
+            ),
             owner=local.owner,
-            why="from the node, or routed by it",
+            why="from elsewhere, routed by the node",
+            priority=Priority.NORMAL_WIDE,
         )
 
 
@@ -61,7 +86,7 @@ def peer_flows(peer: RemoteNode) -> Iterator[Flow]:
     field = "tun_src" if peer.tunnel_address.version == 4 else "tun_ipv6_src"
     yield CLASSIFICATION.flow(
         match(in_port=TUNNEL_PORT, **{field: peer.tunnel_address.value}),
-        (_from(Source.TUNNEL), Goto(DELIVERY.number)),
+        (_from(Source.TUNNEL), Goto(UNTRANSLATION.number)),
         owner=peer.owner,
         why="from the other node's tunnel address",
     )

@@ -23,7 +23,14 @@ from sdn.pipeline.fields import (
 )
 from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import Match, match
-from sdn.pipeline.registers import GATEWAY_MAC, ROUTER_MAC, SCRATCH_REGISTER, Priority, Source
+from sdn.pipeline.registers import (
+    GATEWAY_MAC,
+    NEXT_HOP_ADDRESS,
+    ROUTER_MAC,
+    SCRATCH_REGISTER,
+    Priority,
+    Source,
+)
 from sdn.pipeline.tables import ND_ADVERTISEMENT, ND_RESPONDER
 from sdn.pipeline.topology import LocalNode, PodPort, RemoteNode
 
@@ -64,7 +71,13 @@ def reply(mac: int) -> tuple[Action, ...]:
 
 
 def node_flows(local: LocalNode) -> Iterator[Flow]:
-    """The gateway's address, to pods; and the second half of every answer."""
+    """The gateway's address, to pods; the switch's own, to the node; and the second half of every answer."""
+    yield ND_RESPONDER.flow(
+        _solicitation(NEXT_HOP_ADDRESS[6], reg0=Source.GATEWAY),
+        reply(ROUTER_MAC),
+        owner=local.owner,
+        why="the node asks for the switch",
+    )
     for pod_range in local.pod_ranges:
         if pod_range.version == 6:
             yield ND_RESPONDER.flow(

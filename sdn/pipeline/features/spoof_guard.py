@@ -17,7 +17,7 @@ from sdn.pipeline.fields import ICMPV6_NEIGHBOR_SOLICITATION, IP_FRAG_ANY
 from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import match
 from sdn.pipeline.registers import Priority
-from sdn.pipeline.tables import ARP_RESPONDER, BRIDGING, ND_RESPONDER, SPOOF_GUARD
+from sdn.pipeline.tables import ARP_RESPONDER, ND_RESPONDER, SPOOF_GUARD, UNTRANSLATION
 from sdn.pipeline.topology import LocalNode, PodPort
 
 #: With which neighbour discovery is sent: a router would have lowered it (RFC 4861, section 3.1).
@@ -59,7 +59,7 @@ def pod_flows(pod: PodPort) -> Iterator[Flow]:
 def _ipv4(pod: PodPort, address: int) -> Iterator[Flow]:
     yield SPOOF_GUARD.flow(
         match(in_port=pod.ofport, eth_src=pod.mac, ip_src=address),
-        (Goto(BRIDGING.number),),
+        (Goto(UNTRANSLATION.number),),
         owner=pod.owner,
         why="sent from the pod's own MAC and IPv4 address",
     )
@@ -76,7 +76,7 @@ def _ipv4(pod: PodPort, address: int) -> Iterator[Flow]:
 def _ipv6(pod: PodPort, address: int) -> Iterator[Flow]:
     yield SPOOF_GUARD.flow(
         match(in_port=pod.ofport, eth_src=pod.mac, ipv6_src=address),
-        (Goto(BRIDGING.number),),
+        (Goto(UNTRANSLATION.number),),
         owner=pod.owner,
         why="sent from the pod's own MAC and IPv6 address",
     )

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Services: a connection to a Service's address chooses an endpoint in the switch.
+
+For each port of a Service: one flow for each address and port that clients send to, a select group with a bucket for
+each endpoint, and one flow for each endpoint that translates the destination. Nothing here depends on the node whose
+switch it is for, except by the :class:`ServicePort` that it is made from.
+
+Evenness: Open vSwitch spreads connections of a group over a table of 2^n slots (at most 256), so ten equal buckets get
+one or two of 16. Every endpoint weighs ``_WEIGHT``, and between 5 and 63 endpoints a spare bucket of weight 1, which
+leads to one of them, makes the switch use a table of at least four slots an endpoint.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+
+from sdn.pipeline.actions import (
+    CONTROLLER,
+    Action,
+    Bucket,
+    Ct,
+    GroupAction,
+    Learn,
+    LearnMatch,
+    Move,
+    Nat,
+    Resubmit,
+    SetField,
+)
+from sdn.pipeline.features.translation import to
+from sdn.pipeline.fields import CT_MARK, ETH_TYPE_IPV4, ETH_TYPE_IPV6, FIELDS, IP_SRC, IPV6_SRC
+from sdn.pipeline.flow import Flow, Group
+from sdn.pipeline.match import match
+from sdn.pipeline.owner import Feature, Owner, cookie
+from sdn.pipeline.registers import (
+    ENDPOINT_REGISTER,
+    GROUP_REGISTER,
+    NODE_PORT_ADDRESS,
+    SERVICE_PORT_REGISTER,
+    SERVICE_REGISTER,
+    SERVICE_ZONE,
+    TO_NODE_BIT,
+    Mark,
+    Priority,
+    Source,
+)
+from sdn.pipeline.service import Endpoint, Frontend, ServicePort
+from sdn.pipeline.tables import ENDPOINT, LOAD_BALANCING, SESSION_AFFINITY, SOURCE_TRANSLATION
+from sdn.pipeline.topology import Address, LocalNode, Range
+
+_FIRST_PACKET = "+new-rpl-inv+trk"
+_REJECT: tuple[Action, ...] = (CONTROLLER,)
+_DROP: tuple[Action, ...] = ()
+
+#: Weight of an endpoint; the spare bucket's is 1. See the module.
+_WEIGHT = 4
+_FEWEST_WITH_SPARE, _MOST_WITH_SPARE = 5, 63
+#: Bucket numbers: the spare has one of its own, endpoints' are spread over the rest.
+_SPARE = 1
+_FIRST_BUCKET, _LAST_BUCKET = 16, 0x7FFFFFFF
+#: OpenFlow's idle time-out is 16 bits wide: an affinity of more than 18 hours ends then.
+_LONGEST_TIMEOUT = 0xFFFF
+_MARK_BITS = 4
+
+
+def node_flows(local: LocalNode) -> Iterator[Flow]:
+    """Addresses of Services that have no such port, or that no Service has (yet, or any more)."""
+    for service_range in (*local.service_ranges, *local.load_balancer_ranges):
+        field = "ip_dst" if service_range.version == 4 else "ipv6_dst"
+        yield LOAD_BALANCING.flow(
+            match(ct_state=_FIRST_PACKET, **{field: str(service_range)}),
+            _REJECT,
+            owner=local.owner,
+            why="no Service has this address and port: rejected",
+            priority=Priority.LOW,
+        )
+        yield LOAD_BALANCING.flow(
+            match(ct_state="+inv+trk", **{field: str(service_range)}),
+            _DROP,
+            owner=local.owner,
+            why="to a Service, but of no connection",
+            priority=Priority.URGENT,
+        )
+    for version, value in NODE_PORT_ADDRESS.items():
+        yield LOAD_BALANCING.flow(
+            to(Address(version, value), ct_state=_FIRST_PACKET),
+            _REJECT,
+            owner=local.owner,
+            why="the NodePort is no more: rejected",
+            priority=Priority.LOW,
+        )
+
+
+def service_flows(ports: Iterable[ServicePort]) -> Iterator[Flow | Group]:
+    """Everything that a Service has on a switch."""
+    for port in ports:
+        yield from _Compilation(port).entries()
+
+
+class _Compilation:
+    """One port of one Service in one family."""
+
+    def __init__(self, port: ServicePort) -> None:
+        self._port = port
+        self._eth_type = ETH_TYPE_IPV4 if port.version == 4 else ETH_TYPE_IPV6
+        self._used: dict[int, Sequence[Endpoint]] = {}
+
+    def entries(self) -> Iterator[Flow | Group]:
+        port = self._port
+        for frontend in port.frontends:
+            yield from self._frontend(frontend)
+        buckets = _numbered(tuple({one for endpoints in self._used.values() for one in endpoints}))
+        for group_id, endpoints in self._used.items():
+            yield self._group(group_id, [(buckets[one], one) for one in endpoints])
+            if port.affinity_seconds:
+                yield ENDPOINT.flow(
+                    match(eth_type=self._eth_type, reg2=port.group_base, reg3=0, reg5=group_id),
+                    (GroupAction(group_id),),
+                    owner=port.owner,
+                    why="a client that has no endpoint yet",
+                )
+        for endpoint, bucket in buckets.items():
+            yield self._endpoint(endpoint, bucket)
+
+    def _frontend(self, frontend: Frontend) -> Iterator[Flow]:
+        """Clients of this cluster are served alike; those outside may be held to the node's own endpoints.
+
+        A connection from inside to an external address follows no externalTrafficPolicy (Kubernetes: traffic from
+        inside the cluster takes a short cut to all endpoints).
+        """
+        local_only = self._port.external_local if frontend.external else self._port.internal_local
+        everyone = self._to(local_only and not frontend.external)
+        outside: tuple[Action, ...] | None = None
+        if frontend.external and local_only:
+            keep_source = SetField(SERVICE_REGISTER, 0, Mark.MASQUERADE)
+            actions = self._to(True)
+            outside = (keep_source, *actions) if actions else actions
+        if frontend.restricted:
+            yield self._accept(frontend, _DROP, "a client that the Service's source ranges do not name", {})
+            for source_range in frontend.source_ranges:
+                source = _from(source_range)
+                yield self._accept(frontend, everyone, "a client that may connect", source, urgent=True)
+                if outside is not None:
+                    yield self._accept(
+                        frontend,
+                        outside,
+                        "a client outside that may connect: this node's endpoints only",
+                        source | {"reg0": Source.OUTSIDE},
+                        urgent=True,
+                    )
+            return
+        yield self._accept(frontend, everyone, _why(everyone), {})
+        if outside is not None:
+            yield self._accept(
+                frontend,
+                outside,
+                f"from outside, this node's endpoints only: {_why(outside)}",
+                {"reg0": Source.OUTSIDE},
+            )
+
+    def _accept(
+        self,
+        frontend: Frontend,
+        actions: tuple[Action, ...],
+        why: str,
+        more: dict[str, int | str],
+        *,
+        urgent: bool = False,
+    ) -> Flow:
+        port = self._port
+        terms: dict[str, int | str] = {
+            "ct_state": _FIRST_PACKET,
+            "ct_nw_proto": port.protocol,
+            "ct_tp_dst": frontend.port,
+            "eth_type": self._eth_type,
+            **more,
+        }
+        if frontend.address is None:
+            terms["reg4"] = f"{TO_NODE_BIT:#x}/{TO_NODE_BIT:#x}"
+        else:
+            terms["ip_dst" if port.version == 4 else "ipv6_dst"] = frontend.address.value
+        return LOAD_BALANCING.flow(
+            match(**terms), actions, owner=port.owner, why=why, priority=_priority(frontend, more, urgent)
+        )
+
+    def _to(self, local: bool) -> tuple[Action, ...]:
+        """What a first packet meets: a choice of endpoints, or why there is none."""
+        port = self._port
+        endpoints = port.local_endpoints if local else port.endpoints
+        if not endpoints:
+            return _DROP if port.elsewhere or (local and port.endpoints) else _REJECT
+        group_id = port.group_base + local
+        self._used[group_id] = endpoints
+        chosen = SetField(SERVICE_PORT_REGISTER, port.group_base)
+        if not port.affinity_seconds:
+            return chosen, GroupAction(group_id)
+        return (
+            chosen,
+            SetField(GROUP_REGISTER, group_id),
+            Resubmit(SESSION_AFFINITY.number),
+            Resubmit(ENDPOINT.number),
+        )
+
+    def _group(self, group_id: int, endpoints: Sequence[tuple[int, Endpoint]]) -> Group:
+        weights = sorted((bucket, _WEIGHT, bucket) for bucket, _ in endpoints)
+        if _FEWEST_WITH_SPARE <= len(weights) <= _MOST_WITH_SPARE:
+            weights.insert(0, (_SPARE, 1, weights[0][0]))
+        affinity = self._port.affinity_seconds > 0
+        source = IP_SRC if self._port.version == 4 else IPV6_SRC
+        return Group(
+            group_id,
+            "select",
+            tuple(_bucket(number, weight, chosen) for number, weight, chosen in weights),
+            self._port.owner,
+            "one of the Service's endpoints",
+            # With affinity by the client's address, so that connections that begin together agree before the switch
+            # has learned where the first one went.
+            selection_method="hash" if affinity else "dp_hash",
+            selection_fields=(source,) if affinity else (),
+        )
+
+    def _endpoint(self, endpoint: Endpoint, bucket: int) -> Flow:
+        port = self._port
+        actions: list[Action] = []
+        if port.affinity_seconds:
+            actions.append(self._learn(bucket))
+        if not endpoint.pod:
+            actions.append(SetField(SERVICE_REGISTER, Mark.NO_POD, Mark.NO_POD))
+        address = endpoint.address
+        nat = Nat("dst", address.version == 6, address.value, port_min=endpoint.port)
+        actions.append(
+            Ct(
+                zone=SERVICE_ZONE,
+                commit=True,
+                nat=nat,
+                table=SOURCE_TRANSLATION.number,
+                execute=(Move(SERVICE_REGISTER, 0, CT_MARK, 0, _MARK_BITS),),
+            )
+        )
+        return ENDPOINT.flow(
+            match(eth_type=self._eth_type, nw_proto=port.protocol, reg2=port.group_base, reg3=bucket),
+            tuple(actions),
+            owner=port.owner,
+            why=_name(endpoint),
+        )
+
+    def _learn(self, bucket: int) -> Learn:
+        port = self._port
+        learned = cookie(Feature.SESSION_AFFINITY, Owner("Endpoint", str(port.group_base), str(bucket)))
+        return Learn(
+            SESSION_AFFINITY.number,
+            Priority.NORMAL,
+            learned,
+            match=(
+                LearnMatch(FIELDS["eth_type"], self._eth_type),
+                LearnMatch(GROUP_REGISTER),
+                LearnMatch(IP_SRC if port.version == 4 else IPV6_SRC),
+            ),
+            load=(SetField(ENDPOINT_REGISTER, bucket),),
+            idle_timeout=min(port.affinity_seconds, _LONGEST_TIMEOUT),
+        )
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _bucket(number: int, weight: int, chosen: int) -> Bucket:
+    return Bucket(number, (SetField(ENDPOINT_REGISTER, chosen), Resubmit(ENDPOINT.number)), weight)
+
+
+def _priority(frontend: Frontend, more: dict[str, int | str], urgent: bool) -> Priority:
+    """Narrower matches above wider ones; an address above "every node's address" (WIDE)."""
+    if urgent and "reg0" in more:
+        return Priority.URGENT if frontend.address is not None else Priority.URGENT_WIDE
+    if urgent or "reg0" in more:
+        return Priority.HIGH if frontend.address is not None else Priority.HIGH_WIDE
+    return Priority.NORMAL if frontend.address is not None else Priority.NORMAL_WIDE
+
+
+def _from(source_range: Range) -> dict[str, int | str]:
+    return {"ip_src" if source_range.version == 4 else "ipv6_src": str(source_range)}
+
+
+def _why(actions: tuple[Action, ...]) -> str:
+    if actions == _REJECT:
+        return "the Service has no endpoint: rejected"
+    return "to one of the Service's endpoints" if actions else "no endpoint that the policy allows: dropped"
+
+
+def _name(endpoint: Endpoint) -> str:
+    address = ipaddress.ip_address(str(endpoint.address))
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return f"to endpoint {host}:{endpoint.port}"
+
+
+def _numbered(endpoints: tuple[Endpoint, ...]) -> dict[Endpoint, int]:
+    """A number for each endpoint that it keeps while others come and go.
+
+    It is a hash of the endpoint; of two that have the same the later one in order takes the next number.
+    """
+    numbers: dict[Endpoint, int] = {}
+    taken: set[int] = set()
+    for endpoint in sorted(endpoints, key=lambda one: (one.address.value, one.port, one.pod)):
+        number = _hash(endpoint)
+        while number in taken:
+            number = number + 1 if number < _LAST_BUCKET else _FIRST_BUCKET
+        taken.add(number)
+        numbers[endpoint] = number
+    return numbers
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _hash(endpoint: Endpoint) -> int:
+    text = f"{endpoint.address.version}/{endpoint.address.value}/{endpoint.port}/{endpoint.pod}"
+    digest = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    return _FIRST_BUCKET + digest % (_LAST_BUCKET - _FIRST_BUCKET)
