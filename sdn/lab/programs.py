@@ -167,6 +167,8 @@ def _controller(spec: LabSpec, folder: Folder, machine: Machine) -> Program:
         "openflow-address": f"{machine.ipv4}:{OPENFLOW_PORT}",
         "store": _store(spec, str(place)),
         "cluster-ranges": ",".join(spec.cluster_ranges),
+        "service-ranges": ",".join(spec.service_ranges),
+        "load-balancer-ranges": ",".join(spec.load_balancer_ranges),
     }
     if spec.node_prefix_ipv4 is not None:
         settings["node-prefix-ipv4"] = str(spec.node_prefix_ipv4)

@@ -50,6 +50,10 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int = 1500
     #: Ranges that pods' addresses come from, at most one a family.
     cluster_ranges: tuple[str, ...] = ("10.244.0.0/16", "fd00:10:244::/48")
+    #: Ranges of ClusterIPs, at most one a family, the primary family's first.
+    service_ranges: tuple[str, ...] = ("10.96.0.0/16", "fd00:10:96::/112")
+    #: Ranges of LoadBalancer addresses. The nodes announce them on the underlay, so they are part of it.
+    load_balancer_ranges: tuple[str, ...] = ("172.30.0.224/27", "fd00:30::1:0/112")
     #: Prefix lengths of the ranges that nodes are given out of the cluster's.
     node_prefix_ipv4: int | None = None
     node_prefix_ipv6: int | None = None
@@ -81,6 +85,18 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
                     raise InvalidSpecError(f"--cluster-range {text}: overlaps with the underlay's {used}")
         if not versions or len(set(versions)) != len(versions):
             raise InvalidSpecError("--cluster-range: give one IPv4 range, one IPv6 range, or one of each")
+        self._check_load_balancer_ranges()
+
+    def _check_load_balancer_ranges(self) -> None:
+        for text in self.load_balancer_ranges:
+            try:
+                network = ipaddress.ip_network(text)
+            except ValueError as problem:
+                raise InvalidSpecError(f"load_balancer_ranges {text}: {problem}") from None
+            for machine in self.machines:
+                for address in (machine.ipv4, machine.ipv6):
+                    if ipaddress.ip_address(address) in network:
+                        raise InvalidSpecError(f"load_balancer_ranges {text}: {machine.name} has {address}")
 
     @property
     def node_machines(self) -> tuple[Machine, ...]:

@@ -54,6 +54,8 @@ def test_labs_with_different_names_share_no_namespace() -> None:
         ({"cluster_ranges": ("nonsense",)}, "--cluster-range nonsense"),
         ({"cluster_ranges": ("172.16.0.0/12",)}, "overlaps"),
         ({"cluster_ranges": ("fd00::/16",)}, "overlaps"),
+        ({"load_balancer_ranges": ("nonsense",)}, "load_balancer_ranges nonsense"),
+        ({"load_balancer_ranges": ("172.30.0.0/28",)}, "node-1 has 172.30.0.11"),
     ],
 )
 def test_what_cannot_be_a_lab_is_refused_by_name(wrong: dict[str, Any], named: str) -> None:
