@@ -14,11 +14,18 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _DNS_LABEL = re.compile(_LABEL)
 _DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _LABEL_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
+_SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_PORT_NAME = re.compile(r"[a-z0-9](-?[a-z0-9])*")
+
+#: The transport protocols of Services and containers, as Kubernetes spells them.
+PROTOCOLS = ("TCP", "UDP", "SCTP")
+_LIMITED_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 
 class InvalidObjectError(ValueError):
@@ -54,6 +61,65 @@ def check_dns_subdomain(path: str, name: str) -> str:
             "each part between dots beginning and ending with a letter or digit",
         )
     return name
+
+
+def check_service_name(path: str, name: str) -> str:
+    """A DNS label of RFC 1035, which begins with a letter: the form of a Service's name."""
+    if len(name) > 63 or not _SERVICE_NAME.fullmatch(name):
+        raise InvalidObjectError(
+            path,
+            f"{name!r} must be lower-case letters, digits and '-', at most 63, "
+            "beginning with a letter and not ending with '-'",
+        )
+    return name
+
+
+def check_port_name(path: str, name: str) -> str:
+    """An IANA service name (RFC 6335, section 5.1) in lower case: how a container's port is named."""
+    if len(name) > 15 or not _PORT_NAME.fullmatch(name) or name.isdigit() or not re.search("[a-z]", name):
+        raise InvalidObjectError(
+            path,
+            f"{name!r} must be lower-case letters, digits and single '-', at most 15, "
+            "with at least one letter, first and last no '-'",
+        )
+    return name
+
+
+def check_port(path: str, number: int) -> int:
+    """A port number, 1 to 65535."""
+    if not 1 <= number <= 65535:
+        raise InvalidObjectError(path, f"{number} is no port number: 1 to 65535")
+    return number
+
+
+def check_address(path: str, text: str) -> IPAddress:
+    """An IPv4 or IPv6 address, without prefix length or zone."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise InvalidObjectError(path, f"{text!r} is no IP address") from None
+    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address.ipv4_mapped):
+        raise InvalidObjectError(
+            path, f"{text!r} is an IPv6 address with a zone or that stands for an IPv4 address"
+        )
+    return address
+
+
+def check_unicast_address(path: str, text: str) -> IPAddress:
+    """An address that packets can be sent to through a network: as Kubernetes checks external IPs and
+    endpoints.
+    """
+    address = check_address(path, text)
+    for wrong, name in (
+        (address.is_unspecified, "the unspecified address"),
+        (address.is_loopback, "a loopback address"),
+        (address.is_link_local, "a link-local address"),
+        (address.is_multicast, "a multicast address"),
+        (address == _LIMITED_BROADCAST, "the broadcast address"),
+    ):
+        if wrong:
+            raise InvalidObjectError(path, f"{text!r} is {name}, which cannot be reached from elsewhere")
+    return address
 
 
 def check_label_key(path: str, key: str) -> str:

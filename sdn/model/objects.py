@@ -3,11 +3,11 @@
 
 A declared object says what is wanted. What *is* (a node's registration, a pod's attachment) are facts, kept
 elsewhere and shown in an object's ``status``; a ``status`` in a declaration is ignored, as Kubernetes ignores
-it.
+it, but for the readiness of a Pod.
 
-``spec`` of a Pod or Node is kept as given, whole: most of it (containers, taints) is not the network's
-business, and must come back from ``get`` as it was applied. The fields that the network reads are checked,
-and have a property.
+Services and EndpointSlices are the network's own: each of their fields is typed. ``spec`` of a Pod or Node is
+kept as given, whole: most of it (containers, taints) is not the network's business, and must come back from
+``get`` as it was applied. The fields that the network reads are checked, and have a property.
 """
 
 from __future__ import annotations
@@ -16,22 +16,20 @@ from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
+from sdn.model.endpointslice import EndpointSlice
+from sdn.model.meta import ObjectMeta
+from sdn.model.pod import Pod
+from sdn.model.service import Service
+
+#: The version of the kinds of Kubernetes' core group.
 API_VERSION = "v1"
-
-
-class ObjectMeta(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What every object has. ``namespace`` is empty for cluster-scoped kinds."""
-
-    name: str
-    namespace: str = ""
-    labels: dict[str, str] = msgspec.field(default_factory=dict)
-    annotations: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Namespace(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A scope for names. Its labels are what namespace selectors look at."""
 
     KIND: ClassVar[str] = "Namespace"
+    API_VERSION: ClassVar[str] = API_VERSION
     NAMESPACED: ClassVar[bool] = False
 
     metadata: ObjectMeta
@@ -43,6 +41,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     pods."""
 
     KIND: ClassVar[str] = "Node"
+    API_VERSION: ClassVar[str] = API_VERSION
     NAMESPACED: ClassVar[bool] = False
 
     metadata: ObjectMeta
@@ -57,23 +56,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
         return tuple(ranges)
 
 
-class Pod(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A group of containers with one network namespace. Its labels replace those that came with its
-    attachment."""
+Object: TypeAlias = Namespace | Node | Pod | Service | EndpointSlice
+Kind: TypeAlias = type[Namespace] | type[Node] | type[Pod] | type[Service] | type[EndpointSlice]
 
-    KIND: ClassVar[str] = "Pod"
-    NAMESPACED: ClassVar[bool] = True
-
-    metadata: ObjectMeta
-    spec: dict[str, Any] = msgspec.field(default_factory=dict)
-
-    @property
-    def node_name(self) -> str:
-        """The node that the pod is bound to; empty: not said."""
-        return str(self.spec.get("nodeName") or "")
-
-
-Object: TypeAlias = Namespace | Node | Pod
-Kind: TypeAlias = type[Namespace] | type[Node] | type[Pod]
-
-KINDS: dict[str, Kind] = {kind.KIND: kind for kind in (Namespace, Node, Pod)}
+KINDS: dict[str, Kind] = {kind.KIND: kind for kind in (Namespace, Node, Pod, Service, EndpointSlice)}

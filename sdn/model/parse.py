@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a document to an object, and back.
 
-Strict where the network reads (unknown kinds, unknown fields of the object and its metadata, wrong names,
-labels and ranges are refused with the field's path), open where it does not (the rest of ``spec``).
+Strict where the network reads (unknown kinds, unknown fields of the object, its metadata and of the network's own
+kinds, wrong names, labels and ranges are refused with the field's path), open where it does not (the rest of
+``spec`` of a Pod or Node). What an API server adds (``status``, ``metadata.uid`` and the like) is taken and left
+out, so that what ``get`` printed can be applied.
 """
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from sdn.model.endpointslice import EndpointSlice, read_endpoint_slice
+from sdn.model.meta import ObjectMeta
 from sdn.model.names import (
     InvalidObjectError,
     check_dns_label,
@@ -19,10 +24,15 @@ from sdn.model.names import (
     check_label_key,
     check_labels,
     check_network,
+    check_service_name,
     check_text_map,
     type_name,
 )
-from sdn.model.objects import API_VERSION, KINDS, Kind, Namespace, Object, ObjectMeta
+from sdn.model.objects import KINDS, Kind, Namespace, Node, Object
+from sdn.model.pod import Pod, check_pod_spec, read_pod_status
+from sdn.model.reading import Fields
+from sdn.model.service import Service
+from sdn.model.servicespec import read_service_spec
 
 #: Kubernetes' limit for the sum of all annotations.
 MAX_ANNOTATION_BYTES = 256 * 1024
@@ -59,7 +69,7 @@ def parse(document: object) -> Object:
 
 def to_document(value: Object) -> dict[str, Any]:
     """The object as a document, in the form that :func:`parse` takes."""
-    document: dict[str, Any] = {"apiVersion": API_VERSION, "kind": value.KIND}
+    document: dict[str, Any] = {"apiVersion": value.API_VERSION, "kind": value.KIND}
     document |= msgspec.to_builtins(value)
     return document
 
@@ -72,9 +82,9 @@ def _kind(document: Mapping[str, Any]) -> Kind:
     if kind is None:
         raise InvalidObjectError("kind", f"{name!r} is not known here; known are {', '.join(KINDS)}")
     version = document.get("apiVersion")
-    if version != API_VERSION:
+    if version != kind.API_VERSION:
         raise InvalidObjectError(
-            "apiVersion", f"{version!r} of kind {name} is not known here; use {API_VERSION!r}"
+            "apiVersion", f"{version!r} of kind {name} is not known here; use {kind.API_VERSION!r}"
         )
     return kind
 
@@ -88,17 +98,37 @@ def _subject(kind: Kind, document: Mapping[str, Any]) -> str:
 
 
 def _parse(kind: Kind, document: Mapping[str, Any]) -> Object:
-    for field in document:
-        if field not in ("apiVersion", "kind", "metadata", "spec", "status"):
-            raise InvalidObjectError(str(field), f"is no field of a {kind.KIND}")
-    metadata = _metadata(kind, document.get("metadata"))
-    spec = document.get("spec")
-    if spec is None:
-        spec = {}
-    if not isinstance(spec, Mapping):
-        raise InvalidObjectError("spec", f"must be a map, got {type_name(spec)}")
-    _check_spec(kind, spec)
-    return kind(metadata=metadata, spec=dict(spec))
+    fields = Fields("", document, f"{_article(kind)} {kind.KIND}")
+    metadata = _metadata(kind, fields.raw("metadata"))
+    also = ["apiVersion", "kind", "status"]
+    value: Object
+    if kind is EndpointSlice:
+        value = read_endpoint_slice(metadata, fields)
+    else:
+        spec = fields.raw("spec")
+        if spec is None:
+            spec = {}
+        if not isinstance(spec, Mapping):
+            raise InvalidObjectError("spec", f"must be a map, got {type_name(spec)}")
+        value = _with_spec(kind, metadata, spec, fields)
+    fields.finish(also)
+    return value
+
+
+def _with_spec(kind: Kind, metadata: ObjectMeta, spec: Mapping[str, Any], fields: Fields) -> Object:
+    if kind is Service:
+        return Service(metadata=metadata, spec=read_service_spec(spec))
+    if kind is Pod:
+        check_pod_spec(spec)
+        return Pod(metadata=metadata, spec=dict(spec), status=read_pod_status(fields.raw("status")))
+    if kind is Node:
+        _check_pod_cidrs(spec)
+        return Node(metadata=metadata, spec=dict(spec))
+    return Namespace(metadata=metadata, spec=dict(spec))
+
+
+def _article(kind: Kind) -> str:
+    return "an" if kind.KIND[0] in "AEIOU" else "a"
 
 
 def _metadata(kind: Kind, document: object) -> ObjectMeta:
@@ -110,6 +140,8 @@ def _metadata(kind: Kind, document: object) -> ObjectMeta:
     name = _text("metadata.name", document.get("name"))
     if kind is Namespace:
         check_dns_label("metadata.name", name)
+    elif kind is Service:
+        check_service_name("metadata.name", name)
     else:
         check_dns_subdomain("metadata.name", name)
     namespace = document.get("namespace") or ""
@@ -128,14 +160,24 @@ def _metadata(kind: Kind, document: object) -> ObjectMeta:
         namespace=namespace,
         labels=check_labels("metadata.labels", document.get("labels")),
         annotations=annotations,
+        deletion_timestamp=_deletion_timestamp(document) if kind is Pod else "",
     )
 
 
-def _check_spec(kind: Kind, spec: Mapping[str, Any]) -> None:
-    if kind.KIND == "Pod" and spec.get("nodeName"):
-        check_dns_subdomain("spec.nodeName", _text("spec.nodeName", spec["nodeName"]))
-    if kind.KIND == "Node":
-        _check_pod_cidrs(spec)
+def _deletion_timestamp(document: Mapping[str, Any]) -> str:
+    path = "metadata.deletionTimestamp"
+    value = document.get("deletionTimestamp")
+    if value is None:
+        return ""
+    if isinstance(value, datetime.datetime):
+        # YAML's reader knows times by itself.
+        value = value.isoformat()
+    text = _text(path, value)
+    try:
+        datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidObjectError(path, f"{text!r} is no time as in RFC 3339: 2026-01-31T23:59:59Z") from None
+    return text
 
 
 def _check_pod_cidrs(spec: Mapping[str, Any]) -> None:

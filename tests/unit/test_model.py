@@ -57,10 +57,10 @@ def node(**spec: Any) -> dict[str, Any]:
     [
         (None, "an object must be a map, got null"),
         ([], "an object must be a map, got a list"),
-        ({}, "kind: must be one of Namespace, Node, Pod"),
+        ({}, "kind: must be one of Namespace, Node, Pod, Service, EndpointSlice"),
         (
-            {"kind": "Service", "apiVersion": "v1"},
-            "kind: 'Service' is not known here; known are Namespace, Node, Pod",
+            {"kind": "Secret", "apiVersion": "v1"},
+            "kind: 'Secret' is not known here; known are Namespace, Node, Pod, Service, EndpointSlice",
         ),
         (
             {"kind": "Pod", "apiVersion": "apps/v1"},
