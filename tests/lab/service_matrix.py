@@ -25,6 +25,8 @@ TRANSPORTS = ("tcp", "udp")
 #: Where the one endpoint of each Service is, a pod or a process of the node's own network, and who else is there.
 HOME, AWAY, THIRD = "node-1", "node-2", "node-3"
 OUTSIDE = "outside"
+#: Stands for the node that announces a LoadBalancer address, as long as nobody knows which.
+ANNOUNCER = "its announcer"
 
 
 def service_name(kind: str, policy: str, endpoint: str) -> str:
@@ -73,10 +75,8 @@ class Case:
         by = {"": "", "outside": f" through {self.node}"}.get(self.client, "")
         if self.kind == "NodePort":
             by = f" at {self.node}"
-        relation = "local" if self.place == HOME else "remote"
-        if self.endpoint == "hostNetwork":
-            relation += " hostNetwork"
-        return f"{self.kind} {self.policy}: {self.client}{where}{by} to a {relation} endpoint"
+        relation = "an" if self.node == ANNOUNCER else "a local" if self.place == HOME else "a remote"
+        return f"{self.kind} {self.policy}: {self.client}{where}{by} to {relation} endpoint ({self.endpoint})"
 
 
 @dataclass(frozen=True)
