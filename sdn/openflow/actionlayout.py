@@ -16,12 +16,18 @@ OUTPUT_REG: Final = struct.Struct("!HHIHHIH6x")
 RESUBMIT: Final = struct.Struct("!HHIHHB3x")
 CT: Final = struct.Struct("!HHIHHIHB3xH")
 NAT: Final = struct.Struct("!HHIH2xHH")
+#: Type, length, vendor, subtype; time-outs, priority, cookie, flags, table; time-outs on FIN.
+LEARN: Final = struct.Struct("!HHIHHHHQHBxHH")
 NX_IN_PORT: Final = 0xFFF8
 
 CT_COMMIT, CT_FORCE = 1, 2
 NO_TABLE: Final = 0xFF
 NAT_SRC, NAT_DST, NAT_RANDOM = 1, 2, 16
 NAT_IPV4_MIN, NAT_IPV4_MAX, NAT_IPV6_MIN, NAT_IPV6_MAX, NAT_PORT_MIN, NAT_PORT_MAX = 1, 2, 4, 8, 16, 32
+
+LEARN_DELETE_LEARNED: Final = 2
+#: Of the 16 bits before each part of a learned flow: bits copied, a constant or a field, a match or a load.
+LEARN_BITS, LEARN_LOAD, LEARN_CONSTANT = 0x7FF, 1 << 11, 1 << 13
 
 #: NXM_OF_IN_PORT: the 16-bit form of in_port, the only one that can be set.
 IN_PORT_HEADER: Final = 0x00000002

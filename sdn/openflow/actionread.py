@@ -21,6 +21,11 @@ from sdn.openflow.actionlayout import (
     CT_FORCE,
     GROUP,
     IN_PORT_HEADER,
+    LEARN,
+    LEARN_BITS,
+    LEARN_CONSTANT,
+    LEARN_DELETE_LEARNED,
+    LEARN_LOAD,
     NAT,
     NAT_DST,
     NAT_IPV4_MAX,
@@ -39,13 +44,15 @@ from sdn.openflow.actionlayout import (
 )
 from sdn.openflow.actionwire import ENCODERS
 from sdn.openflow.errors import CodecError
-from sdn.openflow.oxm import decode_oxms, field_of
+from sdn.openflow.oxm import decode_oxms, field_of, nicira_field
 from sdn.pipeline.actions import (
     Action,
     Ct,
     DecTtl,
     Goto,
     GroupAction,
+    Learn,
+    LearnMatch,
     Move,
     Nat,
     Output,
@@ -167,6 +174,8 @@ def _understand_nicira(raw: bytes) -> Action | None:
         return None if field is None else OutputField(field, bits >> 6, (bits & 0x3F) + 1)
     if subtype == wire.NXAST_CT:
         return _understand_ct(raw)
+    if subtype == wire.NXAST_LEARN:
+        return _understand_learn(raw)
     return None
 
 
@@ -203,6 +212,44 @@ def _understand_ct(raw: bytes) -> Ct | None:
         table=None if table == NO_TABLE else table,
         nat=nat,
         execute=tuple(execute),
+    )
+
+
+def _understand_learn(raw: bytes) -> Learn | None:
+    _, _, _, _, idle, hard, priority, cookie, flags, table, _, _ = LEARN.unpack_from(raw)
+    match: list[LearnMatch] = []
+    load: list[SetField] = []
+    position = LEARN.size
+    while position + 2 <= len(raw) and (head := int.from_bytes(raw[position : position + 2], "big")):
+        bits = head & LEARN_BITS
+        width = (bits + 15) // 16 * 2 if head & LEARN_CONSTANT else 6
+        end = position + 2 + width + 6
+        if end > len(raw):
+            return None
+        field = nicira_field(int.from_bytes(raw[end - 6 : end - 2], "big"))
+        offset = int.from_bytes(raw[end - 2 : end], "big")
+        if field is None:
+            return None
+        constant = None
+        if head & LEARN_CONSTANT:
+            constant = int.from_bytes(raw[position + 2 : position + 2 + width], "big")
+        if not head & LEARN_LOAD:
+            match.append(LearnMatch(field, constant))
+        elif constant is None:
+            return None
+        else:
+            mask = ((1 << bits) - 1) << offset
+            load.append(SetField(field, constant << offset, None if mask == field.all_ones else mask))
+        position = end
+    return Learn(
+        table,
+        priority,
+        cookie,
+        tuple(match),
+        tuple(load),
+        idle,
+        hard,
+        delete_learned=bool(flags & LEARN_DELETE_LEARNED),
     )
 
 

@@ -18,6 +18,10 @@ from sdn.openflow.actionlayout import (
     CT_COMMIT,
     CT_FORCE,
     GROUP,
+    LEARN,
+    LEARN_CONSTANT,
+    LEARN_DELETE_LEARNED,
+    LEARN_LOAD,
     NAT,
     NAT_DST,
     NAT_IPV4_MAX,
@@ -36,10 +40,11 @@ from sdn.openflow.actionlayout import (
     TYPE_LENGTH,
 )
 from sdn.openflow.errors import CodecError
-from sdn.openflow.oxm import encode_set_field, header
+from sdn.openflow.oxm import encode_set_field, header, nicira_header
 from sdn.openflow.wire import (
     NX_VENDOR_ID,
     NXAST_CT,
+    NXAST_LEARN,
     NXAST_NAT,
     NXAST_OUTPUT_REG,
     NXAST_RESUBMIT_TABLE,
@@ -61,6 +66,7 @@ from sdn.pipeline.actions import (
     DecTtl,
     Goto,
     GroupAction,
+    Learn,
     Move,
     Nat,
     Output,
@@ -189,6 +195,49 @@ def _nat(nat: Nat) -> bytes:
     )
 
 
+def _learn(action: Learn) -> bytes:
+    parts = []
+    for each in action.match:
+        if each.value is None:
+            source = nicira_header(each.field).to_bytes(4, "big") + b"\0\0"
+            parts.append(each.field.bits.to_bytes(2, "big") + source + source)
+        else:
+            parts.append(_learned_constant(0, each.field, each.value, 0, each.field.bits))
+    for load in action.load:
+        mask = load.field.all_ones if load.mask is None else load.mask
+        offset, bits = (mask & -mask).bit_length() - 1, mask.bit_count()
+        if mask != ((1 << bits) - 1) << max(offset, 0) or not bits:
+            raise CodecError(f"learn loads bits that stand together, not {mask:#x} of {load.field.name}")
+        if load.value & ~mask:
+            raise CodecError(f"learn loads {load.value:#x} into {load.field.name}: bits outside of the mask")
+        parts.append(_learned_constant(LEARN_LOAD, load.field, load.value >> offset, offset, bits))
+    specification = b"".join(parts)
+    length = padded(LEARN.size + len(specification))
+    return LEARN.pack(
+        OFPAT_EXPERIMENTER,
+        length,
+        NX_VENDOR_ID,
+        NXAST_LEARN,
+        action.idle_timeout,
+        action.hard_timeout,
+        action.priority,
+        action.cookie,
+        LEARN_DELETE_LEARNED if action.delete_learned else 0,
+        action.table,
+        0,
+        0,
+    ) + specification.ljust(length - LEARN.size, b"\0")
+
+
+def _learned_constant(kind: int, field: Field, value: int, offset: int, bits: int) -> bytes:
+    """One part of a learned flow: a constant for ``bits`` bits of a field, in whole 16-bit words."""
+    if not 0 <= value < 1 << bits:
+        raise CodecError(f"{value:#x} does not fit into {bits} bits of {field.name}")
+    constant = value.to_bytes((bits + 15) // 16 * 2, "big")
+    head = (LEARN_CONSTANT | kind | bits).to_bytes(2, "big")
+    return head + constant + nicira_header(field).to_bytes(4, "big") + offset.to_bytes(2, "big")
+
+
 def _goto(_action: Goto) -> bytes:
     raise CodecError("goto_table is an instruction: only a flow's last action may be one")
 
@@ -202,6 +251,7 @@ ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
     GroupAction: _group,
     Resubmit: _resubmit,
     Ct: _ct,
+    Learn: _learn,
     Goto: _goto,
 }
 

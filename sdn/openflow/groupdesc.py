@@ -13,13 +13,16 @@ from typing import Final
 
 from sdn.openflow.actionread import DecodedAction, decode_actions
 from sdn.openflow.errors import CodecError
-from sdn.openflow.groupimage import GROUP_TYPES, OFPGBPT_WATCH_PORT, OFPGBPT_WEIGHT, GroupImage
+from sdn.openflow.groupimage import GROUP_TYPES, HASH_FIELDS, OFPGBPT_WATCH_PORT, OFPGBPT_WEIGHT, GroupImage
+from sdn.openflow.oxm import decode_oxms
 from sdn.openflow.wire import NTR_VENDOR_ID, NTRT_SELECTION_METHOD
+from sdn.pipeline.fields import Field
 from sdn.pipeline.flow import GroupType
 
 _FIXED: Final = struct.Struct("!HBxIH6x")
 _BUCKET: Final = struct.Struct("!HHI")
 _PROPERTY: Final = struct.Struct("!HH")
+_SELECT: Final = GROUP_TYPES["select"]
 _TYPE_NAMES: Final[dict[int, GroupType]] = {number: name for name, number in GROUP_TYPES.items()}
 
 
@@ -41,11 +44,14 @@ class DecodedGroup:
     type: GroupType
     buckets: tuple[DecodedBucket, ...]
     selection_method: str = ""
+    selection_fields: tuple[Field, ...] = ()
     unknown_properties: tuple[bytes, ...] = ()
 
 
 def split_group_descs(body: bytes) -> Iterator[GroupImage]:
-    """Cut the body of a group description reply into images. Raises CodecError."""
+    """Cut the body of a group description reply into images; buckets of select groups come in the order of their
+    numbers, whatever order the switch holds them in. Raises CodecError.
+    """
     position, end = 0, len(body)
     while position < end:
         if end - position < _FIXED.size:
@@ -55,8 +61,12 @@ def split_group_descs(body: bytes) -> Iterator[GroupImage]:
             raise CodecError(f"group description says {length} bytes, {end - position} are left", position)
         if _FIXED.size + buckets_length > length:
             raise CodecError(f"buckets say {buckets_length} bytes in a group of {length}", position)
-        image = struct.pack("!BxH", kind, buckets_length) + body[position + _FIXED.size : position + length]
-        yield GroupImage(group_id, image)
+        start = position + _FIXED.size
+        buckets = body[start : start + buckets_length]
+        if kind == _SELECT:
+            buckets = _ordered(buckets, start)
+        head = struct.pack("!BxH", kind, buckets_length)
+        yield GroupImage(group_id, head + buckets + body[start + buckets_length : position + length])
         position += length
 
 
@@ -76,17 +86,35 @@ def decode_group(group_id: int, image: bytes) -> DecodedGroup:
     if kind not in _TYPE_NAMES:
         raise CodecError(f"unknown group type {kind}", 0)
     method = ""
+    fields: tuple[Field, ...] = ()
     unknown: list[bytes] = []
     for number, offset, length in _split_properties(image, end, len(image)):
         raw = image[offset : offset + length]
-        name = _selection_method(number, raw)
-        if name is None:
+        selection = _selection_method(number, raw)
+        if selection is None:
             unknown.append(raw)
         else:
-            method = name
-    return DecodedGroup(
-        group_id, _TYPE_NAMES[kind], tuple(_decode_buckets(image, 4, end)), method, tuple(unknown)
-    )
+            method, fields = selection
+    buckets = tuple(_decode_buckets(image, 4, end))
+    return DecodedGroup(group_id, _TYPE_NAMES[kind], buckets, method, fields, tuple(unknown))
+
+
+def _ordered(buckets: bytes, offset: int) -> bytes:
+    """Buckets in the order of their numbers. ``offset`` is where they begin in what was received."""
+    found: list[tuple[int, int, int]] = []
+    position, end = 0, len(buckets)
+    while position < end:
+        if end - position < _BUCKET.size:
+            raise CodecError("bucket is cut short", offset + position)
+        length, _, bucket_id = _BUCKET.unpack_from(buckets, position)
+        if length < _BUCKET.size or position + length > end:
+            raise CodecError(f"bucket says {length} bytes, {end - position} are left", offset + position)
+        found.append((bucket_id, position, length))
+        position += length
+    ordered = sorted(found)
+    if ordered == found:
+        return buckets
+    return b"".join([buckets[start : start + length] for _, start, length in ordered])
 
 
 def _decode_buckets(data: bytes, start: int, end: int) -> Iterator[DecodedBucket]:
@@ -128,12 +156,19 @@ def _split_properties(data: bytes, start: int, end: int) -> Iterator[tuple[int, 
         position += (length + 7) & ~7
 
 
-def _selection_method(number: int, raw: bytes) -> str | None:
-    """The selection method's name, if the property says just that: no parameter, no fields."""
-    if number != 0xFFFF or len(raw) != 40:
+def _selection_method(number: int, raw: bytes) -> tuple[str, tuple[Field, ...]] | None:
+    """The selection method's name and the fields that it looks at whole, if the property says just that: no
+    parameter, nothing hashed in part.
+    """
+    if number != 0xFFFF or len(raw) < 40:
         return None
     vendor, subtype, name, parameter = struct.unpack_from("!II4x16sQ", raw, 4)
     if vendor != NTR_VENDOR_ID or subtype != NTRT_SELECTION_METHOD or parameter:
         return None
     text = bytes(name).rstrip(b"\0")
-    return text.decode("ascii") if text.isalnum() or text.replace(b"_", b"").isalnum() else None
+    if not text.replace(b"_", b"").isalnum():
+        return None
+    terms, others = decode_oxms(raw, 40, len(raw))
+    if others or any(field not in HASH_FIELDS or value != field.all_ones for field, value, _ in terms):
+        return None
+    return text.decode("ascii"), tuple(field for field, _, _ in terms)

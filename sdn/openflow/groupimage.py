@@ -3,8 +3,8 @@
 
 As with flows, the image is laid out as the switch describes a group: the group's number is the key, and the
 body is type (1), zero (1), length of the buckets (2), buckets, properties. Buckets of a select group carry
-their weight, always; a selection method is a property under the experimenter id of Netronome, as Open
-vSwitch takes it.
+their weight, always, and stand in the order of their numbers, since their order means nothing and single ones
+come and go; a selection method is a property under the experimenter id of Netronome, as Open vSwitch takes it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from sdn.openflow.actionwire import encode_actions
 from sdn.openflow.errors import CodecError
+from sdn.openflow.oxm import WIDTH, header
 from sdn.openflow.wire import (
     HEADER,
     MAX_MESSAGE,
@@ -23,8 +24,10 @@ from sdn.openflow.wire import (
     OFP_VERSION,
     OFPG_ALL,
     OFPT_GROUP_MOD,
+    padded,
 )
 from sdn.pipeline.actions import Bucket
+from sdn.pipeline.fields import FIELDS, REGISTERS, Field
 from sdn.pipeline.flow import Group, GroupType
 
 GROUP_TYPES: Final[dict[GroupType, int]] = {"all": 0, "select": 1, "indirect": 2, "fast_failover": 3}
@@ -35,6 +38,41 @@ _WATCH: Final = struct.Struct("!HHI")
 _METHOD: Final = struct.Struct("!HHII4x16sQ")
 _TYPE_BUCKETS: Final = struct.Struct("!BxH")
 _GROUP_MOD: Final = struct.Struct("!HBxIH2xI")
+
+#: Fields that can be hashed, in the order in which Open vSwitch gives them back. Those are left out whose values are no
+#: whole bytes, or shorter when set than when matched (in_port).
+HASH_FIELDS: Final[tuple[Field, ...]] = tuple(
+    FIELDS[name]
+    for name in (
+        *(
+            "tun_id",
+            "tun_src",
+            "tun_dst",
+            "tun_ipv6_src",
+            "tun_ipv6_dst",
+            "metadata",
+            "pkt_mark",
+            "ct_zone",
+            "ct_mark",
+        ),
+        *(
+            "ct_label",
+            "ct_nw_proto",
+            "ct_nw_src",
+            "ct_nw_dst",
+            "ct_ipv6_src",
+            "ct_ipv6_dst",
+            "ct_tp_src",
+            "ct_tp_dst",
+        ),
+        *(register.name for register in REGISTERS),
+        *("eth_src", "eth_dst", "eth_type", "ip_src", "ip_dst", "ipv6_src", "ipv6_dst", "nw_proto", "nw_ttl"),
+        *("arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha"),
+        *("tcp_src", "tcp_dst", "udp_src", "udp_dst", "sctp_src", "sctp_dst"),
+        *("icmp_type", "icmp_code", "icmpv6_type", "icmpv6_code", "nd_target", "nd_sll", "nd_tll"),
+    )
+)
+_HASH_ORDER: Final = {field: place for place, field in enumerate(HASH_FIELDS)}
 
 OFPGBPT_WEIGHT: Final = 0
 OFPGBPT_WATCH_PORT: Final = 1
@@ -68,8 +106,11 @@ class GroupCommand(enum.IntEnum):
 def group_image(group: Group) -> GroupImage:
     """The image of a group, exactly as the switch will describe it. Raises CodecError naming the group."""
     try:
-        buckets = b"".join([_encode_bucket(bucket, group.type) for bucket in group.buckets])
-        properties = _encode_method(group.selection_method) if group.selection_method else b""
+        ordered = group.buckets
+        if group.type == "select":
+            ordered = tuple(sorted(ordered, key=lambda bucket: bucket.bucket_id))
+        buckets = b"".join([_encode_bucket(bucket, group.type) for bucket in ordered])
+        properties = _encode_method(group.selection_method, group.selection_fields)
         body = _TYPE_BUCKETS.pack(GROUP_TYPES[group.type], len(buckets)) + buckets + properties
     except (struct.error, OverflowError, KeyError, CodecError) as error:
         raise CodecError(f"group {group.group_id} of {group.owner}: {error}") from error
@@ -87,11 +128,27 @@ def _encode_bucket(bucket: Bucket, group_type: GroupType) -> bytes:
     return _BUCKET.pack(length, len(actions), bucket.bucket_id) + actions + properties
 
 
-def _encode_method(name: str) -> bytes:
+def _encode_method(name: str, fields: tuple[Field, ...]) -> bytes:
+    if not name and not fields:
+        return b""
+    if fields and name != "hash":
+        raise CodecError(f"fields are for the selection method hash, not {name or 'the default'!r}")
     encoded = name.encode("ascii")
     if len(encoded) > 15:
         raise CodecError(f"selection method {name!r} is longer than 15 characters")
-    return _METHOD.pack(OFPGPT_EXPERIMENTER, _METHOD.size, NTR_VENDOR_ID, NTRT_SELECTION_METHOD, encoded, 0)
+    for field in fields:
+        if field not in _HASH_ORDER:
+            raise CodecError(f"{field.name} cannot be hashed")
+    # Every field with a mask of ones in place of a value.
+    hashed = b"".join(
+        [
+            (header(field) << WIDTH[field] * 8 | field.all_ones).to_bytes(4 + WIDTH[field], "big")
+            for field in sorted(set(fields), key=lambda field: _HASH_ORDER[field])
+        ]
+    )
+    length = _METHOD.size + len(hashed)
+    head = _METHOD.pack(OFPGPT_EXPERIMENTER, length, NTR_VENDOR_ID, NTRT_SELECTION_METHOD, encoded, 0)
+    return (head + hashed).ljust(padded(length), b"\0")
 
 
 def group_mod(command: GroupCommand, group_id: int, body: bytes = b"", xid: int = 0) -> bytes:

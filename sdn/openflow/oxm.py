@@ -51,6 +51,48 @@ def field_of(number: int) -> Field | None:
     return field if field is not None and header(field) == number else None
 
 
+#: Fields that have an older number in Nicira's classes (nicira-ext.h; ovs-fields(7)). Open vSwitch names the fields of a
+#: learned flow by these, whatever the version of OpenFlow. Class 0 is NXM_OF, class 1 NXM_NX.
+_NICIRA: Final[dict[str, tuple[int, int]]] = {
+    **{
+        name: (0, number)
+        for name, number in (("eth_dst", 1), ("eth_src", 2), ("eth_type", 3), ("nw_proto", 6))
+    },
+    **{name: (0, number) for name, number in (("ip_src", 7), ("ip_dst", 8), ("tcp_src", 9), ("tcp_dst", 10))},
+    **{name: (0, number) for name, number in (("udp_src", 11), ("udp_dst", 12), ("icmp_type", 13))},
+    **{
+        name: (0, number)
+        for name, number in (("icmp_code", 14), ("arp_op", 15), ("arp_spa", 16), ("arp_tpa", 17))
+    },
+    **{
+        name: (1, number)
+        for name, number in (("tun_id", 16), ("arp_sha", 17), ("arp_tha", 18), ("ipv6_src", 19))
+    },
+    **{name: (1, number) for name, number in (("ipv6_dst", 20), ("icmpv6_type", 21), ("icmpv6_code", 22))},
+    **{
+        name: (1, number)
+        for name, number in (("nd_target", 23), ("nd_sll", 24), ("nd_tll", 25), ("nw_ecn", 28))
+    },
+    "tcp_flags": (1, 34),
+}
+_NICIRA_HEADER: Final[dict[Field, int]] = {
+    field: oxm_class << 16 | number << 9 | WIDTH[field]
+    for field in FIELDS.values()
+    for oxm_class, number in (_NICIRA.get(field.name, (field.oxm_class, field.oxm_field)),)
+}
+_BY_NICIRA_HEADER: Final[dict[int, Field]] = {number: field for field, number in _NICIRA_HEADER.items()}
+
+
+def nicira_header(field: Field) -> int:
+    """The four bytes that name a field to ``learn``."""
+    return _NICIRA_HEADER[field]
+
+
+def nicira_field(number: int) -> Field | None:
+    """The field that ``learn`` names, or None when it is none of ours."""
+    return _BY_NICIRA_HEADER.get(number)
+
+
 class _Template:
     """Matches of one shape: the padded ``ofp_match`` as an integer in which only the values are missing."""
 

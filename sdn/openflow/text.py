@@ -9,17 +9,20 @@ test writes random flows to a real switch and compares line by line.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sdn.openflow.actionread import DecodedAction, Unknown
 from sdn.openflow.flowdesc import DecodedFlow
-from sdn.openflow.groupdesc import DecodedGroup
+from sdn.openflow.groupdesc import DecodedBucket, DecodedGroup
+from sdn.openflow.groupimage import HASH_FIELDS
 from sdn.pipeline.actions import (
+    Bucket,
     Ct,
     DecTtl,
     Goto,
     GroupAction,
+    Learn,
     Move,
     Nat,
     Output,
@@ -65,6 +68,7 @@ _PROTOCOL_WORDS: Final = {
 #: The order of a match as text, which is not the order on the wire. Two fields stand at the words' place.
 _TEXT_ORDER: Final[tuple[str, ...]] = (
     *("pkt_mark", "conj_id", "ct_state", "ct_zone", "ct_mark", "ct_label"),
+    *("ct_nw_src", "ct_ipv6_src", "ct_nw_dst", "ct_ipv6_dst", "ct_nw_proto", "ct_tp_src", "ct_tp_dst"),
     "words",
     *(register.name for register in REGISTERS),
     *("tun_id", "tun_src", "tun_dst", "tun_ipv6_src", "tun_ipv6_dst", "metadata", "in_port"),
@@ -123,6 +127,13 @@ _NXM_NAMES: Final[dict[str, str]] = {
     "ct_zone": "NXM_NX_CT_ZONE",
     "ct_mark": "NXM_NX_CT_MARK",
     "ct_label": "NXM_NX_CT_LABEL",
+    "ct_nw_proto": "NXM_NX_CT_NW_PROTO",
+    "ct_nw_src": "NXM_NX_CT_NW_SRC",
+    "ct_nw_dst": "NXM_NX_CT_NW_DST",
+    "ct_ipv6_src": "NXM_NX_CT_IPV6_SRC",
+    "ct_ipv6_dst": "NXM_NX_CT_IPV6_DST",
+    "ct_tp_src": "NXM_NX_CT_TP_SRC",
+    "ct_tp_dst": "NXM_NX_CT_TP_DST",
     "metadata": "OXM_OF_METADATA",
 }
 
@@ -269,6 +280,8 @@ def _format_action(action: DecodedAction) -> str:
             return f"goto_table:{table}"
         case Ct():
             return _format_ct(action)
+        case Learn():
+            return _format_learn(action)
         case Unknown(what, data):
             return f"unknown_{what}({data.hex()})"
 
@@ -302,6 +315,34 @@ def _format_ct(action: Ct) -> str:
     return f"ct({','.join(parts)})"
 
 
+def _format_learn(action: Learn) -> str:
+    parts = [f"table={action.table}"]
+    if action.idle_timeout:
+        parts.append(f"idle_timeout={action.idle_timeout}")
+    if action.hard_timeout:
+        parts.append(f"hard_timeout={action.hard_timeout}")
+    if action.priority != OFP_DEFAULT_PRIORITY:
+        parts.append(f"priority={action.priority}")
+    if action.delete_learned:
+        parts.append("delete_learned")
+    if action.cookie:
+        parts.append(f"cookie={action.cookie:#x}")
+    for each in action.match:
+        if each.value is None:
+            parts.append(_bits(each.field, 0, each.field.bits))
+        else:
+            # A zone is hexadecimal here, and decimal in a match.
+            hexadecimal = each.field.name == "ct_zone" and each.value
+            text = f"{each.value:#x}" if hexadecimal else _format_value(each.field, each.value, None)
+            parts.append(f"{each.field.name}={text}")
+    for load in action.load:
+        mask = load.field.all_ones if load.mask is None else load.mask
+        offset, value = (mask & -mask).bit_length() - 1, load.value
+        constant = f"{value >> offset:#x}" if value else "0"
+        parts.append(f"load:{constant}->{_bits(load.field, offset, mask.bit_count())}")
+    return f"learn({','.join(parts)})"
+
+
 def _format_nat(nat: Nat) -> str:
     if not nat.kind:
         return "nat"
@@ -326,7 +367,13 @@ def format_group(group: Group | DecodedGroup) -> str:
     text = f"group_id={group.group_id},type={kind}"
     if group.selection_method:
         text += f",selection_method={group.selection_method}"
-    for bucket in group.buckets:
+    if group.selection_fields:
+        names = [field.name for field in HASH_FIELDS if field in group.selection_fields]
+        text += f",fields={names[0]}" if len(names) == 1 else f",fields({','.join(names)})"
+    buckets: Sequence[Bucket | DecodedBucket] = group.buckets
+    if group.type == "select":
+        buckets = sorted(buckets, key=lambda bucket: bucket.bucket_id)
+    for bucket in buckets:
         text += f",bucket=bucket_id:{bucket.bucket_id}"
         if group.type == "select" and bucket.weight != 1:
             text += f",weight:{bucket.weight}"

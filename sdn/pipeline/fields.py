@@ -264,4 +264,15 @@ CT_STATE = _field("ct_state", 32, OXM_NXM_1, 105, "ct_state", maskable=True)
 CT_ZONE = _field("ct_zone", 16, OXM_NXM_1, 106)
 CT_MARK = _field("ct_mark", 32, OXM_NXM_1, 107, "hex", maskable=True)
 CT_LABEL = _field("ct_label", 128, OXM_NXM_1, 108, "hex", maskable=True)
+# The tracked connection's original direction, in every packet of it: fragments and answers too. Open vSwitch refuses a
+# match on these (BAD_PREREQ) that does not also say that there is a connection: ct_state with +new, +est, +rel, +rpl,
+# +snat or +dnat, or +trk-inv. It takes ports without a protocol and then ignores them, so ports need one here.
+CT_NW_SRC = _field("ct_nw_src", 32, OXM_NXM_1, 120, "ipv4", maskable=True, needs=(_IPV4,))
+CT_IPV6_SRC = _field("ct_ipv6_src", 128, OXM_NXM_1, 122, "ipv6", maskable=True, needs=(_IPV6,))
+CT_NW_DST = _field("ct_nw_dst", 32, OXM_NXM_1, 121, "ipv4", maskable=True, needs=(_IPV4,))
+CT_IPV6_DST = _field("ct_ipv6_dst", 128, OXM_NXM_1, 123, "ipv6", maskable=True, needs=(_IPV6,))
+CT_NW_PROTO = _field("ct_nw_proto", 8, OXM_NXM_1, 119)
+_CT_PORTED = tuple((("ct_nw_proto", protocol),) for protocol in (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP))
+CT_TP_SRC = _field("ct_tp_src", 16, OXM_NXM_1, 124, maskable=True, needs=_CT_PORTED)
+CT_TP_DST = _field("ct_tp_dst", 16, OXM_NXM_1, 125, maskable=True, needs=_CT_PORTED)
 METADATA = _field("metadata", 64, OXM_OPENFLOW_BASIC, 2, "hex", maskable=True)

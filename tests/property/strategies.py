@@ -23,6 +23,8 @@ from sdn.pipeline.actions import (
     DecTtl,
     Goto,
     GroupAction,
+    Learn,
+    LearnMatch,
     Move,
     Nat,
     Output,
@@ -65,7 +67,12 @@ READ_ONLY: Final = frozenset(
         "ct_zone",
         "ct_mark",
         "ct_label",
+        *("ct_nw_src", "ct_nw_dst", "ct_ipv6_src", "ct_ipv6_dst", "ct_nw_proto", "ct_tp_src", "ct_tp_dst"),
     )
+)
+#: A connection's first addresses: Open vSwitch wants to be told that there is a connection.
+CONNECTION: Final = frozenset(
+    field for field in READ_ONLY if field.name.startswith(("ct_nw", "ct_ip", "ct_tp"))
 )
 #: The largest port that is not a reserved number.
 _LAST_PORT: Final = 0xFEFF
@@ -83,6 +90,16 @@ _ND_KINDS: Final = [
     {"eth_type": ETH_TYPE_IPV6, "nw_proto": IPPROTO_ICMPV6, "icmpv6_type": kind, "icmpv6_code": 0}
     for kind in (135, 136)
 ]
+#: A packet of a connection, which began as its protocol says: an ICMP error belongs to a TCP connection.
+_CONNECTION_KINDS: Final = [
+    {"ct_nw_proto": IPPROTO_UDP},
+    {"eth_type": ETH_TYPE_IPV4, "ct_nw_proto": IPPROTO_TCP},
+    {"eth_type": ETH_TYPE_IPV4, "nw_proto": IPPROTO_ICMP, "ct_nw_proto": IPPROTO_SCTP},
+    {"eth_type": ETH_TYPE_IPV6, "ct_nw_proto": 50},
+    {"eth_type": ETH_TYPE_IPV6, "nw_proto": IPPROTO_UDP, "ct_nw_proto": IPPROTO_UDP},
+]
+#: What says which kind a packet is.
+DECIDING: Final = ("eth_type", "nw_proto", "icmpv6_type", "icmpv6_code", "ct_nw_proto")
 KINDS: Final[list[dict[str, int]]] = [
     {},
     {"eth_type": ETH_TYPE_ARP},
@@ -90,6 +107,7 @@ KINDS: Final[list[dict[str, int]]] = [
     *_IPV4_KINDS,
     *_IPV6_KINDS,
     *_ND_KINDS,
+    *_CONNECTION_KINDS,
 ]
 
 
@@ -98,7 +116,7 @@ def allowed(kind: dict[str, int]) -> list[Field]:
     return [
         field
         for field in FIELDS.values()
-        if field.name not in ("eth_type", "nw_proto", "icmpv6_type", "icmpv6_code")
+        if field.name not in DECIDING
         and any(all(kind.get(name) == value for name, value in option) for option in field.prerequisites)
     ]
 
@@ -139,6 +157,11 @@ def _masks(field: Field) -> st.SearchStrategy[int]:
     return prefixes | st.integers(1, field.all_ones)
 
 
+_CT_STATE: Final = FIELDS["ct_state"]
+#: Each says enough: +new+trk, +est, +rpl+trk, -inv+trk.
+_CONNECTION_STATES: Final = [(0x21, 0x21), (0x02, 0x02), (0x28, 0x28), (0x20, 0x30)]
+
+
 @st.composite
 def matches(draw: st.DrawFn, kinds: Sequence[dict[str, int]] = tuple(KINDS)) -> Match:
     """A match with all its prerequisites, in the registry's order."""
@@ -149,17 +172,16 @@ def matches(draw: st.DrawFn, kinds: Sequence[dict[str, int]] = tuple(KINDS)) -> 
         chosen = [field for field in chosen if field.name in ("ip_frag", *_BELOW_TRANSPORT)]
         kind = {name: value for name, value in kind.items() if name in ("eth_type", "nw_proto")}
     terms: list[Term] = [(FIELDS[name], value, None) for name, value in kind.items()]
+    if "ct_nw_proto" in kind or any(field in CONNECTION for field in chosen):
+        chosen = [field for field in chosen if field is not _CT_STATE]
+        terms.append((_CT_STATE, *draw(st.sampled_from(_CONNECTION_STATES))))
     terms.extend((field, *draw(values(field))) for field in chosen)
     return Match(tuple(sorted(terms, key=lambda term: term[0].order)))
 
 
 def kind_of(match: Match) -> dict[str, int]:
     """What a match says about the kind of packet, as in KINDS."""
-    return {
-        field.name: value
-        for field, value, mask in match
-        if mask is None and field.name in ("eth_type", "nw_proto", "icmpv6_type", "icmpv6_code")
-    }
+    return {field.name: value for field, value, mask in match if mask is None and field.name in DECIDING}
 
 
 @st.composite
@@ -207,7 +229,11 @@ _ZONE_FIELDS: Final = [FIELDS["reg0"], FIELDS["reg7"], FIELDS["reg13"]]
 
 @st.composite
 def cts(draw: st.DrawFn, kind: dict[str, int], tables: Sequence[int], *, invalid: bool = False) -> Ct:
-    sources = [field for field in allowed(kind) if field.name not in ("in_port", "conj_id")]
+    sources = [
+        field
+        for field in allowed(kind)
+        if field.name not in ("in_port", "conj_id") and field not in CONNECTION
+    ]
     execute: list[SetField | Move] = []
     # What is matched as invalid has no connection to commit.
     commit = not invalid and draw(st.booleans())
@@ -225,6 +251,39 @@ def cts(draw: st.DrawFn, kind: dict[str, int], tables: Sequence[int], *, invalid
         table=draw(st.none() | st.sampled_from(list(tables))),
         nat=nat,
         execute=tuple(execute),
+    )
+
+
+#: Fields of which a learned flow may be told a value, or to take the packet's.
+_NOT_LEARNED: Final = frozenset(
+    FIELDS[name] for name in ("in_port", "conj_id", "ct_state", "tcp_flags", "ip_frag", *DECIDING)
+)
+
+
+@st.composite
+def learns(draw: st.DrawFn, kind: dict[str, int], tables: Sequence[int]) -> Learn:
+    """A learned flow for packets of the same kind as the one at hand."""
+    fields = [field for field in allowed(kind) if field not in _NOT_LEARNED | CONNECTION]
+    # What decides comes first: each part is checked against what was said before.
+    match = [LearnMatch(FIELDS[name], value) for name, value in kind.items() if name != "ct_nw_proto"]
+    for field in draw(st.lists(st.sampled_from(fields), unique=True, max_size=4)):
+        match.append(LearnMatch(field, draw(st.none() | st.integers(0, field.all_ones & 0xFF))))
+    load = []
+    for field in draw(st.lists(st.sampled_from([FIELDS[f"reg{index}"] for index in range(16)]), max_size=3)):
+        bits = draw(st.integers(1, 32))
+        offset = draw(st.integers(0, 32 - bits))
+        mask = ((1 << bits) - 1) << offset
+        value = draw(st.integers(0, 0xFFFFFFFF)) & mask
+        load.append(SetField(field, value, None if bits == 32 else mask))
+    return Learn(
+        draw(st.sampled_from(list(tables))),
+        draw(st.integers(0, 0xFFFF)),
+        draw(st.integers(0, 2**64 - 2)),
+        tuple(match),
+        tuple(load),
+        draw(st.just(0) | st.integers(1, 0xFFFF)),
+        draw(st.just(0) | st.integers(1, 0xFFFF)),
+        draw(st.booleans()),
     )
 
 
@@ -251,10 +310,16 @@ def actions_for(
 ) -> tuple[Action, ...]:
     """Actions that Open vSwitch accepts beside this match. ``goto_table`` is left to :func:`flows`."""
     kind = kind_of(match)
+    state = match.get("ct_state")
+    connected = state is not None and bool(state[0] & _CT_ANY_CONNECTION)
     if match.get("ip_frag") is not None:
         # A match on later fragments has nothing above the internet protocol, so no action may name it.
         kind = {"eth_type": kind["eth_type"]}
-    readable = [field for field in allowed(kind) if field.name not in ("in_port", "conj_id")]
+    readable = [
+        field
+        for field in allowed(kind)
+        if field.name not in ("in_port", "conj_id") and (connected or field not in CONNECTION)
+    ]
     writable = [field for field in allowed(kind) if field not in READ_ONLY]
     movable = [field for field in writable if field.name != "in_port"]
     choices: list[st.SearchStrategy[Action]] = [
@@ -263,9 +328,9 @@ def actions_for(
         set_fields(writable),
         moves(readable, movable),
         st.builds(Resubmit, st.sampled_from(list(tables))),
+        learns(kind, tables),
     ]
-    state = match.get("ct_state")
-    if state is not None and state[0] & _CT_ANY_CONNECTION:
+    if connected:
         # Searching by the connection's first addresses needs a match that says there is a connection.
         choices.append(st.builds(Resubmit, st.sampled_from(list(tables)), with_ct=st.just(True)))
     if groups:
@@ -322,5 +387,33 @@ def groups(draw: st.DrawFn, *, ports: Sequence[int] = (1, 2, 16), tables: Sequen
         buckets.append(
             Bucket(number, actions, draw(st.integers(0, 0xFFFF)) if kind == "select" else 1, watch)
         )
-    method = draw(st.sampled_from(["", "dp_hash"])) if kind == "select" else ""
-    return Group(draw(st.integers(0, 0xFFFFFF00)), kind, tuple(buckets), OWNER, "random", method)
+    method = draw(st.sampled_from(["", "dp_hash", "hash"])) if kind == "select" else ""
+    if kind == "select":
+        # That is the form in which groups are compared; another test is about other orders.
+        buckets.sort(key=lambda bucket: bucket.bucket_id)
+    hashed = draw(st.lists(st.sampled_from(HASHED), unique=True)) if method == "hash" else []
+    hashed.sort(key=HASHED.index)
+    return Group(
+        draw(st.integers(0, 0xFFFFFF00)), kind, tuple(buckets), OWNER, "random", method, tuple(hashed)
+    )
+
+
+#: What the selection of a bucket may be told to look at.
+HASHED: Final = [
+    FIELDS[name]
+    for name in (
+        *(
+            "tun_id",
+            "ct_label",
+            "ct_nw_src",
+            "reg3",
+            "eth_src",
+            "eth_dst",
+            "eth_type",
+            "ip_src",
+            "ip_dst",
+            "ipv6_src",
+        ),
+        *("ipv6_dst", "nw_proto", "tcp_src", "tcp_dst", "udp_src", "udp_dst", "sctp_src", "sctp_dst"),
+    )
+]

@@ -19,7 +19,7 @@ from sdn.openflow import (
 from sdn.openflow.actionread import Unknown
 from sdn.pipeline.fields import FIELDS
 from sdn.pipeline.flow import Flow
-from sdn.pipeline.match import Match
+from sdn.pipeline.match import Match, Term
 from tests.property.strategies import KINDS, OWNER, allowed
 from tests.switch.ovs import Connection, PrivateSwitch, running_switch
 
@@ -89,9 +89,10 @@ def test_every_field_at_once_comes_back_in_the_order_of_the_registry(
     switch: PrivateSwitch, connection: Connection, kind: dict[str, int]
 ) -> None:
     fields = [field for field in allowed(kind) if field.name not in ("ct_state", "ip_frag")]
-    terms = [(FIELDS[name], value, None) for name, value in kind.items()] + [
-        (field, 1, None) for field in fields
-    ]
+    terms: list[Term] = [(FIELDS[name], value, None) for name, value in kind.items()]
+    terms += [(field, 1, None) for field in fields]
+    # Without a connection there is nothing to match of it.
+    terms.append((FIELDS["ct_state"], 0x21, 0x21))
     flow = Flow(0, 1, Match(tuple(sorted(terms, key=lambda term: term[0].order))), (), 1, OWNER, "")
     connection.transact(flow_mod(FlowCommand.ADD, *flow_image(flow)))
     assert list(split_flow_descs(body(connection))) == [flow_image(flow)]

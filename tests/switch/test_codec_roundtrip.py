@@ -114,6 +114,7 @@ def test_a_group_reads_back_as_the_bytes_that_were_written(
     for seen in (group for body in bodies for group in decode_group_descs(body)):
         group = by_id[seen.group_id]
         assert (seen.type, seen.selection_method) == (group.type, group.selection_method)
+        assert seen.selection_fields == group.selection_fields
         assert not any(isinstance(action, Unknown) for bucket in seen.buckets for action in bucket.actions)
         assert [(b.bucket_id, b.actions, b.watch_port) for b in seen.buckets] == [
             (b.bucket_id, b.actions, b.watch_port) for b in group.buckets
