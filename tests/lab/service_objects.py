@@ -126,6 +126,20 @@ def get(lab: Lab, kind: str, name: str, namespace: str = "default") -> Document:
     return json_format.MessageToDict(answer.objects[0])
 
 
+def slices(lab: Lab, name: str, namespace: str = "default") -> list[Document]:
+    """The EndpointSlices of a Service."""
+    with grpc.insecure_channel(lab.server) as channel:
+        answer = inspection_pb2_grpc.InspectionStub(channel).Get(
+            inspection_pb2.GetRequest(
+                kind="EndpointSlice",
+                namespace=namespace,
+                label_selector=f"kubernetes.io/service-name={name}",
+            ),
+            timeout=30,
+        )
+    return [json_format.MessageToDict(item) for item in answer.objects]
+
+
 def settle(lab: Lab, seconds: float = 30) -> None:
     """Wait until every switch holds what it must."""
     wait_until(
