@@ -36,6 +36,8 @@ from sdn.model.servicespec import read_service_spec
 
 #: Kubernetes' limit for the sum of all annotations.
 MAX_ANNOTATION_BYTES = 256 * 1024
+_FIELDS = ("apiVersion", "kind", "metadata", "spec", "status")
+_SLICE_FIELDS = ("apiVersion", "kind", "metadata", "addressType", "endpoints", "ports")
 #: Fields of metadata that a Kubernetes API server fills in; taken and left out, so that what ``get`` printed
 #: can be applied.
 _SERVER_METADATA = frozenset(
@@ -99,20 +101,16 @@ def _subject(kind: Kind, document: Mapping[str, Any]) -> str:
 
 def _parse(kind: Kind, document: Mapping[str, Any]) -> Object:
     fields = Fields("", document, f"{_article(kind)} {kind.KIND}")
+    fields.finish(also=_SLICE_FIELDS if kind is EndpointSlice else _FIELDS)
     metadata = _metadata(kind, fields.raw("metadata"))
-    also = ["apiVersion", "kind", "status"]
-    value: Object
     if kind is EndpointSlice:
-        value = read_endpoint_slice(metadata, fields)
-    else:
-        spec = fields.raw("spec")
-        if spec is None:
-            spec = {}
-        if not isinstance(spec, Mapping):
-            raise InvalidObjectError("spec", f"must be a map, got {type_name(spec)}")
-        value = _with_spec(kind, metadata, spec, fields)
-    fields.finish(also)
-    return value
+        return read_endpoint_slice(metadata, fields)
+    spec = fields.raw("spec")
+    if spec is None:
+        spec = {}
+    if not isinstance(spec, Mapping):
+        raise InvalidObjectError("spec", f"must be a map, got {type_name(spec)}")
+    return _with_spec(kind, metadata, spec, fields)
 
 
 def _with_spec(kind: Kind, metadata: ObjectMeta, spec: Mapping[str, Any], fields: Fields) -> Object:

@@ -120,6 +120,8 @@ def _check_container(fields: Fields) -> None:
 
 def read_pod_status(document: object) -> dict[str, Any]:
     """Of a declared status the condition Ready; empty when it has none. InvalidObjectError names the field."""
+    if document is None:
+        return {}
     for path, member in Fields("status", document, "a Pod's status").items("conditions"):
         condition = Fields(path, member, "a condition")
         if condition.raw("type") != "Ready":

@@ -17,8 +17,6 @@ class Fields:
     """The fields of the map at ``path``; ``what`` names the map in refusals ("a Service's spec")."""
 
     def __init__(self, path: str, document: object, what: str) -> None:
-        if document is None:
-            document = {}
         if not isinstance(document, Mapping):
             raise InvalidObjectError(path, f"must be a map, got {type_name(document)}")
         self._path = path

@@ -22,6 +22,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sdn.model import Service, ServicePortSpec
 from sdn.model.service import EXTERNAL_NAME, LOAD_BALANCER, LOCAL, NODE_PORT
@@ -68,13 +69,12 @@ def local_ready(service: Service, endpoints: Iterable[ServiceEndpoint], node: No
         {
             endpoint.target or endpoint.address
             for endpoint in endpoints
-            if endpoint.node == node.name and (endpoint.ready or publish)
+            if node.name and endpoint.node == node.name and (endpoint.ready or publish)
         }
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     """An endpoint as one port of the Service sees it."""
 
     endpoint: Endpoint
@@ -96,26 +96,25 @@ class _Candidates:
                 best[key] = one
         ordered = [best[key] for key in sorted(best)]
         self._ready = [one for one in ordered if one.ready]
-        self._nodes = {one.node for one in ordered}
         self._all = tuple(one.endpoint for one in self._ready or ordered)
         self._by_node = _by_hint(self._ready, lambda one: one.nodes)
         self._by_zone = _by_hint(self._ready, lambda one: one.zones)
-        self._local: dict[str, tuple[Endpoint, ...]] = {}
-        for name in self._nodes:
-            own = [one for one in ordered if one.node == name]
-            self._local[name] = tuple(one.endpoint for one in [o for o in own if o.ready] or own)
+        self._on_node: dict[str, list[_Candidate]] = {}
+        for one in ordered:
+            self._on_node.setdefault(one.node, []).append(one)
 
     def cluster(self, node: NodeView) -> tuple[Endpoint, ...]:
         """For the policy Cluster."""
         return self._by_node.get(node.name) or self._by_zone.get(node.zone) or self._all
 
     def local(self, node: NodeView) -> tuple[Endpoint, ...]:
-        """For the policy Local."""
-        return self._local.get(node.name, ())
+        """For the policy Local. An endpoint whose node is not known is on none."""
+        own = self._on_node.get(node.name, []) if node.name else []
+        return tuple(one.endpoint for one in own if one.ready) or tuple(one.endpoint for one in own)
 
     def elsewhere(self, node: NodeView) -> bool:
         """Whether there are any that are not on this node."""
-        return not self._nodes <= {node.name}
+        return any(not name or name != node.name for name in self._on_node)
 
 
 def _rank(one: _Candidate) -> tuple[bool, str, bool, tuple[str, ...], tuple[str, ...]]:
@@ -222,7 +221,7 @@ def _candidates(
 ) -> Iterable[_Candidate]:
     """The endpoints of the family that have the port and may be used: ready, or terminating and serving."""
     publish = service.spec.publish_not_ready_addresses
-    protocol = Protocol[port.protocol or "TCP"]
+    protocol, port_name = Protocol[port.protocol or "TCP"], port.name
     by_zone = distribution in _DISTRIBUTIONS_BY_ZONE
     by_node = distribution == _PREFER_SAME_NODE
     for one in endpoints:
@@ -230,7 +229,7 @@ def _candidates(
         if one.address.version != version or not (ready or (one.serving and one.terminating)):
             continue
         for name, of, number in one.ports:
-            if name == port.name and of == protocol:
+            if of is protocol and name == port_name:
                 zones = (one.zone,) if by_zone and one.zone else one.hint_zones
                 nodes = (one.node,) if by_node and one.node else one.hint_nodes
                 yield _Candidate(Endpoint(one.address, number, one.pod), one.node, ready, zones, nodes)
