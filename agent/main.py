@@ -19,6 +19,10 @@ from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
 from agent.reconcile import Reconciler
 from agent.report import Reporter
 from agent.server import Server
+from agent.services.cache import ServiceCache
+from agent.services.plane import ServicePlane
+from agent.services.table import ServiceTable
+from agent.services.watch import ServiceWatch
 from agent.settings import PROGRAM, AgentSettings
 from agent.state import State, StateError
 from agent.verbs import Verbs
@@ -67,6 +71,11 @@ class _Agent:
             programmed=self._attachments.programmed,
         )
         self._attachments.reporter = self._reporter
+        self._services = ServiceTable()
+        self._service_watch = ServiceWatch(
+            config.controllers, config.node_name, self._services, ServiceCache(config.state_dir)
+        )
+        self._service_plane = ServicePlane(self._services, self._setup)
         self._reconciler = Reconciler(state, self._ovsdb, self._attachments)
         verbs = Verbs(config, state, self._ovsdb, vswitchd, self._setup, self._reporter, self._attachments)
         self._plugin = Server(config.socket, verbs.answer, config.parallel_requests)
@@ -90,8 +99,12 @@ class _Agent:
             datapath_id=f"{facts.datapath_id:016x}",
         )
         self._catch_up(ending)
+        # First what is known from disk, so that the set-up takes nothing of it away.
+        self._service_watch.load()
+        self._service_plane.start()
         self._setup.start()
         self._reporter.start()
+        self._service_watch.start()
         self._reconciler.start()
         try:
             self._plugin.start()
@@ -103,6 +116,8 @@ class _Agent:
         self._plugin.close()
         self._grpc.close()
         self._reconciler.close()
+        self._service_watch.close()
+        self._service_plane.close()
         self._setup.close()
         self._reporter.close()
         self._ovsdb.close()

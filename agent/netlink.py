@@ -43,7 +43,8 @@ SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 PROTO_KERNEL: Final = 2
 #: Marks the routes that this agent made (`ip route` shows "proto 88"). /etc/iproute2/rt_protos leaves it free.
 PROTO_SDN: Final = 88
-_TABLE_MAIN: Final = 254
+TABLE_MAIN: Final = 254
+_NEXT_HOP_ONLINK: Final = 4
 _HEADER: Final = struct.Struct("=IHHII")
 _TIMEOUT: Final = 30.0
 
@@ -158,13 +159,15 @@ def _address(index: int, address: Interface) -> Any:
 
 @dataclass(frozen=True)
 class Route:
-    """A route of the main table. No gateway: the destination is on the link."""
+    """A route. No gateway: the destination is on the link. `onlink`: the gateway is, whatever other routes say."""
 
     destination: Network
     gateway: Address | None = None
     source: Address | None = None
     metric: int | None = None
     protocol: int = PROTO_SDN
+    onlink: bool = False
+    table: int = TABLE_MAIN
 
 
 def route_add(index: int, route: Route, *, replace: bool = True) -> Ask:
@@ -188,7 +191,8 @@ def _route(index: int, route: Route) -> Any:
     four = route.destination.version == 4
     body["family"] = socket.AF_INET if four else socket.AF_INET6
     body["dst_len"] = route.destination.prefixlen
-    body["table"] = _TABLE_MAIN
+    body["table"] = route.table
+    body["flags"] = _NEXT_HOP_ONLINK if route.onlink else 0
     body["proto"] = route.protocol
     body["type"] = 1  # unicast
     body["scope"] = SCOPE_LINK if four and route.gateway is None else SCOPE_UNIVERSE
@@ -311,15 +315,15 @@ class Netlink:
             )
         return found
 
-    def routes(self, index: int) -> list[Route]:
-        """Unicast routes of the main table that leave by an interface."""
+    def routes(self, index: int, table: int = TABLE_MAIN) -> list[Route]:
+        """Unicast routes of a table that leave by an interface."""
         found = []
         for family in (socket.AF_INET, socket.AF_INET6):
             body = rtmsg()
             body["family"] = family
             for message in self.dump("list routes", RTM_GETROUTE, body, rtmsg):
-                table = message.get_attr("RTA_TABLE") or message["table"]
-                if message.get_attr("RTA_OIF") != index or table != _TABLE_MAIN or message["type"] != 1:
+                held_in = message.get_attr("RTA_TABLE") or message["table"]
+                if message.get_attr("RTA_OIF") != index or held_in != table or message["type"] != 1:
                     continue
                 nowhere = "0.0.0.0" if family == socket.AF_INET else "::"
                 destination = message.get_attr("RTA_DST") or nowhere
@@ -331,6 +335,8 @@ class Netlink:
                         ipaddress.ip_address(source) if source else None,
                         message.get_attr("RTA_PRIORITY"),
                         int(message["proto"]),
+                        bool(message["flags"] & _NEXT_HOP_ONLINK),
+                        table,
                     )
                 )
         return found

@@ -36,7 +36,10 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
         *("name", "type", "options", "mac", "mtu_request", "external_ids"),
         *("ofport_request", "ofport", "error"),
     ),
-    "Controller": ("target", "max_backoff", "inactivity_probe", "connection_mode"),
+    "Controller": (
+        *("target", "max_backoff", "inactivity_probe", "connection_mode"),
+        *("controller_rate_limit", "controller_burst_limit"),
+    ),
 }
 _RETRY_SECONDS: Final = 0.25
 

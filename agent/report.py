@@ -21,8 +21,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 import grpc
+import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from agent import channel
 from agent.nodesetup.facts import Assignment, NodeFacts, Peer
 from agent.state import Record
 from sdn import logs
@@ -36,19 +38,6 @@ log: Final = logs.get("agent.report")
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 _WELCOME_SECONDS: Final = 10.0
-#: A controller that is gone without a word is noticed after about this long.
-_KEEPALIVE_MILLISECONDS: Final = 5000
-_OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
-    ("grpc.keepalive_timeout_ms", _KEEPALIVE_MILLISECONDS),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    # Our own pauses decide when a controller is tried again.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-)
 
 
 class Rejected(Exception):
@@ -185,13 +174,11 @@ class Reporter:
         welcomed = False
         began = time.monotonic()
         problem = "the controller ended the stream"
-        with grpc.insecure_channel(target, options=_OPTIONS) as channel:
-            try:
-                grpc.channel_ready_future(channel).result(timeout=2.0)
-            except grpc.FutureTimeoutError:
+        with channel.channel(target) as connection:
+            if not channel.answers(connection):
                 log.debug("controller does not answer", controller=target)
                 return False
-            call = ControllerStub(channel).Session(_sending(outgoing))
+            call = ControllerStub(connection).Session(_sending(outgoing))
             with self._lock:
                 self._call = call
             watchdog = threading.Timer(_WELCOME_SECONDS, call.cancel)
@@ -209,9 +196,7 @@ class Reporter:
                 problem = f"the full state was refused: {error}"
                 call.cancel()
             except grpc.RpcError as error:
-                problem = (
-                    f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)
-                )
+                problem = channel.problem(error)
             finally:
                 watchdog.cancel()
                 outgoing.put(None)
@@ -240,6 +225,13 @@ class Reporter:
                 cluster_ranges=list(welcome.cluster_ranges),
                 openflow_targets=list(welcome.openflow_targets),
                 peers=before.peers if before is not None else [],
+                service_ranges=list(welcome.service_ranges),
+                load_balancer_ranges=list(welcome.load_balancer_ranges),
+                node_port_first=welcome.node_port_first,
+                node_port_last=welcome.node_port_last,
+                cluster_domain=welcome.cluster_domain,
+                dns_addresses=list(welcome.dns_addresses),
+                serve_dns=welcome.serve_dns,
             )
         )
         with self._lock:
@@ -283,9 +275,7 @@ class Reporter:
                     Peer(node.name, list(node.addresses), node.tunnel_address, node.tunnel_mac)
                     for node in sorted(message.peers.nodes, key=lambda node: node.name)
                 ]
-                self._assigned(
-                    Assignment(before.pod_ranges, before.cluster_ranges, before.openflow_targets, peers)
-                )
+                self._assigned(msgspec.structs.replace(before, peers=peers))
 
     def _settle(self, sequence: int, reason: str | None) -> None:
         with self._lock:

@@ -64,6 +64,14 @@ class Assignment(msgspec.Struct, frozen=True):
     cluster_ranges: list[str]
     openflow_targets: list[str]
     peers: list[Peer] = []
+    # Since Services are served. What was written to disk before has none of them.
+    service_ranges: list[str] = []
+    load_balancer_ranges: list[str] = []
+    node_port_first: int = 0
+    node_port_last: int = 0
+    cluster_domain: str = ""
+    dns_addresses: list[str] = []
+    serve_dns: bool = False
 
     def ranges(self) -> list[Network]:
         """This node's ranges of pod addresses, IPv4 first."""
@@ -74,6 +82,10 @@ class Assignment(msgspec.Struct, frozen=True):
     def cluster(self) -> list[Network]:
         """The ranges of all pods of the cluster."""
         return [ipaddress.ip_network(text) for text in self.cluster_ranges]
+
+    def switched(self) -> list[Network]:
+        """The ranges of addresses that only the switch knows: ClusterIPs and LoadBalancer addresses."""
+        return [ipaddress.ip_network(text) for text in self.service_ranges + self.load_balancer_ranges]
 
     def peer_addresses(self) -> list[Address]:
         """The addresses of all other nodes."""

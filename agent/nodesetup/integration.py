@@ -20,6 +20,10 @@ from sdn.pipeline.registers import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT
 #: within ten.
 MAX_BACKOFF: Final = 1000
 INACTIVITY_PROBE: Final = 5000
+#: Packets a second that the switch may send to a controller, and how many at once: connections to Services without
+#: endpoints, which are refused by the controller. What is above is lost, and tried again by the client.
+PACKET_IN_RATE: Final = 1000
+PACKET_IN_BURST: Final = 250
 
 
 def mac_text(number: int) -> str:
@@ -75,6 +79,8 @@ def _controllers(replica: Replica, row: Any, targets: list[str]) -> None:
     present = {controller.target: controller for controller in getattr(row, "controller", [])}
     if set(present) != set(targets):
         row.controller = [present.get(target) or _controller(replica, target) for target in targets]
+    for target in present.keys() & set(targets):
+        update(present[target], controller_rate_limit=PACKET_IN_RATE, controller_burst_limit=PACKET_IN_BURST)
 
 
 def _controller(replica: Replica, target: str) -> Any:
@@ -83,6 +89,8 @@ def _controller(replica: Replica, target: str) -> Any:
     row.max_backoff = MAX_BACKOFF
     row.inactivity_probe = INACTIVITY_PROBE
     row.connection_mode = "out-of-band"
+    row.controller_rate_limit = PACKET_IN_RATE
+    row.controller_burst_limit = PACKET_IN_BURST
     return row
 
 

@@ -3,9 +3,10 @@
 
 uplink        br-phy and the node's addresses (userspace datapath only)   needs: ovsdb-server, ovs-vswitchd
 integration   br-int with its controllers, gateway and tunnel port        needs: what the controller assigned
-gateway       addresses and routes of sdn-gw0
+gateway       addresses and routes of sdn-gw0, routes of Services
+firewall      drops, masquerade, NodePorts
+announcing    LoadBalancer addresses that the node answers for
 tunnelroutes  how the tunnels reach the other nodes (userspace datapath only)
-firewall      drops and masquerade
 neighbours    tunnel neighbours (userspace datapath only)
 
 The whole is run at start, whenever an interface of ours comes, goes or changes (ovs-vswitchd's taps vanish
@@ -20,14 +21,25 @@ import errno
 import ipaddress
 import threading
 import time
+from collections.abc import Iterable
 from typing import Final
 
-from agent import netlink
+from agent import conntrack, netlink
 from agent.ipam import Address
 from agent.netlink import Netlink
-from agent.nodesetup import firewall, gateway, integration, mtu, neighbours, tunnelroutes, uplink
+from agent.nodesetup import (
+    announcing,
+    firewall,
+    gateway,
+    integration,
+    mtu,
+    neighbours,
+    tunnelroutes,
+    uplink,
+)
 from agent.nodesetup.facts import GATEWAY_INTERFACE, PHYSICAL_BRIDGE, Assignment, NodeFacts
 from agent.nodesetup.firewall import FirewallError
+from agent.nodesetup.frontends import Frontends, NodePort
 from agent.nodesetup.gateway import GatewayError
 from agent.nodesetup.uplink import Uplink, UplinkError
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
@@ -67,6 +79,10 @@ class NodeSetup:
         self._stop = threading.Event()
         self._complete = threading.Event()
         self._last_error = ""
+        # Held while the kernel is brought to what `_frontends` says, one thread at a time.
+        self._applying = threading.Lock()
+        self._frontends = Frontends()
+        self._in_force: Frontends | None = None
         self.facts: NodeFacts | None = None
         self.assignment: Assignment | None = state.load(_ASSIGNMENT, Assignment)
 
@@ -88,6 +104,25 @@ class NodeSetup:
         self.assignment = assignment
         self._complete.clear()
         self._poked.set()
+
+    def serve(self, frontends: Frontends) -> None:
+        """What Services need of the node. It follows at once where the node is set up, else with the set-up."""
+        with self._applying:
+            before, self._frontends = self._in_force, frontends
+            facts = self.facts
+            if facts is None or before is None:
+                return
+            try:
+                with Netlink() as node:
+                    announcing.serve(node, facts, frontends.announced)
+                    gateway.serve(node, facts, before.routed, frontends.routed)
+                self._forget(facts, firewall.serve(before, frontends))
+                self._in_force = frontends
+            except FAILURES as problem:
+                # Something else than what was thought is there: look at all of it.
+                log.warning("Services are set up anew", error=str(problem))
+                self._in_force = None
+                self._poked.set()
 
     def poke(self) -> None:
         """Look again now."""
@@ -125,10 +160,9 @@ class NodeSetup:
             if assignment is None:
                 return
             self._ovsdb.change("make br-int", integration.bridge(facts, assignment))
-            gateway.furnish(node, facts, assignment)
+            self._apply(node, facts, assignment)
             if facts.datapath == "netdev":
                 tunnelroutes.tell(self._vswitchd, node)
-        firewall.enforce(facts, assignment)
         if facts.datapath == "netdev":
             neighbours.tell(self._vswitchd, found.interfaces(), assignment.peers)
         if assignment is self.assignment:
@@ -138,6 +172,31 @@ class NodeSetup:
             self._complete.set()
 
     # --- parts
+
+    def _apply(self, node: Netlink, facts: NodeFacts, assignment: Assignment) -> None:
+        with self._applying:
+            self._in_force = None
+            frontends = self._frontends
+            gateway.furnish(node, facts, assignment, frontends.routed)
+            self._forget(facts, firewall.enforce(facts, assignment, frontends))
+            announcing.serve(node, facts, frontends.announced)
+            self._in_force = frontends
+
+    def _forget(self, facts: NodeFacts, changed: Iterable[firewall.Served]) -> None:
+        """UDP clients that go on sending are translated as it is now."""
+        stale: set[conntrack.Destination] = set()
+        for item in changed:
+            if item.protocol != "udp":
+                continue
+            if isinstance(item, NodePort):
+                stale |= {(own, item.port) for own in facts.addresses if own.version == item.version}
+            else:
+                stale.add((item.address, item.port))
+        forgotten = conntrack.forget_udp(stale) if stale else 0
+        if forgotten:
+            log.info(
+                "connections forgotten", connections=forgotten, ports=sorted({port for _a, port in stale})
+            )
 
     def _uplink(self, node: Netlink) -> Uplink:
         if self._settings.datapath == "system":

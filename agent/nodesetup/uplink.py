@@ -44,6 +44,7 @@ class SavedRoute(msgspec.Struct, frozen=True):
     source: str | None
     metric: int | None
     protocol: int
+    onlink: bool = False
 
     def route(self) -> Route:
         return Route(
@@ -52,6 +53,7 @@ class SavedRoute(msgspec.Struct, frozen=True):
             ipaddress.ip_address(self.source) if self.source else None,
             self.metric,
             self.protocol,
+            self.onlink,
         )
 
 
@@ -84,6 +86,7 @@ def look(node: Netlink, name: str) -> Uplink:
             str(route.source) if route.source else None,
             route.metric,
             route.protocol,
+            route.onlink,
         )
         for route in node.routes(index)
         if route.protocol != netlink.PROTO_KERNEL

@@ -5,8 +5,7 @@
 
 calls `callback` at once with everything that is known, and from then on with each change, in order, without a gap.
 Callbacks are called by the thread that brings the change: they note what is new and return; they must not call the
-table. What comes first may be incomplete (an agent that starts for the first time knows nothing); there is no other
-event for "complete" than that nothing more comes.
+table. What comes first may be incomplete or old, until it is said to be confirmed.
 """
 
 from __future__ import annotations
@@ -74,10 +73,15 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is new: Services that came or changed, and the keys of those that are gone."""
+    """What is new: Services that came or changed, and the keys of those that are gone.
+
+    confirmed   a controller has told everything since the agent started; before, it is as it was when the last agent
+                ended
+    """
 
     changed: tuple[Service, ...] = ()
     removed: tuple[Key, ...] = ()
+    confirmed: bool = False
 
 
 class ServiceTable:
@@ -87,29 +91,36 @@ class ServiceTable:
         self._lock = threading.Lock()
         self._services: dict[Key, Service] = {}
         self._subscribers: list[Callable[[Changes], None]] = []
+        self._confirmed = False
 
     def subscribe(self, callback: Callable[[Changes], None]) -> None:
         """Call `callback` with all that is known now, then with every change."""
         with self._lock:
             self._subscribers.append(callback)
-            callback(Changes(tuple(self._services.values())))
+            callback(Changes(tuple(self._services.values()), (), self._confirmed))
 
     def services(self) -> dict[Key, Service]:
         """All of them, a copy."""
         with self._lock:
             return dict(self._services)
 
-    def apply(self, changed: Iterable[Service] = (), removed: Iterable[Key] = ()) -> Changes:
-        """Take changes in; those that change nothing are left out of what is told, and of what is returned."""
+    def apply(
+        self, changed: Iterable[Service] = (), removed: Iterable[Key] = (), *, confirmed: bool = False
+    ) -> Changes:
+        """Take changes in; those that change nothing are left out of what is told, and of what is returned.
+
+        confirmed  with these, everything is as a controller says
+        """
         with self._lock:
+            newly, self._confirmed = confirmed and not self._confirmed, confirmed or self._confirmed
             gone = tuple(key for key in removed if self._services.pop(key, None) is not None)
             new = []
             for service in changed:
                 if self._services.get(service.key) != service:
                     self._services[service.key] = service
                     new.append(service)
-            changes = Changes(tuple(new), gone)
-            if new or gone:
+            changes = Changes(tuple(new), gone, self._confirmed)
+            if new or gone or newly:
                 for callback in self._subscribers:
                     callback(changes)
         return changes

@@ -35,6 +35,9 @@ class Controller(controller_pb2_grpc.ControllerServicer):
         self.confirms = threading.Event()
         self.confirms.set()
         self.refuses = ""
+        self.services: dict[tuple[str, str], messages.ServiceState] = {}
+        self.connection_counts: SimpleQueue[messages.ConnectionCounts] = SimpleQueue()
+        self._service_streams: list[SimpleQueue[messages.ServiceUpdate | None]] = []
         self._streams: dict[str, SimpleQueue[messages.ControllerMessage | None]] = {}
         self._server: grpc.Server | None = None
 
@@ -58,6 +61,8 @@ class Controller(controller_pb2_grpc.ControllerServicer):
         with self._lock:
             for stream in self._streams.values():
                 stream.put(None)
+            for watched in self._service_streams:
+                watched.put(None)
         if self._server is not None:
             self._server.stop(grace=0).wait()
             self._server = None
@@ -70,6 +75,49 @@ class Controller(controller_pb2_grpc.ControllerServicer):
 
     def tell_peers(self, node: str, peers: list[types_pb2.NodeInfo]) -> None:
         self._streams[node].put(messages.ControllerMessage(peers=messages.Peers(nodes=peers)))
+
+    def serve(self, *services: messages.ServiceState) -> None:
+        """Tell all agents of Services that are new or have changed."""
+        for service in services:
+            with self._lock:
+                self.services[service.namespace, service.name] = service
+                for stream in self._service_streams:
+                    stream.put(messages.ServiceUpdate(service=service))
+
+    def withdraw(self, *names: str) -> None:
+        """Tell all agents that Services in namespace default are gone."""
+        for name in names:
+            with self._lock:
+                del self.services["default", name]
+                gone = messages.ServiceName(namespace="default", name=name)
+                for stream in self._service_streams:
+                    stream.put(messages.ServiceUpdate(removed=gone))
+
+    def count_connections(self, node: str, *endpoints: messages.Destination) -> messages.ConnectionCounts:
+        """Ask an agent, and wait for what it answers."""
+        self._streams[node].put(
+            messages.ControllerMessage(
+                count_connections=messages.CountConnections(sequence=77, endpoints=endpoints)
+            )
+        )
+        return self.connection_counts.get(timeout=60)
+
+    def WatchServices(  # noqa: N802
+        self, request: messages.WatchServicesRequest, context: grpc.ServicerContext
+    ) -> Iterator[messages.ServiceUpdate]:
+        if request.node not in self.nodes:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no node {request.node}")
+        outgoing: SimpleQueue[messages.ServiceUpdate | None] = SimpleQueue()
+        with self._lock:
+            for service in self.services.values():
+                outgoing.put(messages.ServiceUpdate(service=service))
+            outgoing.put(messages.ServiceUpdate(synced=messages.Synced()))
+            self._service_streams.append(outgoing)
+        context.add_callback(lambda: outgoing.put(None))
+        while (update := outgoing.get()) is not None:
+            yield update
+        with self._lock:
+            self._service_streams.remove(outgoing)
 
     def Session(  # noqa: N802
         self, request_iterator: Iterator[messages.AgentMessage], context: grpc.ServicerContext
@@ -93,6 +141,12 @@ class Controller(controller_pb2_grpc.ControllerServicer):
             controller_name="stub",
             controller_version="0",
             openflow_targets=["tcp:172.31.0.1:6653"],
+            service_ranges=["10.97.0.0/16", "fd00:10:97::/112"],
+            load_balancer_ranges=["172.31.0.192/28", "fd00:31::c0/124"],
+            node_port_first=30000,
+            node_port_last=32767,
+            cluster_domain="cluster.local",
+            dns_addresses=["10.97.0.10", "fd00:10:97::a"],
         )
         outgoing.put(messages.ControllerMessage(welcome=welcome))
         threading.Thread(target=self._listen, args=(node, request_iterator, outgoing), daemon=True).start()
@@ -119,6 +173,9 @@ class Controller(controller_pb2_grpc.ControllerServicer):
         outgoing: SimpleQueue[messages.ControllerMessage | None],
     ) -> None:
         kind = message.WhichOneof("message")
+        if kind == "connection_counts":
+            self.connection_counts.put(message.connection_counts)
+            return
         with self._lock:
             held = self.attachments.setdefault(node, {})
             if kind == "full_state":
