@@ -126,6 +126,16 @@ def get(lab: Lab, kind: str, name: str, namespace: str = "default") -> Document:
     return json_format.MessageToDict(answer.objects[0])
 
 
+def names(lab: Lab, kind: str) -> set[str]:
+    """All objects of a kind, as NAMESPACE/NAME."""
+    with grpc.insecure_channel(lab.server) as channel:
+        answer = inspection_pb2_grpc.InspectionStub(channel).Get(
+            inspection_pb2.GetRequest(kind=kind), timeout=30
+        )
+    found = [json_format.MessageToDict(item)["metadata"] for item in answer.objects]
+    return {f"{metadata['namespace']}/{metadata['name']}" for metadata in found}
+
+
 def slices(lab: Lab, name: str, namespace: str = "default") -> list[Document]:
     """The EndpointSlices of a Service."""
     with grpc.insecure_channel(lab.server) as channel:
