@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cluster's DNS server of one node.
+
+Every node answers for itself, at the gateway addresses of its pod ranges, port 53 (UDP and TCP, RFC 1035 and 7766);
+the switch leads the cluster's DNS address there. What is asked of the cluster's names is answered from memory
+(`sdn.services.dns`); everything else goes to the node's own upstream servers and their answers come back as they are.
+
+    child      in the agent: starts the server's process, tells it of Services, starts it again when it ends
+    config     what the process is told at its start
+    feed       how Services travel through the pipe between the two
+    ---
+    __main__   in the process: sockets, pipe, loop
+    server     UDP and TCP
+    resolver   one question to one answer
+    messages   bytes to question, answer to bytes
+    forwarder  questions to upstream servers
+    upstreams  which those are
+
+It is a process of its own because anybody in a pod can ask as much as he likes, and whoever asks may not make the
+agent slow: in one interpreter the two would take turns (docs/decisions.md has the figures). It can be killed at any
+time; the agent makes a new one, tells it everything again, and resolvers ask again.
+
+No cache: names of the cluster are in memory anyway, and for all others the upstream servers have one. A forwarded
+answer is never kept, so one that is poisoned harms one question only.
+"""

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The DNS server's process: `python -m agent.dns CONFIG`, with Services on its standard input.
+
+It ends when that input ends, which is when the agent does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import signal
+import sys
+from typing import Final
+
+import dns.rdata
+import msgspec
+
+from agent.dns import feed
+from agent.dns.config import DnsConfig
+from agent.dns.forwarder import Forwarder
+from agent.dns.resolver import Resolver
+from agent.dns.server import Server
+from agent.dns.upstreams import Upstreams
+from sdn import logs
+from sdn.services.dns import Zone
+
+log: Final = logs.get("agent.dns")
+
+#: What a pipe's reader keeps of a Service that did not come whole yet.
+_PIPE_BYTES: Final = 1 << 20
+_NOBODY: Final = 65534
+
+
+async def serve(config: DnsConfig) -> None:
+    """Until standard input ends."""
+    zone = Zone(
+        config.domain,
+        [ipaddress.ip_network(text) for text in config.ranges],
+        [ipaddress.ip_address(text) for text in config.nameservers],
+    )
+    upstreams = Upstreams(config.upstreams, (*config.listen, *config.nameservers))
+    server = Server(Resolver(zone, Forwarder(upstreams.servers)))
+    listening = asyncio.gather(*(server.listen(address, config.port) for address in config.listen))
+    listening.add_done_callback(lambda done: None if done.cancelled() else _bound(done.exception()))
+    await _follow(zone)
+
+
+def _bound(problem: BaseException | None) -> None:
+    if problem is not None:
+        raise problem
+    _give_up_privileges()
+
+
+async def _follow(zone: Zone) -> None:
+    """Take in what the agent tells."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=_PIPE_BYTES)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    async for update in feed.read(reader):
+        kind = update.WhichOneof("update")
+        if kind == "service":
+            try:
+                zone.update(update.service)
+            except ValueError as problem:
+                named = f"Service/{update.service.namespace}/{update.service.name}"
+                log.warning("a Service has no names", object=named, error=str(problem))
+        elif kind == "removed":
+            zone.remove(update.removed.namespace, update.removed.name)
+        elif not zone.complete:
+            zone.complete = True
+            log.info("all Services have names", serial=zone.serial)
+
+
+def _give_up_privileges() -> None:
+    """What parses packets of anybody needs no rights, once its sockets are there."""
+    if os.geteuid() != 0:
+        return
+    try:
+        os.setgroups([])
+        os.setgid(_NOBODY)
+        os.setuid(_NOBODY)
+    except OSError as problem:
+        # A service manager may have taken the right to do so; then it has taken most others, too.
+        log.debug("stays root", error=str(problem))
+
+
+def _ended_by_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """A part that has failed must not leave the rest half alive: the agent starts a new process."""
+    log.error(
+        "DNS failed",
+        error=logs.error_text(problem) if isinstance(problem := context.get("exception"), Exception) else "",
+        what=context.get("message"),
+    )
+    os._exit(1)
+
+
+async def _main(config: DnsConfig) -> None:
+    asyncio.get_running_loop().set_exception_handler(_ended_by_exception)
+    await serve(config)
+
+
+def main(argv: list[str]) -> int:
+    """Exit code 0 when the agent has ended."""
+    config = msgspec.json.decode(argv[1], type=DnsConfig)
+    logs.setup(config.log_level)
+    # What a terminal sends to the agent reaches its children too; the agent says when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Types are loaded when first met, perhaps from files that only root may read.
+    dns.rdata.load_all_types()  # type: ignore[no-untyped-call]
+    asyncio.run(_main(config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

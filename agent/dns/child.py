@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The DNS server as the agent sees it: a process that is told of Services, and made anew when it ends.
+
+    server = DnsServer()
+    server.start()
+    server.assign(config)        # what to serve, or None; whenever it changes
+    table.subscribe(server.take) # Services, as they change
+
+One thread does everything that may wait (starting, writing into the pipe); those who tell it something only note it. A
+process that is slow to read therefore delays nobody, and of a Service that changes meanwhile only the last state is
+written. A new process is told everything that is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import IO, Final
+
+import msgspec
+
+from agent.dns import feed
+from agent.dns.config import DnsConfig
+from agent.services.table import Changes, Key
+from sdn import logs
+
+log: Final = logs.get("agent.dns")
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+#: A process that has lived so long did not fail at its start.
+_LIVED_SECONDS: Final = 10.0
+_END_SECONDS: Final = 5.0
+
+
+class DnsServer:
+    """Keeps the process. Every method may be called in every thread, and returns at once (but `close`)."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._config: DnsConfig | None = None
+        # The frame of each Service, and those that the running process was not told yet (None: it is gone).
+        self._frames: dict[Key, bytes] = {}
+        self._untold: dict[Key, bytes | None] = {}
+        self._complete = False
+        self._complete_told = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._running: DnsConfig | None = None
+        self._started = 0.0
+        self._thread = threading.Thread(target=self._run, name="dns", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the process."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout=2 * _END_SECONDS)
+
+    def assign(self, config: DnsConfig | None) -> None:
+        """What to serve from now on; None: nothing."""
+        with self._changed:
+            self._config = config
+            self._changed.notify()
+
+    def take(self, changes: Changes) -> None:
+        """Services that came, changed or went."""
+        frames = {service.key: feed.told(feed.named(service)) for service in changes.changed}
+        with self._changed:
+            for key, frame in frames.items():
+                if self._frames.get(key) != frame:
+                    self._frames[key] = self._untold[key] = frame
+            for key in changes.removed:
+                if self._frames.pop(key, None) is not None:
+                    self._untold[key] = None
+            self._changed.notify()
+
+    def complete(self) -> None:
+        """All Services were told of, from a controller or from disk: what is unknown now does not exist."""
+        with self._changed:
+            self._complete = True
+            self._changed.notify()
+
+    # --- the thread
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._has_work)
+                if self._stopping:
+                    break
+                config = self._config
+            if self._running is not None and (config != self._running or self._dead()):
+                lived = time.monotonic() - self._started
+                if config == self._running:
+                    pause = _FIRST_PAUSE if lived > _LIVED_SECONDS else min(pause * 2, _LONGEST_PAUSE)
+                    code = self._process.returncode if self._process is not None else None
+                    log.warning("the DNS server has ended; starting another", exit_code=code, pause=pause)
+                    self._wait(pause)
+                self._end()
+            elif self._running is None:
+                assert config is not None
+                self._begin(config)
+            else:
+                self._tell()
+        self._end()
+
+    def _has_work(self) -> bool:
+        if self._stopping or self._config != self._running:
+            return True
+        if self._running is None:
+            return False
+        return bool(self._untold) or self._complete != self._complete_told or self._dead()
+
+    def _dead(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def _wait(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping, timeout=seconds)
+
+    def _begin(self, config: DnsConfig) -> None:
+        environment = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "agent.dns", msgspec.json.encode(config).decode()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+        )
+        threading.Thread(target=self._notice_end, args=(process,), name="dns-end", daemon=True).start()
+        with self._changed:
+            self._process = process
+            self._running = config
+            self._started = time.monotonic()
+            self._untold = dict(self._frames)
+            self._complete_told = False
+        log.info("the DNS server is started", pid=process.pid, addresses=config.listen)
+
+    def _notice_end(self, process: subprocess.Popen[bytes]) -> None:
+        process.wait()
+        with self._changed:
+            self._changed.notify()
+
+    def _tell(self) -> None:
+        with self._changed:
+            untold, self._untold = self._untold, {}
+            complete = self._complete and not self._complete_told
+            self._complete_told = self._complete
+        assert self._process is not None
+        pipe = self._process.stdin
+        assert pipe is not None
+        try:
+            _write(pipe, _frames(untold, complete))
+        except OSError as problem:
+            # It has ended: the next process is told everything.
+            log.debug("the DNS server does not listen", error=str(problem))
+            self._process.kill()
+            self._process.wait()
+
+    def _end(self) -> None:
+        process, self._process, self._running = self._process, None, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        # What it was not told any more does not matter.
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _frames(untold: dict[Key, bytes | None], complete: bool) -> Iterator[bytes]:
+    for key, frame in untold.items():
+        yield feed.gone(key) if frame is None else frame
+    if complete:
+        yield feed.synced()
+
+
+def _write(pipe: IO[bytes], frames: Iterator[bytes]) -> None:
+    for frame in frames:
+        pipe.write(frame)
+    pipe.flush()
