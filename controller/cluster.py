@@ -9,12 +9,14 @@ before it is made here.
 
 from __future__ import annotations
 
+import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from controller.records import AttachmentRecord, NodeRecord
 from sdn.model import InvalidObjectError, Object
+from sdn.model.names import IPAddress
 
 #: Node, container id, interface name.
 AttachmentKey = tuple[str, str, str]
@@ -39,10 +41,13 @@ class Cluster:
         self.objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
         self._by_node: dict[str, set[AttachmentKey]] = defaultdict(set)
         self._by_pod: dict[tuple[str, str], set[AttachmentKey]] = defaultdict(set)
+        #: How many pods and declared objects each namespace has.
         self._by_namespace: dict[str, int] = defaultdict(int)
         #: (node, "ofport", number), ("", "mac", text) or ("", "address", text): who has it.
         self._unique: dict[tuple[str, str, object], AttachmentKey] = {}
         self._node_addresses: dict[str, str] = {}
+        #: The same addresses as values.
+        self.node_addresses: set[IPAddress] = set()
         self._datapaths: dict[int, str] = {}
 
     # Nodes.
@@ -69,6 +74,7 @@ class Cluster:
         self._datapaths[record.datapath_id] = record.name
         for address in record.addresses:
             self._node_addresses[address] = record.name
+            self.node_addresses.add(ipaddress.ip_address(address))
 
     def remove_node(self, name: str) -> None:
         """Forget a node; its attachments are removed one by one before."""
@@ -77,6 +83,7 @@ class Cluster:
             self._datapaths.pop(record.datapath_id, None)
             for address in record.addresses:
                 self._node_addresses.pop(address, None)
+                self.node_addresses.discard(ipaddress.ip_address(address))
 
     def peers_of(self, name: str) -> Iterator[NodeRecord]:
         """All other nodes."""
@@ -110,7 +117,7 @@ class Cluster:
         self.attachments[key] = record
         self._by_node[record.node].add(key)
         self._by_pod[record.pod_namespace, record.pod_name].add(key)
-        self._by_namespace[record.pod_namespace] += 1
+        self._count(record.pod_namespace, 1)
         for claim, _ in _claims(record):
             self._unique[claim] = key
 
@@ -120,9 +127,7 @@ class Cluster:
             return None
         _discard(self._by_node, record.node, key)
         _discard(self._by_pod, (record.pod_namespace, record.pod_name), key)
-        self._by_namespace[record.pod_namespace] -= 1
-        if not self._by_namespace[record.pod_namespace]:
-            del self._by_namespace[record.pod_namespace]
+        self._count(record.pod_namespace, -1)
         for claim, _ in _claims(record):
             if self._unique.get(claim) == key:
                 del self._unique[claim]
@@ -140,10 +145,20 @@ class Cluster:
     # Objects.
 
     def put_object(self, value: Object) -> None:
-        self.objects[value.KIND][value.metadata.namespace, value.metadata.name] = value
+        objects, key = self.objects[value.KIND], (value.metadata.namespace, value.metadata.name)
+        if key not in objects:
+            self._count(key[0], 1)
+        objects[key] = value
 
     def remove_object(self, kind: str, namespace: str, name: str) -> None:
-        self.objects[kind].pop((namespace, name), None)
+        if self.objects[kind].pop((namespace, name), None) is not None:
+            self._count(namespace, -1)
+
+    def _count(self, namespace: str, by: int) -> None:
+        """A namespace has one thing more, or less."""
+        self._by_namespace[namespace] += by
+        if not self._by_namespace[namespace]:
+            del self._by_namespace[namespace]
 
     def names(self, kind: str) -> list[tuple[str, str]]:
         """(namespace, name) of every object of a kind, declared or found, in order."""
@@ -153,19 +168,13 @@ class Cluster:
         elif kind == "Pod":
             known.update(self._by_pod)
         elif kind == "Namespace":
-            known.update(("", namespace) for namespace in self._by_namespace)
-            known.update(("", namespace) for namespace, _ in self.objects["Pod"])
+            known.update(("", namespace) for namespace in self._by_namespace if namespace)
             known.add(("", "default"))
         return sorted(known)
 
     def has_namespace(self, name: str) -> bool:
-        """Whether a namespace is declared, or has pods."""
-        return (
-            name == "default"
-            or ("", name) in self.objects["Namespace"]
-            or name in self._by_namespace
-            or any(namespace == name for namespace, _ in self.objects["Pod"])
-        )
+        """Whether a namespace is declared, or has pods or declared objects."""
+        return name == "default" or ("", name) in self.objects["Namespace"] or name in self._by_namespace
 
 
 def _claims(record: AttachmentRecord) -> Iterator[tuple[tuple[str, str, object], str]]:

@@ -1,46 +1,123 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Declared objects: what users applied, stored as they wrote it."""
+"""Declared objects: what users applied, stored as they wrote it; a Service with all that it was given.
+
+A change is stored in one write: the object, and with a Service its number and its LoadBalancer addresses. What is
+refused, or only tried (dry run), leaves no trace.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
 import msgspec
 
+from controller.allocation.allocation import ADDRESS_GIVEN, NO_ADDRESS, Allocation, Plan
 from controller.cluster import Cluster
 from controller.errors import NotFoundError, PreconditionError
+from controller.events import Events
 from controller.ledger import Ledger, whole
-from controller.records import object_key
-from controller.store import Delete, Put
+from controller.ranges import ExhaustedError
+from controller.records import (
+    LB_ADDRESSES,
+    SERVICE_NUMBERS,
+    AddressesRecord,
+    NumberRecord,
+    decode,
+    object_key,
+)
+from controller.store import Delete, Operation, Put, StoreError
 from controller.watchers import Watchers
 from sdn import logs
-from sdn.model import Node, Object, to_document
+from sdn.model import InvalidObjectError, Node, Object, Service, defaulted, to_document
 
 log = logs.get("controller.declarations")
+
+#: Told kind, namespace, name, and what the object was before and is now; None: there was, or is, none. Both are equal
+#: when only what a Service was given beside its spec is another.
+OnChange = Callable[[str, str, str, Object | None, Object | None], None]
+
+
+class Applied(NamedTuple):
+    """What became of a declaration."""
+
+    #: "created", "configured" or "unchanged".
+    outcome: str
+    #: The object as it is stored, or would be.
+    value: Object
 
 
 class Declarations:
     """Runs in the asyncio thread."""
 
-    def __init__(self, ledger: Ledger, cluster: Cluster, watchers: Watchers) -> None:
+    def __init__(
+        self, ledger: Ledger, cluster: Cluster, watchers: Watchers, allocation: Allocation, events: Events
+    ) -> None:
+        #: Called after the model has changed and before anybody who watches is told.
+        self.on_change: OnChange = lambda _kind, _namespace, _name, _before, _after: None
         self._ledger = ledger
         self._cluster = cluster
         self._watchers = watchers
+        self._allocation = allocation
+        self._events = events
+
+    async def load(self, services: Iterable[Service]) -> None:
+        """Take in the stored Services; nodes are known. StoreError, CorruptRecordError."""
+        numbers = {
+            _holder(entry.key, SERVICE_NUMBERS): decode(NumberRecord, entry).number
+            for entry in (await self._ledger.list_prefix(SERVICE_NUMBERS)).entries
+        }
+        addresses = {
+            _holder(entry.key, LB_ADDRESSES): decode(AddressesRecord, entry).addresses
+            for entry in (await self._ledger.list_prefix(LB_ADDRESSES)).entries
+        }
+        loaded = self._allocation.load(services, numbers, addresses, self._cluster.node_addresses)
+        await self._ledger.write(loaded.operations)
+        for service in self._allocation.services():
+            self._cluster.put_object(service)
+        for (namespace, name), reason, text in loaded.problems:
+            self._events.record("Service", namespace, name, "Warning", reason, text)
 
     @whole
-    async def apply(self, value: Object, dry_run: bool) -> str:
-        """Declare an object: "created", "configured" or "unchanged". PreconditionError, StoreError."""
+    async def apply(self, value: Object, dry_run: bool) -> Applied:
+        """Declare an object. InvalidObjectError, ExhaustedError, PreconditionError, StoreError."""
         kind, namespace, name = value.KIND, value.metadata.namespace, value.metadata.name
         async with self._ledger.lock:
             before = self._cluster.objects[kind].get((namespace, name))
             self._check_declaration(value)
-            outcome = "created" if before is None else "unchanged" if before == value else "configured"
-            if not dry_run and outcome != "unchanged":
-                document = msgspec.json.encode(to_document(value))
-                await self._ledger.write([Put(object_key(kind, namespace, name), document)])
-                self._cluster.put_object(value)
-        if not dry_run and outcome != "unchanged":
-            log.info("object applied", kind=kind, namespace=namespace, name=name, outcome=outcome)
-            self._object_changed(kind, namespace, name)
-        return outcome
+            plan = self._plan(value)
+            operations: list[Operation] = []
+            if plan is not None:
+                value = plan.service
+                operations += plan.operations
+            unchanged = before == value and not operations and not self._allocation.conflict(namespace, name)
+            outcome = "created" if before is None else "unchanged" if unchanged else "configured"
+            if dry_run or unchanged:
+                return Applied(outcome, value)
+            document = msgspec.json.encode(to_document(value))
+            operations.insert(0, Put(object_key(kind, namespace, name), document))
+            await self._ledger.write(operations)
+            self._cluster.put_object(value)
+            freed = plan is not None and self._allocation.commit(plan)
+            self.on_change(kind, namespace, name, before, value)
+            if plan is not None and plan.lacking:
+                self._events.record("Service", namespace, name, "Warning", NO_ADDRESS, plan.lacking)
+            if freed:
+                await self._fill_waiting()
+        log.info("object applied", kind=kind, namespace=namespace, name=name, outcome=outcome)
+        self._object_changed(kind, namespace, name)
+        return Applied(outcome, value)
+
+    def _plan(self, value: Object) -> Plan | None:
+        """What a Service gets; None for other kinds, and for the Service that is not declared here."""
+        if not isinstance(value, Service):
+            return None
+        builtin = self._allocation.builtin
+        if builtin is None or _name(value) != _name(builtin):
+            return self._allocation.plan(value, self._cluster.node_addresses)
+        if defaulted(value) != builtin:
+            raise _provided(value.metadata.namespace, value.metadata.name)
+        return None
 
     def _check_declaration(self, value: Object) -> None:
         if isinstance(value, Node) and value.pod_cidrs:
@@ -55,22 +132,76 @@ class Declarations:
     async def remove(self, kind: str, namespace: str, name: str) -> None:
         """Withdraw a declaration. NotFoundError, PreconditionError, StoreError."""
         async with self._ledger.lock:
-            if (namespace, name) not in self._cluster.objects[kind]:
+            before = self._cluster.objects[kind].get((namespace, name))
+            if before is None:
                 if (namespace, name) in self._cluster.names(kind):
                     raise PreconditionError(
                         f"{kind} {_full(namespace, name)} exists, but was not declared here"
                     )
                 raise NotFoundError(f"{kind} {_full(namespace, name)} does not exist")
-            await self._ledger.write([Delete(object_key(kind, namespace, name))])
+            operations: list[Operation] = [Delete(object_key(kind, namespace, name))]
+            if kind == "Service":
+                builtin = self._allocation.builtin
+                if builtin is not None and _name(before) == _name(builtin):
+                    raise _provided(namespace, name)
+                operations += self._allocation.withdrawal(namespace, name)
+            await self._ledger.write(operations)
             self._cluster.remove_object(kind, namespace, name)
+            freed = kind == "Service" and self._allocation.release(namespace, name)
+            self.on_change(kind, namespace, name, before, None)
+            if freed:
+                await self._fill_waiting()
         log.info("object deleted", kind=kind, namespace=namespace, name=name)
         self._object_changed(kind, namespace, name)
+
+    @whole
+    async def fill_waiting(self) -> None:
+        """Give LoadBalancers that wait for an address one, as far as there are any. StoreError."""
+        async with self._ledger.lock:
+            await self._fill_waiting()
+
+    async def _fill_waiting(self) -> None:
+        vain: set[tuple[str, ...]] = set()
+        for namespace, name in self._allocation.waiting():
+            service = self._cluster.objects["Service"][namespace, name]
+            if not isinstance(service, Service) or service.spec.ip_families in vain:
+                continue
+            try:
+                plan = self._allocation.plan(service, self._cluster.node_addresses)
+                if plan.lacking:
+                    vain.add(service.spec.ip_families)
+                    continue
+                await self._ledger.write(plan.operations)
+            except (StoreError, InvalidObjectError, ExhaustedError) as problem:
+                # It goes on waiting; nobody asked for this now who could be told.
+                self._events.record("Service", namespace, name, "Warning", NO_ADDRESS, str(problem))
+                continue
+            self._allocation.commit(plan)
+            addresses = ", ".join(plan.given.load_balancer)
+            self._events.record("Service", namespace, name, "Normal", ADDRESS_GIVEN, f"got {addresses}")
+            self.on_change("Service", namespace, name, service, service)
+            self._object_changed("Service", namespace, name)
 
     def _object_changed(self, kind: str, namespace: str, name: str) -> None:
         self._watchers.changed(kind, namespace, name)
         if namespace:
-            # A namespace exists by its pods, too.
+            # A namespace exists by what it holds, too.
             self._watchers.changed("Namespace", "", namespace)
+
+
+def _name(value: Object) -> tuple[str, str]:
+    return value.metadata.namespace, value.metadata.name
+
+
+def _holder(key: str, prefix: str) -> tuple[str, str]:
+    namespace, _, name = key.removeprefix(prefix).partition("/")
+    return namespace, name
+
+
+def _provided(namespace: str, name: str) -> PreconditionError:
+    return PreconditionError(
+        f"Service {namespace}/{name}: the agents serve it; set the setting dns to false to declare it"
+    )
 
 
 def _full(namespace: str, name: str) -> str:

@@ -7,12 +7,13 @@ with its attachment; a declared Node's labels are laid over those that its agent
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from controller.cluster import AttachmentKey, Cluster, key_of
 from controller.records import AttachmentRecord, NodeRecord
 from controller.synchronizer import Status
-from sdn.model import to_document
+from sdn.model import Pod, to_document
 from sdn.model.objects import API_VERSION
 
 Document = dict[str, Any]
@@ -69,8 +70,13 @@ def pod_document(
         return None
     document = to_document(declared) if declared is not None else _document("Pod", namespace, name)
     document.setdefault("spec", {})
+    # Shown where it was declared: what get prints can be applied again, and says nothing new.
+    ready = list(declared.status.get("conditions", ())) if isinstance(declared, Pod) else []
+    if isinstance(declared, Pod) and declared.host_network:
+        document["status"] = _host_pod_status(cluster, declared, ready)
+        return document
     if not attachments:
-        document["status"] = {"phase": "Pending", "conditions": [_condition("Attached", False)]}
+        document["status"] = {"phase": "Pending", "conditions": [*ready, _condition("Attached", False)]}
         return document
     # While a sandbox is replaced the pod has two sets of attachments: the newest container's count.
     current = [record for record in attachments if record.container_id == attachments[0].container_id]
@@ -83,7 +89,24 @@ def pod_document(
         document["metadata"]["labels"] = dict(newest.labels)
     document["spec"]["nodeName"] = newest.node
     document["status"] = _pod_status(cluster, current, attachments, programmed)
+    document["status"]["conditions"] += ready
     return document
+
+
+def _host_pod_status(cluster: Cluster, pod: Pod, ready: list[Document]) -> Document:
+    """A pod on its node's network is never attached: its addresses are the node's."""
+    record = cluster.nodes.get(pod.node_name)
+    if record is None:
+        return {"phase": "Pending", "conditions": ready}
+    addresses = [{"ip": address} for address in record.addresses]
+    return {
+        "phase": "Running",
+        "hostIP": record.addresses[0],
+        "hostIPs": addresses,
+        "podIP": record.addresses[0],
+        "podIPs": addresses,
+        "conditions": ready,
+    }
 
 
 def _pod_status(
@@ -127,6 +150,20 @@ def namespace_document(cluster: Cluster, name: str) -> Document | None:
     # As Kubernetes does, so that a selector can name a namespace.
     document["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = name
     document["status"] = {"phase": "Active"}
+    return document
+
+
+def service_document(
+    cluster: Cluster, namespace: str, name: str, addresses: Iterable[str]
+) -> Document | None:
+    """The Service with the LoadBalancer addresses that it has from the pool; None when there is none."""
+    declared = cluster.objects["Service"].get((namespace, name))
+    if declared is None:
+        return None
+    document = to_document(declared)
+    # The switch serves these addresses itself (ipMode of Kubernetes' LoadBalancerIngress).
+    ingress = [{"ip": address, "ipMode": "VIP"} for address in addresses]
+    document["status"] = {"loadBalancer": {"ingress": ingress} if ingress else {}}
     return document
 
 

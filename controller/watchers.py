@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from controller.allocation.allocation import Allocation
 from controller.cluster import AttachmentKey, Cluster
+from controller.events import Events
 from controller.programs import Programs
 from controller.synchronizer import Status
-from controller.views import Document, namespace_document, node_document, pod_document
-from sdn.model import LabelSelector
+from controller.views import (
+    Document,
+    namespace_document,
+    node_document,
+    pod_document,
+    service_document,
+)
+from sdn.model import KINDS, EndpointSlice, LabelSelector, to_document
 
 EventType = Literal["added", "modified", "deleted"]
 
@@ -70,7 +78,8 @@ class Watcher:
         elif key in self._known:
             self._known.discard(key)
             metadata = {"name": name, "namespace": namespace} if namespace else {"name": name}
-            gone = {"apiVersion": "v1", "kind": self.selection.kind, "metadata": metadata}
+            version = KINDS[self.selection.kind].API_VERSION if self.selection.kind in KINDS else "v1"
+            gone = {"apiVersion": version, "kind": self.selection.kind, "metadata": metadata}
             self._put("deleted", document if document is not None else gone)
 
     def _put(self, kind: EventType, document: Document) -> None:
@@ -89,32 +98,69 @@ class Watcher:
 class Watchers:
     """All watchers, and the documents that they are shown."""
 
-    def __init__(self, cluster: Cluster, programs: Programs) -> None:
+    def __init__(self, cluster: Cluster, programs: Programs, allocation: Allocation, events: Events) -> None:
         self.programmed: set[AttachmentKey] = set()
         #: Whether the agent of a node has a session; set by the session service.
         self.agent_connected: Callable[[str], bool] = lambda _name: False
+        #: EndpointSlices that nobody declared, of the Services of a namespace (empty: of all), or of the one that
+        #: is named; set by whoever derives them. They carry their Service's name as declared ones do.
+        self.derived_slices: Callable[[str, str], Iterable[EndpointSlice]] = lambda _namespace, _service: ()
         self._cluster = cluster
         self._programs = programs
+        self._allocation = allocation
+        self._events = events
         self._watchers: dict[str, set[Watcher]] = defaultdict(set)
+        #: Names of derived slices that watchers were told of, by their Service.
+        self._told_slices: dict[tuple[str, str], set[str]] = {}
+        events.on_change = lambda namespace, name: self.changed("Event", namespace, name)
 
     def document(self, kind: str, namespace: str, name: str) -> Document | None:
         """An object as it is now; None when there is none."""
-        if kind == "Pod":
-            return pod_document(self._cluster, namespace, name, self.programmed)
-        if kind == "Namespace":
-            return namespace_document(self._cluster, name)
+        match kind:
+            case "Pod":
+                return pod_document(self._cluster, namespace, name, self.programmed)
+            case "Namespace":
+                return namespace_document(self._cluster, name)
+            case "Service":
+                addresses = self._allocation.load_balancer_addresses(namespace, name)
+                return service_document(self._cluster, namespace, name, addresses)
+            case "EndpointSlice":
+                return self._slice_document(namespace, name)
+            case "Event":
+                return self._events.document(namespace, name)
         synchronizer = self._programs.synchronizer(name)
         status = synchronizer.status if synchronizer is not None else Status()
         return node_document(self._cluster, name, self.agent_connected(name), status)
 
+    def _slice_document(self, namespace: str, name: str) -> Document | None:
+        declared = self._cluster.objects["EndpointSlice"].get((namespace, name))
+        if declared is not None:
+            return to_document(declared)
+        # A derived slice's name begins with its Service's: without it all of the namespace are derived.
+        derived = self.derived_slices(namespace, "")
+        return next((to_document(one) for one in derived if one.metadata.name == name), None)
+
     def select(self, selection: Selection) -> list[Document]:
-        """All objects that the selection means, in the order of their names."""
+        """All objects that the selection means, in the order of their names; Events in the order of time."""
+        if selection.kind == "EndpointSlice":
+            return self._select_slices(selection)
+        names = self._events.names() if selection.kind == "Event" else self._cluster.names(selection.kind)
         documents = (
             self.document(selection.kind, namespace, name)
-            for namespace, name in self._cluster.names(selection.kind)
+            for namespace, name in names
             if selection.names(namespace, name)
         )
         return [document for document in documents if document is not None and selection.takes(document)]
+
+    def _select_slices(self, selection: Selection) -> list[Document]:
+        found: dict[tuple[str, str], EndpointSlice] = {}
+        for derived in self.derived_slices(selection.namespace, ""):
+            found[derived.metadata.namespace, derived.metadata.name] = derived
+        for key, declared in self._cluster.objects["EndpointSlice"].items():
+            if isinstance(declared, EndpointSlice):
+                found[key] = declared
+        documents = (to_document(one) for key, one in sorted(found.items()) if selection.names(*key))
+        return [document for document in documents if selection.takes(document)]
 
     def watch(self, selection: Selection) -> tuple[list[Document], Watcher]:
         """What is there now, and a watcher for what comes; end it with :meth:`end`."""
@@ -124,15 +170,41 @@ class Watchers:
             metadata = document["metadata"]
             watcher.knows(metadata.get("namespace", ""), metadata["name"])
         self._watchers[selection.kind].add(watcher)
+        if selection.kind == "EndpointSlice":
+            for derived in self.derived_slices(selection.namespace, ""):
+                key = derived.metadata.namespace, derived.service
+                self._told_slices.setdefault(key, set()).add(derived.metadata.name)
         return documents, watcher
 
     def end(self, watcher: Watcher) -> None:
         self._watchers[watcher.selection.kind].discard(watcher)
+        if not self._watchers["EndpointSlice"]:
+            self._told_slices.clear()
 
     def changed(self, kind: str, namespace: str, name: str) -> None:
         """Something that the object's document shows may have changed."""
         concerned = [w for w in self._watchers[kind] if w.selection.names(namespace, name)]
         if concerned:
-            document = self.document(kind, namespace, name)
-            for watcher in concerned:
-                watcher.feed(namespace, name, document)
+            self._feed(concerned, namespace, name, self.document(kind, namespace, name))
+
+    def slices_changed(self, namespace: str, service: str) -> None:
+        """The EndpointSlices that are derived for a Service may have changed."""
+        watchers = self._watchers["EndpointSlice"]
+        if not watchers:
+            return
+        told = self._told_slices.pop((namespace, service), set())
+        now = {one.metadata.name: one for one in self.derived_slices(namespace, service)}
+        if now:
+            self._told_slices[namespace, service] = set(now)
+        for name in sorted(told | now.keys()):
+            if (namespace, name) in self._cluster.objects["EndpointSlice"]:
+                continue
+            document = to_document(now[name]) if name in now else None
+            concerned = [w for w in watchers if w.selection.names(namespace, name)]
+            self._feed(concerned, namespace, name, document)
+
+    def _feed(
+        self, watchers: Iterable[Watcher], namespace: str, name: str, document: Document | None
+    ) -> None:
+        for watcher in watchers:
+            watcher.feed(namespace, name, document)
