@@ -18,6 +18,7 @@ with the group's number as key.
 ======================  ================================================================================
 ``image``               flow -> image (``flow_image``), image -> ``flow_mod`` message
 ``groupimage``          group -> image, image -> ``group_mod``, inserting and removing single buckets
+``groupchanges``        installed group -> wanted group, by single buckets
 ``bundle``              open, close, commit, discard; wrapping messages into one bundle
 ``multipart``           requests and replies: flow descriptions, group descriptions and counters
 ``flowdesc``            flow descriptions: ``split`` (images only, fast) and ``decode`` (understood)
@@ -68,6 +69,7 @@ from sdn.openflow.flowdesc import (
     decode_flow_descs,
     split_flow_descs,
 )
+from sdn.openflow.groupchanges import MAX_GROUP_BODY, group_changes
 from sdn.openflow.groupdesc import DecodedGroup, decode_group, decode_group_descs, split_group_descs
 from sdn.openflow.groupimage import (
     OFPG_BUCKET_ALL,
@@ -103,6 +105,7 @@ from sdn.openflow.multipart import (
 from sdn.openflow.text import format_actions, format_flow, format_group, format_match
 
 __all__ = [
+    "MAX_GROUP_BODY",
     "OFPG_BUCKET_ALL",
     "OFPG_BUCKET_FIRST",
     "OFPG_BUCKET_LAST",
@@ -143,6 +146,7 @@ __all__ = [
     "format_flow",
     "format_group",
     "format_match",
+    "group_changes",
     "group_desc_request",
     "group_image",
     "group_mod",

@@ -13,14 +13,20 @@ from typing import Final
 
 from sdn.openflow.actionread import DecodedAction, decode_actions
 from sdn.openflow.errors import CodecError
-from sdn.openflow.groupimage import GROUP_TYPES, HASH_FIELDS, OFPGBPT_WATCH_PORT, OFPGBPT_WEIGHT, GroupImage
+from sdn.openflow.groupimage import (
+    GROUP_TYPES,
+    HASH_FIELDS,
+    OFPGBPT_WATCH_PORT,
+    OFPGBPT_WEIGHT,
+    GroupImage,
+    split_buckets,
+)
 from sdn.openflow.oxm import decode_oxms
 from sdn.openflow.wire import NTR_VENDOR_ID, NTRT_SELECTION_METHOD
 from sdn.pipeline.fields import Field
 from sdn.pipeline.flow import GroupType
 
 _FIXED: Final = struct.Struct("!HBxIH6x")
-_BUCKET: Final = struct.Struct("!HHI")
 _PROPERTY: Final = struct.Struct("!HH")
 _SELECT: Final = GROUP_TYPES["select"]
 _TYPE_NAMES: Final[dict[int, GroupType]] = {number: name for name, number in GROUP_TYPES.items()}
@@ -62,11 +68,10 @@ def split_group_descs(body: bytes) -> Iterator[GroupImage]:
         if _FIXED.size + buckets_length > length:
             raise CodecError(f"buckets say {buckets_length} bytes in a group of {length}", position)
         start = position + _FIXED.size
-        buckets = body[start : start + buckets_length]
-        if kind == _SELECT:
-            buckets = _ordered(buckets, start)
+        end_of_buckets = start + buckets_length
+        buckets = _ordered(body, start, end_of_buckets) if kind == _SELECT else body[start:end_of_buckets]
         head = struct.pack("!BxH", kind, buckets_length)
-        yield GroupImage(group_id, head + buckets + body[start + buckets_length : position + length])
+        yield GroupImage(group_id, head + buckets + body[end_of_buckets : position + length])
         position += length
 
 
@@ -99,33 +104,19 @@ def decode_group(group_id: int, image: bytes) -> DecodedGroup:
     return DecodedGroup(group_id, _TYPE_NAMES[kind], buckets, method, fields, tuple(unknown))
 
 
-def _ordered(buckets: bytes, offset: int) -> bytes:
-    """Buckets in the order of their numbers. ``offset`` is where they begin in what was received."""
-    found: list[tuple[int, int, int]] = []
-    position, end = 0, len(buckets)
-    while position < end:
-        if end - position < _BUCKET.size:
-            raise CodecError("bucket is cut short", offset + position)
-        length, _, bucket_id = _BUCKET.unpack_from(buckets, position)
-        if length < _BUCKET.size or position + length > end:
-            raise CodecError(f"bucket says {length} bytes, {end - position} are left", offset + position)
-        found.append((bucket_id, position, length))
-        position += length
+def _ordered(data: bytes, start: int, end: int) -> bytes:
+    """Buckets in the order of their numbers."""
+    found = list(split_buckets(data, start, end))
     ordered = sorted(found)
     if ordered == found:
-        return buckets
-    return b"".join([buckets[start : start + length] for _, start, length in ordered])
+        return data[start:end]
+    return b"".join([data[at : at + length] for _, at, length in ordered])
 
 
 def _decode_buckets(data: bytes, start: int, end: int) -> Iterator[DecodedBucket]:
-    position = start
-    while position < end:
-        if end - position < _BUCKET.size:
-            raise CodecError("bucket is cut short", position)
-        length, actions_length, bucket_id = _BUCKET.unpack_from(data, position)
-        if length < _BUCKET.size or length % 8 or position + length > end:
-            raise CodecError(f"bucket says {length} bytes, {end - position} are left", position)
-        properties = position + _BUCKET.size + actions_length
+    for bucket_id, position, length in split_buckets(data, start, end):
+        actions_length = data[position + 2] << 8 | data[position + 3]
+        properties = position + 8 + actions_length
         if properties > position + length:
             raise CodecError(f"actions say {actions_length} bytes in a bucket of {length}", position)
         known: dict[int, int] = {}
@@ -136,11 +127,10 @@ def _decode_buckets(data: bytes, start: int, end: int) -> Iterator[DecodedBucket
                 known[number] = int.from_bytes(data[offset + 4 : offset + 8], "big")
         yield DecodedBucket(
             bucket_id,
-            decode_actions(data, position + _BUCKET.size, properties),
+            decode_actions(data, position + 8, properties),
             known.get(OFPGBPT_WEIGHT),
             known.get(OFPGBPT_WATCH_PORT),
         )
-        position += length
 
 
 def _split_properties(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from sdn.openflow.actionwire import encode_actions
@@ -181,24 +182,53 @@ def insert_bucket(group: Group, bucket: Bucket, after: int = OFPG_BUCKET_LAST, x
     """Insert one bucket into a group that the switch holds: behind the bucket numbered ``after``, or at
     OFPG_BUCKET_FIRST or OFPG_BUCKET_LAST. ``group`` gives number and type, its own buckets are not looked
     at."""
-    return _message(
-        GroupCommand.INSERT_BUCKET,
-        GROUP_TYPES[group.type],
-        group.group_id,
-        _encode_bucket(bucket, group.type),
-        b"",
-        after,
-        xid,
-    )
+    encoded = _encode_bucket(bucket, group.type)
+    return insert_encoded_buckets(group.group_id, GROUP_TYPES[group.type], encoded, after, xid)
 
 
 def remove_bucket(group: Group, bucket_id: int, xid: int = 0) -> bytes:
     """Remove one bucket by its number from a group that the switch holds (OFPG_BUCKET_ALL removes every
     one).
     """
-    return _message(
-        GroupCommand.REMOVE_BUCKET, GROUP_TYPES[group.type], group.group_id, b"", b"", bucket_id, xid
-    )
+    return remove_encoded_bucket(group.group_id, GROUP_TYPES[group.type], bucket_id, xid)
+
+
+def encoded_buckets(body: bytes) -> dict[int, bytes]:
+    """The buckets of an image by their numbers, in its order, each as its bytes. Raises CodecError."""
+    if len(body) < 4:
+        raise CodecError("group image is cut short", 0)
+    end = 4 + (body[2] << 8 | body[3])
+    if end > len(body):
+        raise CodecError(f"buckets say {end - 4} bytes, {len(body) - 4} are left", 2)
+    return {number: body[at : at + length] for number, at, length in split_buckets(body, 4, end)}
+
+
+def split_buckets(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Cut ``data[start:end]`` into buckets: number, offset, length. Raises CodecError."""
+    position = start
+    while position < end:
+        if end - position < _BUCKET.size:
+            raise CodecError("bucket is cut short", position)
+        length, _, bucket_id = _BUCKET.unpack_from(data, position)
+        if length < _BUCKET.size or length % 8 or position + length > end:
+            raise CodecError(f"bucket says {length} bytes, {end - position} are left", position)
+        yield bucket_id, position, length
+        position += length
+
+
+def with_buckets(body: bytes, buckets: bytes) -> bytes:
+    """The image with other buckets, given as their bytes."""
+    return _TYPE_BUCKETS.pack(body[0], len(buckets)) + buckets + body[4 + (body[2] << 8 | body[3]) :]
+
+
+def insert_encoded_buckets(group_id: int, kind: int, buckets: bytes, after: int, xid: int = 0) -> bytes:
+    """As :func:`insert_bucket`, for any number of buckets as their bytes, in a group of the type ``kind``."""
+    return _message(GroupCommand.INSERT_BUCKET, kind, group_id, buckets, b"", after, xid)
+
+
+def remove_encoded_bucket(group_id: int, kind: int, bucket_id: int, xid: int = 0) -> bytes:
+    """As :func:`remove_bucket`, for a group of the type ``kind``."""
+    return _message(GroupCommand.REMOVE_BUCKET, kind, group_id, b"", b"", bucket_id, xid)
 
 
 def _message(

@@ -51,7 +51,7 @@ def field_of(number: int) -> Field | None:
     return field if field is not None and header(field) == number else None
 
 
-#: Fields that have an older number in Nicira's classes (nicira-ext.h; ovs-fields(7)). Open vSwitch names the fields of a
+#: Fields with an older number in Nicira's classes (nicira-ext.h; ovs-fields(7)). Open vSwitch names the fields of a
 #: learned flow by these, whatever the version of OpenFlow. Class 0 is NXM_OF, class 1 NXM_NX.
 _NICIRA: Final[dict[str, tuple[int, int]]] = {
     **{
