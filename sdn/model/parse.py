@@ -72,8 +72,17 @@ def parse(document: object) -> Object:
 def to_document(value: Object) -> dict[str, Any]:
     """The object as a document, in the form that :func:`parse` takes."""
     document: dict[str, Any] = {"apiVersion": value.API_VERSION, "kind": value.KIND}
-    document |= msgspec.to_builtins(value)
+    document |= _with_lists(msgspec.to_builtins(value))
     return document
+
+
+def _with_lists(value: Any) -> Any:
+    """The same with lists for tuples, as a reader of JSON or YAML gives them."""
+    if isinstance(value, dict):
+        return {key: _with_lists(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_lists(member) for member in value]
+    return value
 
 
 def _kind(document: Mapping[str, Any]) -> Kind:
