@@ -123,7 +123,7 @@ class Watchers:
                 return namespace_document(self._cluster, name)
             case "Service":
                 addresses = self._allocation.load_balancer_addresses(namespace, name)
-                return service_document(self._cluster, namespace, name, addresses)
+                return service_document(self._cluster, namespace, name, map(str, addresses))
             case "EndpointSlice":
                 return self._slice_document(namespace, name)
             case "Event":

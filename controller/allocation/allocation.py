@@ -29,6 +29,7 @@ from sdn.model import InvalidObjectError
 from sdn.model.names import IPAddress
 from sdn.model.service import Service, defaulted, defaulted_spec
 from sdn.model.servicespec import check_service_spec
+from sdn.pipeline.topology import Address
 
 #: Reasons of events, as Kubernetes names them.
 NO_ADDRESS = "AllocationFailed"
@@ -104,10 +105,10 @@ class Allocation:
         """The number of a stored Service, its own for its life. KeyError."""
         return self._given[namespace, name].number
 
-    def load_balancer_addresses(self, namespace: str, name: str) -> tuple[str, ...]:
+    def load_balancer_addresses(self, namespace: str, name: str) -> tuple[Address, ...]:
         """Addresses that a Service has from the pool, in the order of its ipFamilies."""
         given = self._given.get((namespace, name))
-        return given.load_balancer if given is not None else ()
+        return tuple(map(Address.parse, given.load_balancer)) if given is not None else ()
 
     def conflict(self, namespace: str, name: str) -> str:
         """Why a stored Service must not be programmed: it claims what another one has; empty: it may be."""
