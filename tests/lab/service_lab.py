@@ -46,6 +46,10 @@ class ServiceLab:
         self.servers.close(name)
         self.lab.pod_delete(name)
 
+    def forget_pod(self, name: str) -> None:
+        """What was declared of a pod that is no more."""
+        objects.delete(self.lab, "Pod", name)
+
     def ready(self, name: str, ready: bool = True, *, terminating: bool = False) -> None:
         """The pod's readiness from now on, in force on every switch."""
         self.declare(self.told(name, ready, terminating=terminating))

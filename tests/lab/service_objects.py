@@ -101,6 +101,26 @@ def apply(lab: Lab, *documents: Document, dry_run: bool = False) -> None:
             stub.Apply(inspection_pb2.ApplyRequest(object=message, dry_run=dry_run), timeout=30)
 
 
+class Applier:
+    """Many declarations over one connection, for the time of a `with` block."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._channel = grpc.insecure_channel(lab.server)
+        self._stub = inspection_pb2_grpc.InspectionStub(self._channel)
+
+    def __call__(self, document: Document) -> None:
+        """Declare; grpc.RpcError if it is refused."""
+        message = struct_pb2.Struct()
+        message.update(document)
+        self._stub.Apply(inspection_pb2.ApplyRequest(object=message), timeout=30)
+
+    def __enter__(self) -> Applier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+
 def delete(lab: Lab, kind: str, *names: str) -> None:
     """Remove declared objects of the namespace default; what is not there counts as removed."""
     with grpc.insecure_channel(lab.server) as channel:
