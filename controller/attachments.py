@@ -10,15 +10,18 @@ force.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from controller.checks import check_attachment
 from controller.cluster import Cluster, key_of
 from controller.ledger import Ledger, whole
+from controller.loadbalancing.runtime import LoadBalancing
 from controller.programs import Programs
 from controller.records import AttachmentRecord, NodeRecord, attachment_key, encode
 from controller.store import Delete, Operation, Put, StoreError
+from controller.synchronizer import Done
 from controller.watchers import Watchers
 from sdn import logs
 from sdn.model import InvalidObjectError
@@ -33,11 +36,19 @@ Answer = Callable[[str | None], None]
 class Attachments:
     """Runs in the asyncio thread."""
 
-    def __init__(self, ledger: Ledger, cluster: Cluster, programs: Programs, watchers: Watchers) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        cluster: Cluster,
+        programs: Programs,
+        watchers: Watchers,
+        services: LoadBalancing,
+    ) -> None:
         self._ledger = ledger
         self._cluster = cluster
         self._programs = programs
         self._watchers = watchers
+        self._services = services
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -53,8 +64,8 @@ class Attachments:
             known = self._cluster.attachments.get(key_of(record))
             if known != record:
                 await self._ledger.write([Put(attachment_key(node, *record.id), encode(record))])
-                self._watchers.programmed.discard(key_of(record))
                 self._cluster.put_attachment(record)
+                self._replaced(known, record)
             else:
                 record = known
             self.program(record, answer)
@@ -79,7 +90,7 @@ class Attachments:
             if record is not None:
                 await self._ledger.write([Delete(attachment_key(node, container_id, interface_name))])
                 self._forget(record)
-            self._programs.remove_pod(node, container_id, interface_name, self._threadsafe(answer))
+            self._remove(node, container_id, interface_name, self._threadsafe(answer))
         if record is not None:
             log.info(
                 "pod detached",
@@ -109,19 +120,21 @@ class Attachments:
             await self._ledger.write(operations)
             for record in gone:
                 self._forget(record)
-                self._programs.remove_pod(node, *record.id, None)
+                self._remove(node, *record.id, None)
             for record in changed:
-                self._watchers.programmed.discard(key_of(record))
                 self._cluster.remove_attachment(key_of(record))
             for record in changed:
                 self._cluster.put_attachment(record)
+            for record in changed:
+                self._replaced(present.get(key_of(record)), record)
                 self.program(record, None)
             reason = "; ".join(problems) or None
 
             def settled(refused: str | None) -> None:
                 answer(reason or refused)
 
-            self._programs.settled(node, self._threadsafe(settled))
+            done = self._threadsafe(settled)
+            self._services.afterwards(functools.partial(self._programs.settled, node, done))
         log.info(
             "full state",
             node=node,
@@ -167,7 +180,8 @@ class Attachments:
             # A switch that refused may take it later: then there is nobody left to answer.
             self._confirmed(record, waiting.pop() if waiting else None, refused)
 
-        self._programs.put_pod(record, self._threadsafe(confirmed))
+        done = self._threadsafe(confirmed)
+        self._services.afterwards(functools.partial(self._programs.put_pod, record, done))
 
     def _confirmed(self, record: AttachmentRecord, answer: Answer | None, refused: str | None) -> None:
         """The switch has confirmed an attachment, or refused it: then, if somebody waits, it is taken
@@ -180,6 +194,8 @@ class Attachments:
             return
         if refused is None:
             self._watchers.programmed.add(key_of(record))
+            self._services.in_force.add(key_of(record))
+            self._services.pod_changed(record.pod_namespace, record.pod_name)
             self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
             if answer is not None:
                 answer(None)
@@ -197,12 +213,34 @@ class Attachments:
                 except StoreError as problem:
                     log.error("refused attachment stays stored", attachment=str(record), error=str(problem))
                 self._forget(record)
-                self._programs.remove_pod(record.node, *record.id, None)
+                self._remove(record.node, *record.id, None)
         answer(refused)
+
+    def _replaced(self, before: AttachmentRecord | None, after: AttachmentRecord) -> None:
+        """An attachment is new, or another than before. Where it leads stays in force when only what is said
+        about the pod is new.
+        """
+        self._watchers.programmed.discard(key_of(after))
+        if before is None or _place(before) != _place(after):
+            self._services.in_force.discard(key_of(after))
+        gone = [address for address in before.addresses if address not in after.addresses] if before else []
+        if before is not None and (before.pod_namespace, before.pod_name) != (
+            after.pod_namespace,
+            after.pod_name,
+        ):
+            self._services.pod_changed(before.pod_namespace, before.pod_name, gone)
+        self._services.pod_changed(after.pod_namespace, after.pod_name, gone)
+
+    def _remove(self, node: str, container_id: str, interface_name: str, done: Done | None) -> None:
+        """Take an attachment's flows away, after its pod has left its Services."""
+        remove = functools.partial(self._programs.remove_pod, node, container_id, interface_name, done)
+        self._services.afterwards(remove)
 
     def _forget(self, record: AttachmentRecord) -> None:
         self._cluster.remove_attachment(key_of(record))
         self._watchers.programmed.discard(key_of(record))
+        self._services.in_force.discard(key_of(record))
+        self._services.pod_changed(record.pod_namespace, record.pod_name, record.addresses)
         self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
 
     def _threadsafe(self, answer: Answer) -> Answer:
@@ -213,3 +251,8 @@ class Attachments:
                 self._loop.call_soon_threadsafe(answer, refused)
 
         return call
+
+
+def _place(record: AttachmentRecord) -> tuple[object, ...]:
+    """What the flows of an attachment are made of."""
+    return record.ofport, record.mac, record.addresses

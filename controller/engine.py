@@ -5,7 +5,11 @@
 ===============================================================================================
 ``registrations``  nodes: names, uids, ranges ``attachments``    what agents report of pods
 ``declarations``   what users apply
+``allocation``     what Services were given
+``loadbalancing``  which endpoints Services have, and what each switch gets of them
+``states``         Services as agents are told of them
 ``programs``       what follows from it for each switch
+``events``         what happened to objects, for people
 ``watchers``       who is told of it
 =================
 ===============================================================================================
@@ -22,11 +26,16 @@ from contextlib import suppress
 
 import msgspec
 
+from controller.allocation.allocation import Allocation
 from controller.allocation.network import ServiceNetwork
 from controller.attachments import Attachments
-from controller.cluster import Cluster
+from controller.cluster import Cluster, key_of
 from controller.declarations import Declarations
+from controller.events import Events
 from controller.ledger import Ledger
+from controller.loadbalancing.index import ServiceKey
+from controller.loadbalancing.runtime import LoadBalancing
+from controller.loadbalancing.states import ServiceStates
 from controller.programs import Programs
 from controller.ranges import ClusterRanges
 from controller.records import (
@@ -43,7 +52,7 @@ from controller.store import Entry, Store
 from controller.switchboard import Switchboard
 from controller.watchers import Watchers
 from sdn import logs
-from sdn.model import InvalidObjectError, Object, parse
+from sdn.model import InvalidObjectError, Object, Service, parse
 
 log = logs.get("controller.engine")
 
@@ -63,31 +72,61 @@ class Engine:
         self.services = services or ServiceNetwork()
         self.cluster = Cluster()
         self.ledger = Ledger(store)
-        self.programs = Programs(switchboard, self._status_changed)
-        self.watchers = Watchers(self.cluster, self.programs)
-        self.registrations = Registrations(self.ledger, ranges, self.cluster, self.programs, self.watchers)
-        self.attachments = Attachments(self.ledger, self.cluster, self.programs, self.watchers)
-        self.declarations = Declarations(self.ledger, self.cluster, self.watchers)
+        self.events = Events()
+        self.allocation = Allocation(self.services)
+        self.programs = Programs(switchboard, self.services, self._status_changed)
+        self.loadbalancing = LoadBalancing(self.cluster, self.programs, self.allocation, ranges)
+        self.programs.services_on = self.loadbalancing.entries_on
+        self.states = ServiceStates(
+            self.cluster, self.loadbalancing.index, self.allocation, self._announcer_changed
+        )
+        self.loadbalancing.on_changed = self._service_changed
+        self.watchers = Watchers(self.cluster, self.programs, self.allocation, self.events)
+        self.registrations = Registrations(
+            self.ledger, ranges, self.cluster, self.programs, self.watchers, self.loadbalancing
+        )
+        self.attachments = Attachments(
+            self.ledger, self.cluster, self.programs, self.watchers, self.loadbalancing
+        )
+        self.declarations = Declarations(
+            self.ledger, self.cluster, self.watchers, self.allocation, self.events
+        )
+        self.declarations.on_change = self.loadbalancing.object_changed
+        self.watchers.derived_slices = self.loadbalancing.derived_slices
 
     async def load(self) -> None:
         """Take in everything that is stored, and program it. StoreError, CorruptRecordError."""
         nodes = await self.ledger.list_prefix(NODES)
         attachments = await self.ledger.list_prefix(ATTACHMENTS)
         objects = await self.ledger.list_prefix(OBJECTS)
-        for entry in objects.entries:
-            self.cluster.put_object(_object(entry))
+        services = []
+        for value in map(_object, objects.entries):
+            if isinstance(value, Service):
+                services.append(value)
+            else:
+                self.cluster.put_object(value)
         for entry in attachments.entries:
-            self.cluster.put_attachment(decode(AttachmentRecord, entry))
+            record = decode(AttachmentRecord, entry)
+            self.cluster.put_attachment(record)
+            # It was stored before it was programmed; nearly always it is in force since long ago.
+            self.loadbalancing.in_force.add(key_of(record))
         for entry in nodes.entries:
-            record = decode(NodeRecord, entry)
-            self.cluster.put_node(record)
-            self.programs.put_node(record, ())
+            node = decode(NodeRecord, entry)
+            self.cluster.put_node(node)
+            self.programs.put_node(node, ())
+            self.states.candidates.expect(node.name)
         for attachment in self.cluster.attachments.values():
             if attachment.node not in self.cluster.nodes:
                 raise CorruptRecordError(
                     f"store: {attachment} is on Node {attachment.node}, which is unknown"
                 )
             self.attachments.program(attachment, None)
+        await self.declarations.load(services)
+        await self.loadbalancing.load()
+        await self.declarations.fill_waiting()
+        # Last: a switch that connects from here on finds everything submitted.
+        for node in self.cluster.nodes.values():
+            self.programs.claim(node)
         log.info(
             "loaded",
             nodes=len(nodes.entries),
@@ -101,10 +140,29 @@ class Engine:
         self.programs.stop()
         self.ledger.stop()
 
+    def connection_changed(self, node: str) -> None:
+        """A node's agent or switch has connected, or is gone."""
+        self.watchers.changed("Node", "", node)
+        synchronizer = self.programs.synchronizer(node)
+        switch = synchronizer is not None and synchronizer.status.connected
+        self.states.candidates.connected(node, switch and self.watchers.agent_connected(node))
+
     def _status_changed(self, node: str) -> None:
         # From a synchronizer's thread, which may outlive the loop by a moment.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.watchers.changed, "Node", "", node)
+            self._loop.call_soon_threadsafe(self.connection_changed, node)
+
+    def _service_changed(self, key: ServiceKey) -> None:
+        self.states.changed(key)
+        self.watchers.slices_changed(*key)
+
+    def _announcer_changed(self, key: ServiceKey, node: str) -> None:
+        if node:
+            message = f"Node {node} announces the LoadBalancer addresses"
+            self.events.record("Service", *key, "Normal", "AnnouncerElected", message)
+        else:
+            message = "no node can announce the LoadBalancer addresses"
+            self.events.record("Service", *key, "Warning", "NoAnnouncer", message)
 
 
 def _object(entry: Entry) -> Object:

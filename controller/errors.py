@@ -8,3 +8,7 @@ class PreconditionError(Exception):
 
 class NotFoundError(Exception):
     """No such object."""
+
+
+class UnavailableError(Exception):
+    """Somebody who would know cannot be asked now: an agent that is not connected, or does not answer in time."""

@@ -1,30 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which program each switch gets: the model's objects as parts of each node's synchronizer.
 
-A node's switch has one part for the node itself, one for each of its attachments, one for each other node. A
-change is handed to the synchronizers that it concerns, as a function still to be run: compiling takes place
-in their threads.
+A node's switch has one part for the node itself, one for each of its attachments, one for each other node, one
+for each Service. A change is handed to the synchronizers that it concerns, as a function still to be run:
+compiling takes place in their threads.
 """
 
 from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, KeysView, Sequence
 
+from controller.allocation.network import ServiceNetwork
 from controller.cluster import Cluster
 from controller.records import AttachmentRecord, NodeRecord
 from controller.switchboard import Switchboard
-from controller.synchronizer import Done, Synchronizer
+from controller.synchronizer import Compile, Done, Synchronizer
+from sdn.model.names import Network
 from sdn.pipeline.compiler import node_flows, peer_flows, pod_flows, switch_flows
-from sdn.pipeline.flow import Flow
+from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.topology import Address, Encapsulation, LocalNode, PodPort, Range, RemoteNode
 
 _NODE_PART = ("node",)
 _MARK = ("mark",)
 
 
-def local_node(record: NodeRecord) -> LocalNode:
+def local_node(record: NodeRecord, network: ServiceNetwork) -> LocalNode:
     """The node as the compiler wants to know it when compiling its own switch."""
     return LocalNode(
         name=record.name,
@@ -32,6 +34,9 @@ def local_node(record: NodeRecord) -> LocalNode:
         addresses=tuple(map(Address.parse, record.addresses)),
         tunnel_address=Address.parse(record.tunnel_address),
         encapsulation=Encapsulation(record.encapsulation),
+        service_ranges=_ranges(network.service_ranges),
+        load_balancer_ranges=_ranges(network.load_balancer_ranges),
+        first_node_port=network.node_ports.start,
     )
 
 
@@ -60,24 +65,40 @@ def pod_port(record: AttachmentRecord) -> PodPort:
     )
 
 
+def _ranges(networks: Iterable[Network]) -> tuple[Range, ...]:
+    return tuple(Range.parse(str(network)) for network in networks)
+
+
 class Programs:
     """One synchronizer a registered node. Owned by the engine's thread."""
 
-    def __init__(self, switchboard: Switchboard, on_status: Callable[[str], None]) -> None:
+    def __init__(
+        self, switchboard: Switchboard, network: ServiceNetwork, on_status: Callable[[str], None]
+    ) -> None:
         """``on_status`` is called in a synchronizer's thread, with the node's name, when its switch's state
         changed.
         """
         self._switchboard = switchboard
+        self._network = network
         self._on_status = on_status
         self._synchronizers: dict[str, Synchronizer] = {}
         self._local: dict[str, LocalNode] = {}
         self._remote: dict[str, RemoteNode] = {}
         self._datapaths: dict[str, int] = {}
+        #: Computes what all Services have on a node; set by the engine.
+        self.services_on: Callable[[str], Callable[[], Iterable[Flow | Group]]] = lambda _node: tuple
+
+    def nodes(self) -> KeysView[str]:
+        """The names of all nodes that have a synchronizer."""
+        return self._synchronizers.keys()
 
     def put_node(self, record: NodeRecord, pods: Iterable[AttachmentRecord]) -> None:
-        """A node was registered, or changed; ``pods`` are its attachments, compiled again if they must be."""
+        """A node was registered, or changed; ``pods`` are its attachments, compiled again if they must be.
+
+        Its switch is let in by :meth:`claim`, when everything else that it must hold was submitted, too.
+        """
         name = record.name
-        local, remote = local_node(record), remote_node(record)
+        local, remote = local_node(record, self._network), remote_node(record)
         synchronizer = self._synchronizers.get(name)
         if synchronizer is None:
             synchronizer = Synchronizer(name, functools.partial(self._on_status, name))
@@ -94,8 +115,12 @@ class Programs:
             for its in self._synchronizers.values():
                 if its is not synchronizer:
                     its.submit(("peer", name), functools.partial(peer_flows, self._local[its.node], remote))
-        # Last: a switch that connects from here on finds everything submitted.
-        if self._datapaths.get(name) != record.datapath_id:
+
+    def claim(self, record: NodeRecord) -> None:
+        """Let the node's switch in: what it must hold was submitted."""
+        name = record.name
+        synchronizer = self._synchronizers.get(name)
+        if synchronizer is not None and self._datapaths.get(name) != record.datapath_id:
             if name in self._datapaths:
                 self._switchboard.release(self._datapaths[name])
             self._datapaths[name] = record.datapath_id
@@ -106,7 +131,9 @@ class Programs:
         synchronizer = self._synchronizers.pop(name, None)
         if synchronizer is None:
             return
-        self._switchboard.release(self._datapaths.pop(name))
+        datapath_id = self._datapaths.pop(name, None)
+        if datapath_id is not None:
+            self._switchboard.release(datapath_id)
         synchronizer.stop(close=True)
         del self._local[name], self._remote[name]
         for other in self._synchronizers.values():
@@ -119,7 +146,19 @@ class Programs:
 
     def remove_pod(self, node: str, container_id: str, interface_name: str, done: Done | None) -> None:
         """An attachment is gone."""
-        self._synchronizers[node].submit(("pod", container_id, interface_name), None, done)
+        synchronizer = self._synchronizers.get(node)
+        if synchronizer is not None:
+            synchronizer.submit(("pod", container_id, interface_name), None, done)
+        elif done is not None:
+            done(None)
+
+    def put_service(
+        self, node: str, namespace: str, name: str, compiled: Compile | None, gone: Sequence[Address] = ()
+    ) -> None:
+        """A Service is another on this node than before; None: the node has nothing of it. ``gone`` are
+        addresses of endpoints that no longer exist, as in :meth:`Synchronizer.submit`.
+        """
+        self._synchronizers[node].submit(("service", namespace, name), compiled, None, tuple(gone))
 
     def settled(self, node: str, done: Done) -> None:
         """Call ``done`` once everything submitted for the node until now is in force, or refused."""
@@ -130,12 +169,19 @@ class Programs:
         return self._synchronizers.get(node)
 
     def flows_of(self, node: str, cluster: Cluster) -> Callable[[], tuple[Flow, ...]]:
-        """Computes everything that the node's switch must hold, to explain a listing; may run in any
+        """Computes every flow that the node's switch must hold, to explain a listing; may run in any
         thread.
         """
         pods = [pod_port(record) for record in cluster.attachments_on(node)]
         peers = [remote for name, remote in self._remote.items() if name != node]
-        return functools.partial(switch_flows, self._local[node], pods, peers)
+        others = functools.partial(switch_flows, self._local[node], pods, peers)
+        services = self.services_on(node)
+        return lambda: (*others(), *(entry for entry in services() if isinstance(entry, Flow)))
+
+    def groups_of(self, node: str) -> Callable[[], tuple[Group, ...]]:
+        """Computes every group that the node's switch must hold; may run in any thread."""
+        services = self.services_on(node)
+        return lambda: tuple(entry for entry in services() if isinstance(entry, Group))
 
     def stop(self) -> None:
         """End all synchronizers; the switches keep what they hold."""

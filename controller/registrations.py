@@ -16,6 +16,7 @@ from controller.checks import check_node
 from controller.cluster import Cluster, key_of
 from controller.errors import NotFoundError
 from controller.ledger import Ledger, whole
+from controller.loadbalancing.runtime import LoadBalancing
 from controller.programs import Programs
 from controller.ranges import ClusterRanges
 from controller.records import NodeRecord, RangeRecord, attachment_key, encode, node_key, range_key
@@ -32,13 +33,20 @@ class Registrations:
     """Runs in the asyncio thread."""
 
     def __init__(
-        self, ledger: Ledger, ranges: ClusterRanges, cluster: Cluster, programs: Programs, watchers: Watchers
+        self,
+        ledger: Ledger,
+        ranges: ClusterRanges,
+        cluster: Cluster,
+        programs: Programs,
+        watchers: Watchers,
+        services: LoadBalancing,
     ) -> None:
         self._ledger = ledger
         self._ranges = ranges
         self._cluster = cluster
         self._programs = programs
         self._watchers = watchers
+        self._services = services
         #: Told, with no details, whenever the set of nodes or one of them changed.
         self.on_changed: Callable[[], None] = lambda: None
 
@@ -76,6 +84,10 @@ class Registrations:
         )
         self._watchers.changed("Node", "", record.name)
         self.on_changed()
+        await self._services.node_changed(record.name)
+        # Last: a switch that connects from here on finds everything submitted.
+        if self._cluster.nodes.get(record.name) is record:
+            self._programs.claim(record)
         return record
 
     def _check_outside_pods(self, address: str) -> None:
@@ -121,8 +133,14 @@ class Registrations:
             for attachment in attachments:
                 self._cluster.remove_attachment(key_of(attachment))
                 self._watchers.programmed.discard(key_of(attachment))
+                self._services.in_force.discard(key_of(attachment))
             self._cluster.remove_node(name)
             self._programs.remove_node(name)
+            for attachment in attachments:
+                self._services.pod_changed(
+                    attachment.pod_namespace, attachment.pod_name, attachment.addresses
+                )
+            self._services.node_removed(name)
         log.info("node forgotten", node=name, attachments=len(attachments))
         for attachment in attachments:
             self._watchers.changed("Pod", attachment.pod_namespace, attachment.pod_name)

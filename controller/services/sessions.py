@@ -5,23 +5,28 @@ Messages of a stream are taken one after the other: an Attach is checked and sto
 read. Waiting for the switch holds nothing up: answers come when they come, by sequence number.
 
 The newest stream of a node is the node's; the one before is ended with ABORTED.
+
+Questions go the other way: the controller asks, and the agent answers on the same stream, by sequence numbers of
+the controller's own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
 import grpc
 
 from controller.engine import Engine
+from controller.errors import UnavailableError
 from controller.records import NodeRecord
 from controller.services.convert import node_info
 from controller.services.errors import TOLD, code_of
 from controller.store import StoreError
+from controller.watchers import TooSlowError
 from sdn import logs
 from sdn.model import InvalidObjectError
 from sdn.v1 import controller_pb2, controller_pb2_grpc, types_pb2
@@ -41,6 +46,8 @@ class AgentSession:
         self.ended_by: tuple[grpc.StatusCode, str] | None = None
         self._messages: asyncio.Queue[controller_pb2.ControllerMessage | None] = asyncio.Queue()
         self._peers_wanted = False
+        self._asked = 0
+        self._questions: dict[int, asyncio.Future[controller_pb2.ConnectionCounts]] = {}
 
     def send(self, message: controller_pb2.ControllerMessage) -> None:
         """Queue a message; an agent that lets too many pile up is disconnected."""
@@ -60,6 +67,40 @@ class AgentSession:
         if self.ended_by is None:
             self.ended_by = (code, why)
             self._messages.put_nowait(None)
+
+    async def count_connections(
+        self, endpoints: Iterable[controller_pb2.Destination], timeout: float
+    ) -> controller_pb2.ConnectionCounts:
+        """Ask the agent, and wait for at most ``timeout`` seconds. UnavailableError."""
+        self._asked += 1
+        sequence = self._asked
+        question = controller_pb2.CountConnections(sequence=sequence, endpoints=endpoints)
+        answer = self._questions[sequence] = asyncio.get_running_loop().create_future()
+        try:
+            self.send(controller_pb2.ControllerMessage(count_connections=question))
+            return await asyncio.wait_for(answer, timeout)
+        except TimeoutError:
+            raise UnavailableError(
+                f"the agent of Node {self.node} did not answer within {timeout:g} s"
+            ) from None
+        finally:
+            del self._questions[sequence]
+
+    def answered(self, counts: controller_pb2.ConnectionCounts) -> None:
+        """The agent's answer; one that nobody waits for any longer is dropped."""
+        question = self._questions.get(counts.sequence)
+        if question is None or question.done():
+            return
+        if counts.error:
+            question.set_exception(UnavailableError(f"the agent of Node {self.node}: {counts.error}"))
+        else:
+            question.set_result(counts)
+
+    def closed(self) -> None:
+        """The stream has ended: no answer comes any more."""
+        for question in self._questions.values():
+            if not question.done():
+                question.set_exception(UnavailableError(f"the agent of Node {self.node} has gone"))
 
     async def next(self) -> controller_pb2.ControllerMessage | None:
         """The next message to send; None at the end."""
@@ -90,6 +131,17 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
     def connected(self, node: str) -> bool:
         """Whether the node's agent has a session."""
         return node in self._sessions
+
+    async def count_connections(
+        self, node: str, endpoints: Iterable[controller_pb2.Destination], timeout: float
+    ) -> controller_pb2.ConnectionCounts:
+        """How many connections to these endpoints a node's switch tracks, as its agent counts them.
+        UnavailableError.
+        """
+        session = self._sessions.get(node)
+        if session is None:
+            raise UnavailableError(f"the agent of Node {node} is not connected")
+        return await session.count_connections(endpoints, timeout)
 
     def end_all(self) -> None:
         """The controller ends: let go of every agent."""
@@ -146,23 +198,48 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         self._sessions[node] = session
         if former is not None:
             former.end(grpc.StatusCode.ABORTED, f"a newer stream of Node {node} took over")
-        self._engine.watchers.changed("Node", "", node)
+        self._engine.connection_changed(node)
         return session
 
     def _close(self, session: AgentSession) -> None:
+        session.closed()
         if self._sessions.get(session.node) is session:
             del self._sessions[session.node]
-            self._engine.watchers.changed("Node", "", session.node)
+            self._engine.connection_changed(session.node)
 
     def _welcome(self, record: NodeRecord, peer: str) -> controller_pb2.Welcome:
         targets = self._targets or (f"{self._scheme}:{_own_address(peer)}:{self._port}",)
+        network = self._engine.services
         return controller_pb2.Welcome(
             node=node_info(record),
             cluster_ranges=self._engine.ranges.texts,
             controller_name=self._name,
             controller_version=VERSION,
             openflow_targets=targets,
+            service_ranges=map(str, network.service_ranges),
+            load_balancer_ranges=map(str, network.load_balancer_ranges),
+            node_port_first=network.node_ports.start,
+            node_port_last=network.node_ports.stop - 1,
+            cluster_domain=network.cluster_domain,
+            dns_addresses=network.dns_addresses,
+            serve_dns=network.serve_dns,
         )
+
+    async def WatchServices(  # noqa: N802 - named in the .proto
+        self, request: controller_pb2.WatchServicesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[controller_pb2.ServiceUpdate]:
+        node = request.node
+        if node not in self._engine.cluster.nodes:
+            await _abort(context, grpc.StatusCode.NOT_FOUND, f"Node {node} is not registered")
+        feed = self._engine.states.open(node)
+        try:
+            while True:
+                yield await feed.next()
+        except TooSlowError as problem:
+            log.warning("node reads Services too slowly", node=node)
+            await _abort(context, code_of(problem), str(problem))
+        finally:
+            self._engine.states.close(feed)
 
     async def _read(
         self, session: AgentSession, requests: AsyncIterator[controller_pb2.AgentMessage]
@@ -188,6 +265,9 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
             raise InvalidObjectError(
                 kind or "message", "only the first message is a hello, no other is empty"
             )
+        if kind == "connection_counts":
+            session.answered(message.connection_counts)
+            return
         sequence: int = getattr(message, kind).sequence
 
         def answer(refused: str | None) -> None:
