@@ -65,21 +65,25 @@ class Served:
         self.server = DnsServer()
         self.server.assign(self.config)
         self.server.start()
+        self.until(self.up)
+
+    def up(self) -> bool:
+        """Whether it answers on all addresses, over both protocols."""
+        query = dns.message.make_query("dns-version.cluster.local", "TXT")
+        try:
+            for where in self.config.listen:
+                dns.query.udp(query, where, timeout=0.2, port=self.config.port)
+                dns.query.tcp(query, where, timeout=0.2, port=self.config.port)
+        except (OSError, EOFError, dns.exception.Timeout):
+            return False
+        return True
 
     def ask(
         self, name: str, kind: str = "A", *, tcp: bool = False, where: str = "127.0.0.1"
     ) -> dns.message.Message:
-        """The answer; asked again for as long as there is none."""
         query = dns.message.make_query(name, kind, use_edns=0, payload=1232)
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                send = dns.query.tcp if tcp else dns.query.udp
-                return send(query, where, timeout=10, port=self.config.port)
-            except (OSError, EOFError, dns.exception.Timeout):
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+        send = dns.query.tcp if tcp else dns.query.udp
+        return send(query, where, timeout=PATIENCE, port=self.config.port)
 
     def data(self, name: str, kind: str = "A", *, tcp: bool = False, where: str = "127.0.0.1") -> list[str]:
         return [str(item) for found in self.ask(name, kind, tcp=tcp, where=where).answer for item in found]
@@ -185,6 +189,7 @@ def test_a_process_that_is_killed_is_replaced_and_told_everything(dns_server: Se
     before = dns_server.pid
     os.kill(before, signal.SIGKILL)
     dns_server.until(lambda: dns_server.server._process is not None and dns_server.pid != before)
+    dns_server.until(dns_server.up)
     assert dns_server.pid != before
     dns_server.until(lambda: dns_server.code("nobody.default.svc.cluster.local") == dns.rcode.NXDOMAIN)
     assert dns_server.data("web.default.svc.cluster.local") == ["10.96.0.5"]
