@@ -1,22 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one switch must hold, as bytes, and how that differs from what it holds.
 
-The desired entries come in *parts*: the flows of the node itself, of one attachment, of one peer. A part is
-replaced as a whole, and what changed by it is known at once, without looking at any other part.
+The desired entries come in *parts*: the flows of the node itself, of one attachment, of one peer, of one
+Service. A part is replaced as a whole, and what changed by it is known at once, without looking at any other
+part.
 
 Two parts may claim one entry for a moment (an address that has gone from one pod to the next): the latest
 claim is in force, and when it is withdrawn the one before is again.
 
 An entry's key is a flow's image key (bytes) or a group's number (int). No I/O, no threads, no knowledge of
-what bytes mean.
+what bytes mean. The entries of a part are kept as they were given and never changed, so that many switches
+can hold the same ones: of 10,000 Services a switch has only an index of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-from sdn.openflow import CodecError, FlowCommand, GroupCommand, flow_image, flow_mod, group_image, group_mod
+from sdn.openflow import (
+    MAX_GROUP_BODY,
+    CodecError,
+    FlowCommand,
+    flow_image,
+    flow_mod,
+    group_changes,
+    group_image,
+)
 from sdn.pipeline.flow import Flow, Group
 
 Part: TypeAlias = Hashable
@@ -28,9 +38,15 @@ Entries: TypeAlias = Mapping[Key, bytes]
 LONGEST_FLOW = 65_000
 
 
-def encode(entries: Iterable[Flow | Group]) -> dict[Key, bytes]:
+class Encoded(dict[Key, bytes]):
+    """Entries made by :func:`encode`. They may be shared by switches: nobody changes them."""
+
+    __slots__ = ()
+
+
+def encode(entries: Iterable[Flow | Group]) -> Encoded:
     """Flows and groups as entries. CodecError names the one that cannot be encoded, or sent."""
-    encoded: dict[Key, bytes] = {}
+    encoded = Encoded()
     for entry in entries:
         if isinstance(entry, Flow):
             key, body = flow_image(entry)
@@ -41,66 +57,101 @@ def encode(entries: Iterable[Flow | Group]) -> dict[Key, bytes]:
             encoded[key] = body
         else:
             group_id, body = group_image(entry)
+            if len(body) > MAX_GROUP_BODY:
+                raise CodecError(
+                    f"group {group_id} of {entry.owner} is too long to be described by a switch: "
+                    f"{len(entry.buckets)} buckets, {len(body)} bytes of {MAX_GROUP_BODY}"
+                )
             encoded[group_id] = body
     return encoded
+
+
+class _Claim:
+    """A part and what it claims; one object, so that an entry's claimant costs one reference."""
+
+    __slots__ = ("entries", "part")
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.entries: Entries = _NOTHING
+
+
+_NOTHING: Entries = Encoded()
 
 
 class Desired:
     """The desired entries of one switch. Owned by one thread."""
 
     def __init__(self) -> None:
-        self._parts: dict[Part, dict[Key, bytes]] = {}
-        #: The body in force and the part that claims it.
-        self._entries: dict[Key, tuple[bytes, Part]] = {}
+        self._claims: dict[Part, _Claim] = {}
+        #: The claim in force.
+        self._entries: dict[Key, _Claim] = {}
         #: Earlier claims of entries that have more than one, oldest first.
-        self._shadowed: dict[Key, list[Part]] = {}
+        self._shadowed: dict[Key, list[_Claim]] = {}
         self.flows = 0
         self.groups = 0
 
-    def replace(self, part: Part, entries: dict[Key, bytes]) -> set[Key]:
+    def replace(self, part: Part, entries: Entries) -> dict[Key, bytes | None]:
         """Give ``part`` these entries in place of what it had; empty removes it. Returns the keys that
-        changed.
+        changed, each with the body that was in force before, None where there was none.
         """
-        before = self._parts.pop(part, {})
+        claim = self._claims.get(part)
+        if claim is None:
+            claim = _Claim(part)
+        before = claim.entries
+        changed: dict[Key, bytes | None] = {}
+        if entries is before:
+            return changed
+        for key in before:
+            if key not in entries:
+                self._withdraw(key, claim, changed)
+        claim.entries = entries
         if entries:
-            self._parts[part] = entries
-        changed: set[Key] = set()
-        for key in before.keys() - entries.keys():
-            self._withdraw(key, part, changed)
+            self._claims[part] = claim
+        else:
+            self._claims.pop(part, None)
         for key, body in entries.items():
-            self._claim(key, part, body, changed)
+            current = self._entries.get(key)
+            if current is claim:
+                former = before[key]
+                if former != body:
+                    changed[key] = former
+            elif current is None:
+                self._entries[key] = claim
+                self._count(key, 1)
+                changed[key] = None
+            else:
+                self._shadow(key, claim, current)
+                former = current.entries[key]
+                if former != body:
+                    changed[key] = former
         return changed
 
-    def _claim(self, key: Key, part: Part, body: bytes, changed: set[Key]) -> None:
-        current = self._entries.get(key)
-        if current is None:
-            self._count(key, 1)
-        elif current[1] != part:
-            claims = self._shadowed.setdefault(key, [])
-            if part in claims:
-                claims.remove(part)
-            claims.append(current[1])
-        self._entries[key] = (body, part)
-        if current is None or current[0] != body:
-            changed.add(key)
+    def _shadow(self, key: Key, claim: _Claim, current: _Claim) -> None:
+        claims = self._shadowed.setdefault(key, [])
+        if claim in claims:
+            claims.remove(claim)
+        claims.append(current)
+        self._entries[key] = claim
 
-    def _withdraw(self, key: Key, part: Part, changed: set[Key]) -> None:
-        body, claimant = self._entries[key]
-        claims = self._shadowed.get(key, [])
-        if claimant != part:
-            claims.remove(part)
+    def _withdraw(self, key: Key, claim: _Claim, changed: dict[Key, bytes | None]) -> None:
+        """Called while the claim still has its former entries."""
+        current = self._entries[key]
+        claims = self._shadowed.get(key)
+        if current is not claim:
+            assert claims is not None, "whoever claims an entry and is not in force is shadowed"
+            claims.remove(claim)
         elif claims:
             earlier = claims.pop()
-            restored = self._parts[earlier][key]
-            self._entries[key] = (restored, earlier)
-            if restored != body:
-                changed.add(key)
+            self._entries[key] = earlier
+            if earlier.entries[key] != claim.entries[key]:
+                changed[key] = claim.entries[key]
         else:
             del self._entries[key]
             self._count(key, -1)
-            changed.add(key)
-        if not claims:
-            self._shadowed.pop(key, None)
+            changed[key] = claim.entries[key]
+        if claims is not None and not claims:
+            del self._shadowed[key]
 
     def _count(self, key: Key, by: int) -> None:
         if isinstance(key, int):
@@ -110,22 +161,27 @@ class Desired:
 
     def body(self, key: Key) -> bytes | None:
         """The body that the entry must have; None: it must not exist."""
-        entry = self._entries.get(key)
-        return None if entry is None else entry[0]
+        claim = self._entries.get(key)
+        return None if claim is None else claim.entries[key]
 
     def part_of(self, key: Key) -> Part | None:
         """The part whose claim is in force."""
-        entry = self._entries.get(key)
-        return None if entry is None else entry[1]
+        claim = self._entries.get(key)
+        return None if claim is None else claim.part
 
-    def entries(self, part: Part) -> dict[Key, bytes]:
+    def entries(self, part: Part) -> Entries:
         """What a part claims."""
-        return self._parts.get(part, {})
+        claim = self._claims.get(part)
+        return _NOTHING if claim is None else claim.entries
+
+    def items(self) -> Iterator[tuple[Key, bytes]]:
+        """All entries."""
+        return ((key, claim.entries[key]) for key, claim in self._entries.items())
 
     def differing(self, installed: Entries) -> set[Key]:
         """The keys of entries that are missing from ``installed``, other there, or not desired."""
         wrong: set[Key] = {key for key in installed if key not in self._entries}
-        wrong.update(key for key, (body, _) in self._entries.items() if installed.get(key) != body)
+        wrong.update(key for key, body in self.items() if installed.get(key) != body)
         return wrong
 
     def order(self, keys: Iterable[Key]) -> list[Key]:
@@ -144,22 +200,33 @@ class Desired:
                 groups_last.append(key)
         return groups_first + flows + groups_last
 
-    def messages(self, keys: Iterable[Key], installed_groups: Container[int]) -> Iterator[bytes]:
-        """For each key the message that brings its entry to what it must be, made when it is asked for: the
-        switch takes in the first ones while the last ones are not encoded yet.
+    def messages(
+        self, keys: Iterable[Key], installed_groups: Mapping[int, bytes]
+    ) -> tuple[list[Key], Iterator[bytes]]:
+        """The messages that bring the entries of ``keys`` to what they must be, and for each of them the key
+        that it is about. A group that the switch holds may take several, or none.
 
-        ``installed_groups`` says which groups the switch holds: those are modified, others added.
+        Messages of flows are made when they are asked for: the switch takes in the first ones while the last
+        ones are not encoded yet. ``installed_groups`` are the groups that the switch holds.
         """
-        for key in keys:
-            body = self.body(key)
+        ordered = self.order(keys)
+        about: list[Key] = []
+        groups: dict[int, list[bytes]] = {}
+        for key in ordered:
             if isinstance(key, int):
-                if body is None:
-                    yield group_mod(GroupCommand.DELETE, key)
-                else:
-                    yield group_mod(
-                        GroupCommand.MODIFY if key in installed_groups else GroupCommand.ADD, key, body
-                    )
-            elif body is None:
+                groups[key] = group_changes(key, installed_groups.get(key), self.body(key))
+                about += [key] * len(groups[key])
+            else:
+                about.append(key)
+        return about, self._messages(ordered, groups)
+
+    def _messages(self, keys: Iterable[Key], groups: Mapping[int, list[bytes]]) -> Iterator[bytes]:
+        for key in keys:
+            if isinstance(key, int):
+                yield from groups[key]
+                continue
+            body = self.body(key)
+            if body is None:
                 yield flow_mod(FlowCommand.DELETE_STRICT, key, _NO_COOKIE)
             else:
                 yield flow_mod(FlowCommand.ADD, key, body)

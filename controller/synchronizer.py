@@ -7,6 +7,9 @@ bundle is in flight go together into the next. On each new connection it reads t
 writes the difference, so that entries which are right keep forwarding and keep their counters. There is no
 code here that clears a table.
 
+A change is in force when the switch has confirmed it and has forgotten the connections that it made stale
+(:mod:`controller.stale`). Only then are those told who wait for it.
+
 Refusals. An atomic bundle fails whole, and one entry that a switch cannot take must not keep all others out:
 the part that it belongs to is set aside, its waiters are told, and the rest is written again at once. What
 was set aside is tried again with each new version of the part, with each new connection, and after a pause
@@ -22,49 +25,30 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from controller.comparison import entry_text, read_back, report_foreign
 from controller.connection import BundleRefusedError, SwitchConnection
-from controller.desired import Desired, Key, Part, encode
+from controller.desired import Desired, Encoded, Entries, Key, Part, encode
+from controller.stale import StaleConnections
+from controller.status import Status
 from controller.transport import ConnectionClosedError, ProtocolError
 from sdn import logs
-from sdn.openflow import (
-    CodecError,
-    canonical_key,
-    decode_flow,
-    format_flow,
-    split_flow_descs,
-    split_group_descs,
-)
+from sdn.openflow import CodecError
 from sdn.pipeline.flow import Flow, Group
+from sdn.pipeline.topology import Address
+
+__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Compile", "Done", "Status", "Synchronizer"]
 
 log = logs.get("controller.synchronizer")
 
 #: Called in the synchronizer's thread: None, the part is in force; else why it is not. After a refusal it is
 #: called once more with None should the switch take this version of the part later.
 Done = Callable[[str | None], None]
-#: Computes a part's entries; run in the synchronizer's thread, so that the engine never waits for a compiler.
-Compile = Callable[[], Iterable[Flow | Group]]
+#: Computes a part's entries; run in the synchronizer's thread, so that the engine never waits for a compiler. What is
+#: encoded already is used as it is, and may be used by many switches.
+Compile = Callable[[], Iterable[Flow | Group] | Encoded]
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
-#: Entries that are named one by one in the log when they are found to be nobody's.
-_NAMED = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How a switch stands; see ``Switch`` in inspection.proto."""
-
-    connected: bool = False
-    address: str = ""
-    connected_since: datetime | None = None
-    desired_flows: int = 0
-    installed_flows: int = 0
-    desired_groups: int = 0
-    installed_groups: int = 0
-    synchronized: bool = False
-    synchronized_at: datetime | None = None
-    repaired: int = 0
-    last_error: str = ""
 
 
 @dataclass(slots=True)
@@ -72,11 +56,12 @@ class _Change:
     part: Part
     compile: Compile | None
     done: Done | None
+    gone: tuple[Address, ...]
 
 
 @dataclass(slots=True)
 class _Refused:
-    entries: dict[Key, bytes]
+    entries: Entries
     why: str
     #: Those who were told, to be told again should it be in force later.
     told: list[Done] = field(default_factory=list)
@@ -105,27 +90,38 @@ class Synchronizer:
         self._desired = Desired()
         #: Keys whose entry in the switch is not confirmed to be as desired.
         self._dirty: set[Key] = set()
-        self._installed_groups: set[int] = set()
+        self._installed_groups: dict[int, bytes] = {}
+        #: What each message of the last bundle was about.
         self._batch: list[Key] = []
+        self._stale = StaleConnections()
         self._waiting: list[tuple[Part, Done]] = []
         self._refused: dict[Part, _Refused] = {}
         self._compared: SwitchConnection | None = None
         self._pause = FIRST_PAUSE
         self._retry_at: float | None = None
+        #: A bundle was refused, and the switch has been read again because of that.
+        self._read_again = False
         self._ever_compared = False
         self._thread = threading.Thread(target=self._run, name=f"synchronizer {node}", daemon=True)
         self._thread.start()
 
     # Called from other threads.
 
-    def submit(self, part: Part, compile: Compile | None, done: Done | None = None) -> None:
+    def submit(
+        self,
+        part: Part,
+        compile: Compile | None,
+        done: Done | None = None,
+        gone: tuple[Address, ...] = (),
+    ) -> None:
         """Replace a part's entries by what ``compile`` gives; None removes the part. Never waits.
 
         ``done`` is called when the switch has confirmed this version of the part or refused it; while
-        no switch is connected that may be long.
+        no switch is connected that may be long. ``gone`` are addresses of pods that no longer exist: the
+        switch forgets every connection to them before ``done``.
         """
         with self._condition:
-            self._inbox.changes.append(_Change(part, compile, done))
+            self._inbox.changes.append(_Change(part, compile, done, gone))
             self._condition.notify()
 
     def connected(self, connection: SwitchConnection) -> None:
@@ -192,7 +188,7 @@ class Synchronizer:
         """Sleep until there is something to do; empties the inbox."""
         with self._condition:
             while not self._has_work():
-                self._condition.wait(self._seconds_to_retry())
+                self._condition.wait(self._seconds_to_wait())
             taken = _Inbox(self._inbox.changes, self._inbox.connection, self._inbox.stopping)
             self._inbox.changes = []
             return taken
@@ -203,26 +199,35 @@ class Synchronizer:
             return True
         if inbox.connection is None:
             return self._status.connected
-        return inbox.connection is not self._compared or self._seconds_to_retry() == 0.0
+        return inbox.connection is not self._compared or self._seconds_to_wait() == 0.0
 
-    def _seconds_to_retry(self) -> float | None:
-        if self._retry_at is None or self._inbox.connection is None:
+    def _seconds_to_wait(self) -> float | None:
+        """Until something is due by itself; None: nothing is."""
+        if self._inbox.connection is None:
             return None
-        return max(0.0, self._retry_at - time.monotonic())
+        due = [time for time in (self._retry_at, None) if time is not None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _take_in(self, changes: Sequence[_Change]) -> None:
         for change in changes:
             self._refused.pop(change.part, None)
+            self._stale.gone(change.gone)
             try:
-                entries = encode(change.compile()) if change.compile is not None else {}
+                entries = _entries(change.compile)
             except (CodecError, ValueError) as problem:
                 self._log.error("entries cannot be made", part=str(change.part), error=str(problem))
                 if change.done is not None:
                     change.done(str(problem))
                 continue
-            self._dirty |= self._desired.replace(change.part, entries)
+            self._replace(change.part, entries)
             if change.done is not None:
                 self._waiting.append((change.part, change.done))
+
+    def _replace(self, part: Part, entries: Entries) -> None:
+        before = self._desired.entries(part)
+        changed = self._desired.replace(part, entries)
+        self._dirty.update(changed)
+        self._stale.changed(changed, self._desired.body, (before, entries))
 
     def _bring_up(self, connection: SwitchConnection) -> None:
         """Write until the switch holds what it must, or has refused some of it."""
@@ -238,34 +243,42 @@ class Synchronizer:
             try:
                 self._write(connection)
             except BundleRefusedError as refusal:
-                if not self._set_aside(refusal, connection):
+                if self._groups_may_differ(refusal):
+                    self._compare(connection)
+                elif not self._set_aside(refusal, connection):
                     self._retry_later()
                     return
+        self._read_again = False
         self._confirm()
         if self._refused:
             self._retry_later()
         else:
             self._pause = FIRST_PAUSE
 
+    def _groups_may_differ(self, refusal: BundleRefusedError) -> bool:
+        """Whether a change of a group was refused for the first time: it goes by what the group was, which
+        somebody may have changed. A fresh look tells, before anything is set aside.
+        """
+        again, self._read_again = self._read_again, True
+        return not again and any(
+            index is not None and isinstance(self._batch[index], int) for index, _ in refusal.errors
+        )
+
     def _compare(self, connection: SwitchConnection) -> None:
         """Read the switch back; what differs becomes dirty."""
         began = time.monotonic()
-        installed: dict[Key, bytes] = {}
-        for body in connection.group_descriptions():
-            installed.update(split_group_descs(body))
-        self._installed_groups = {key for key in installed if isinstance(key, int)}
-        for body in connection.flow_descriptions():
-            installed.update(split_flow_descs(body))
-        self._use_our_keys(installed)
+        installed = read_back(connection, self._desired)
+        self._installed_groups = {key: body for key, body in installed.items() if isinstance(key, int)}
         wrong = self._desired.differing(installed)
         foreign = {key: installed[key] for key in wrong if self._desired.body(key) is None}
         # What was not written yet is no surprise; on the first comparison nothing was.
         drifted = wrong - self._dirty - foreign.keys() if self._ever_compared else set()
         changed = {key for key in drifted if key in installed}
         if foreign:
-            self._report_foreign(foreign)
+            report_foreign(self._log, foreign)
         if drifted:
             self._log.warning("entries differed", missing=len(drifted) - len(changed), changed=len(changed))
+        self._stale.found(installed, wrong)
         self._dirty = wrong
         self._ever_compared = True
         self._update(repaired=self._status.repaired + len(foreign) + len(drifted))
@@ -278,31 +291,18 @@ class Synchronizer:
             seconds=round(time.monotonic() - began, 4),
         )
 
-    def _use_our_keys(self, installed: dict[Key, bytes]) -> None:
-        """Know our own flows again where a switch lists the fields of a match in another order.
-
-        Otherwise one and the same flow would be added under our key and removed under the switch's.
-        """
-        for key in [key for key in installed if isinstance(key, bytes) and self._desired.body(key) is None]:
-            ours = canonical_key(key)
-            if ours != key and self._desired.body(ours) is not None:
-                installed[ours] = installed.pop(key)
-
-    def _report_foreign(self, foreign: dict[Key, bytes]) -> None:
-        for key, body in list(foreign.items())[:_NAMED]:
-            self._log.warning("entry of nobody is removed", entry=_text(key, body))
-        self._log.warning("entries of nobody are removed", count=len(foreign))
-
     def _write(self, connection: SwitchConnection) -> None:
         began = time.monotonic()
-        self._batch = self._desired.order(self._dirty)
-        connection.commit(self._desired.messages(self._batch, self._installed_groups), len(self._batch))
-        for key in self._batch:
+        self._batch, messages = self._desired.messages(self._dirty, self._installed_groups)
+        if self._batch:
+            connection.commit(messages, len(self._batch))
+        for key in self._dirty:
             if isinstance(key, int):
-                if self._desired.body(key) is None:
-                    self._installed_groups.discard(key)
+                body = self._desired.body(key)
+                if body is None:
+                    self._installed_groups.pop(key, None)
                 else:
-                    self._installed_groups.add(key)
+                    self._installed_groups[key] = body
         self._dirty.clear()
         seconds = round(time.monotonic() - began, 4)
         self._log.debug("bundle committed", entries=len(self._batch), seconds=seconds)
@@ -331,18 +331,18 @@ class Synchronizer:
         found = False
         for key, error in named:
             part = self._desired.part_of(key)
-            why = f"the switch refused {_text(key, self._desired.body(key) or bytes(16))}: {error}"
+            why = f"the switch refused {entry_text(key, self._desired.body(key) or bytes(16))}: {error}"
             self._log.error("bundle refused", address=connection.address, part=str(part), error=why)
             self._update(last_error=why)
             if part is not None:
                 found = True
                 self._refused[part] = _Refused(self._desired.entries(part), why)
-                self._dirty |= self._desired.replace(part, {})
+                self._replace(part, {})
         return found
 
     def _put_back_refused(self) -> None:
         for part, refused in self._refused.items():
-            self._dirty |= self._desired.replace(part, refused.entries)
+            self._replace(part, refused.entries)
             self._waiting += [(part, done) for done in refused.told]
         self._refused.clear()
 
@@ -383,15 +383,12 @@ class Synchronizer:
             self._status = replace(self._status, **fields)
 
 
-def _flows(entries: dict[Key, bytes]) -> int:
+def _entries(compile: Compile | None) -> Entries:
+    if compile is None:
+        return {}
+    made = compile()
+    return made if isinstance(made, Encoded) else encode(made)
+
+
+def _flows(entries: Entries) -> int:
     return sum(not isinstance(key, int) for key in entries)
-
-
-def _text(key: Key, body: bytes) -> str:
-    """An entry for people; its bytes where even the codec does not understand them."""
-    if isinstance(key, int):
-        return f"group {key}"
-    try:
-        return format_flow(decode_flow(key, body))
-    except CodecError:
-        return f"flow {key.hex()} {body.hex()}"

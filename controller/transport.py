@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterable
 HEADER = struct.Struct("!BBHI")
 #: Bytes of echo replies and handshake that may wait for a peer that does not read.
 MAX_PENDING = 1 << 18
+#: Bytes that may wait for it when more are offered that it could do without.
+MAX_OFFERED = 1 << 16
 #: A peer that takes no byte for this long while something is to be written is given up.
 STALL_SECONDS = 60.0
 #: Greatest version number believed; TLS, HTTP and SSH all begin with greater bytes.
@@ -74,7 +76,20 @@ class Transport:
             too_much = self._pending_bytes > MAX_PENDING
         if too_much:
             self.close()
-            return
+        else:
+            self._send_pending()
+
+    def offer(self, message: bytes) -> bool:
+        """Send a small message that may be lost; never waits. False: the peer is behind, and it was dropped."""
+        with self._pending_lock:
+            if self._pending_bytes + len(message) > MAX_OFFERED:
+                return False
+            self._pending.append(message)
+            self._pending_bytes += len(message)
+        self._send_pending()
+        return True
+
+    def _send_pending(self) -> None:
         if self._write_lock.acquire(blocking=False):
             try:
                 self._flush()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from sdn.pipeline.tables import BRIDGING
 from sdn.v1 import types_pb2
 from tests.switch.controller_process import (
     AgentStream,
@@ -75,13 +76,10 @@ def test_a_restarted_controller_repairs_the_difference_and_touches_nothing_else(
     controller.kill()
     agent.close()
     # One flow is gone, one is changed, one flow and one group are nobody's.
+    bridging = f"table={BRIDGING.number},priority=100"
+    switch.ofctl("del-flows", "--strict", f"{bridging},ip,dl_dst={pods[1].mac},nw_dst=10.244.0.4")
     switch.ofctl(
-        "del-flows", "--strict", "table=5,priority=100,ip,dl_dst=" + pods[1].mac + ",nw_dst=10.244.0.4"
-    )
-    switch.ofctl(
-        "mod-flows",
-        "--strict",
-        "table=5,priority=100,ip,dl_dst=" + pods[2].mac + ",nw_dst=10.244.0.5,actions=drop",
+        "mod-flows", "--strict", f"{bridging},ip,dl_dst={pods[2].mac},nw_dst=10.244.0.5,actions=drop"
     )
     switch.ofctl("add-group", "group_id=7,type=select,bucket=output:1")
     switch.ofctl("add-flow", "table=3,priority=7,vlan_vid=0x1064/0x1fff,actions=group:7")

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a switch really holds, read back in the terms of what it must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from controller.connection import SwitchConnection
+from controller.desired import Desired, Key
+from controller.endpointflows import learn_cookies
+from sdn.logs import Logger
+from sdn.openflow import (
+    CodecError,
+    canonical_key,
+    decode_flow,
+    format_flow,
+    split_flow_descs,
+    split_group_descs,
+)
+from sdn.pipeline.tables import ENDPOINT, SESSION_AFFINITY
+
+#: Entries that are named one by one in the log when they are found to be nobody's.
+_NAMED = 10
+#: Where the cookie stands in a flow's body.
+_COOKIE = slice(8, 16)
+
+
+def read_back(connection: SwitchConnection, desired: Desired) -> dict[Key, bytes]:
+    """The entries of a switch, without the flows that it has rightly learned by itself.
+
+    ConnectionClosedError, and CodecError when it answers nonsense.
+    """
+    installed: dict[Key, bytes] = {}
+    for body in connection.group_descriptions():
+        installed.update(split_group_descs(body))
+    for body in connection.flow_descriptions():
+        installed.update(split_flow_descs(body))
+    _leave_out_learned(installed, desired)
+    _use_our_keys(installed, desired)
+    return installed
+
+
+def _leave_out_learned(installed: dict[Key, bytes], desired: Desired) -> None:
+    """Take out the flows of table session_affinity whose cookie a desired ``learn`` gives.
+
+    The switch makes and ends them: they are no difference. Others there are nobody's, as in any table.
+    """
+    learned = [
+        key
+        for key in installed
+        if isinstance(key, bytes) and key[0] == SESSION_AFFINITY.number and desired.body(key) is None
+    ]
+    if not learned:
+        return
+    cookies = {
+        cookie
+        for key, body in desired.items()
+        if isinstance(key, bytes) and key[0] == ENDPOINT.number
+        for cookie in learn_cookies(body)
+    }
+    for key in learned:
+        if installed[key][_COOKIE] in cookies:
+            del installed[key]
+
+
+def _use_our_keys(installed: dict[Key, bytes], desired: Desired) -> None:
+    """Know our own flows again where a switch lists the fields of a match in another order.
+
+    Otherwise one and the same flow would be added under our key and removed under the switch's.
+    """
+    for key in [key for key in installed if isinstance(key, bytes) and desired.body(key) is None]:
+        ours = canonical_key(key)
+        if ours != key and desired.body(ours) is not None:
+            installed[ours] = installed.pop(key)
+
+
+def report_foreign(log: Logger, foreign: Mapping[Key, bytes]) -> None:
+    """Name entries that are nobody's, some of them one by one."""
+    for key, body in list(foreign.items())[:_NAMED]:
+        log.warning("entry of nobody is removed", entry=entry_text(key, body))
+    log.warning("entries of nobody are removed", count=len(foreign))
+
+
+def entry_text(key: Key, body: bytes) -> str:
+    """An entry for people; its bytes where even the codec does not understand them."""
+    if isinstance(key, int):
+        return f"group {key}"
+    try:
+        return format_flow(decode_flow(key, body))
+    except CodecError:
+        return f"flow {key.hex()} {body.hex()}"
