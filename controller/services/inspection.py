@@ -62,13 +62,14 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     ) -> inspection_pb2.ApplyResponse:
         try:
             value = parse(from_struct(request.object))
-            outcome = await self._engine.declarations.apply(value, request.dry_run)
+            applied = await self._engine.declarations.apply(value, request.dry_run)
         except TOLD as problem:
             await _abort(context, problem)
         metadata = value.metadata
         document = self._engine.watchers.document(value.KIND, metadata.namespace, metadata.name)
         return inspection_pb2.ApplyResponse(
-            outcome=_OUTCOMES[outcome], object=to_struct(document) if document is not None else request.object
+            outcome=_OUTCOMES[applied.outcome],
+            object=to_struct(document) if document is not None else request.object,
         )
 
     async def Delete(  # noqa: N802
