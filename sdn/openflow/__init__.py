@@ -23,6 +23,8 @@ with the group's number as key.
 ``multipart``           requests and replies: flow descriptions, group descriptions and counters
 ``flowdesc``            flow descriptions: ``split`` (images only, fast) and ``decode`` (understood)
 ``groupdesc``           the same for groups
+``packetio``            packet-in and packet-out
+``conntrack``           removing entries of the connection tracker
 ``message``             header, barrier, errors, cutting a byte stream into messages
 ``oxm``                 match fields, both ways
 ``actionwire``          actions to the wire; ``actionread`` from it; ``actionlayout`` what both know
@@ -61,6 +63,7 @@ from sdn.openflow.bundle import (
     bundle_discard,
     decode_bundle_reply,
 )
+from sdn.openflow.conntrack import CtTuple, ct_flush
 from sdn.openflow.errors import CodecError
 from sdn.openflow.flowdesc import (
     DecodedFlow,
@@ -102,6 +105,17 @@ from sdn.openflow.multipart import (
     multipart_body,
     multipart_more,
 )
+from sdn.openflow.packetio import (
+    OFPR_ACTION_SET,
+    OFPR_APPLY_ACTION,
+    OFPR_GROUP,
+    OFPR_INVALID_TTL,
+    OFPR_PACKET_OUT,
+    OFPR_TABLE_MISS,
+    PacketIn,
+    decode_packet_in,
+    packet_out,
+)
 from sdn.openflow.text import format_actions, format_flow, format_group, format_match
 
 __all__ = [
@@ -110,9 +124,16 @@ __all__ = [
     "OFPG_BUCKET_FIRST",
     "OFPG_BUCKET_LAST",
     "OFPG_BUCKET_MAX",
+    "OFPR_ACTION_SET",
+    "OFPR_APPLY_ACTION",
+    "OFPR_GROUP",
+    "OFPR_INVALID_TTL",
+    "OFPR_PACKET_OUT",
+    "OFPR_TABLE_MISS",
     "BundleControl",
     "BundleReply",
     "CodecError",
+    "CtTuple",
     "DecodedAction",
     "DecodedFlow",
     "DecodedGroup",
@@ -124,12 +145,14 @@ __all__ = [
     "GroupCounters",
     "GroupImage",
     "Header",
+    "PacketIn",
     "Unknown",
     "barrier_request",
     "bundle",
     "bundle_commit",
     "bundle_discard",
     "canonical_key",
+    "ct_flush",
     "decode_bundle_reply",
     "decode_error",
     "decode_flow",
@@ -138,6 +161,7 @@ __all__ = [
     "decode_group_descs",
     "decode_group_stats",
     "decode_header",
+    "decode_packet_in",
     "delete_all_groups",
     "flow_desc_request",
     "flow_image",
@@ -154,6 +178,7 @@ __all__ = [
     "insert_bucket",
     "multipart_body",
     "multipart_more",
+    "packet_out",
     "remove_bucket",
     "split_flow_descs",
     "split_group_descs",

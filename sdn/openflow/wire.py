@@ -13,6 +13,9 @@ from typing import Final
 OFP_VERSION: Final = 6
 
 OFPT_ERROR: Final = 1
+OFPT_EXPERIMENTER: Final = 4
+OFPT_PACKET_IN: Final = 10
+OFPT_PACKET_OUT: Final = 13
 OFPT_FLOW_MOD: Final = 14
 OFPT_GROUP_MOD: Final = 15
 OFPT_MULTIPART_REQUEST: Final = 18
@@ -51,6 +54,9 @@ NXAST_LEARN: Final = 16
 NXAST_CT: Final = 35
 NXAST_NAT: Final = 36
 NXAST_RESUBMIT_TABLE_CT: Final = 44
+
+#: Open vSwitch's own messages.
+NXT_CT_FLUSH: Final = 32
 
 #: The experimenter under which Open vSwitch takes a group's selection method.
 NTR_VENDOR_ID: Final = 0x0000154D

@@ -24,6 +24,7 @@ from sdn.openflow import (
     decode_group_descs,
     decode_group_stats,
     decode_header,
+    decode_packet_in,
     flow_image,
     format_flow,
     format_group,
@@ -136,6 +137,7 @@ DECODERS: Final[list[Callable[[bytes], object]]] = [
     lambda data: list(split_flow_descs(data)),
     lambda data: list(split_group_descs(data)),
     lambda data: list(decode_group_stats(data)),
+    lambda data: decode_packet_in(struct.pack("!BBHI", 6, 10, 8 + len(data), 1) + data),
     lambda data: format_flow(decode_flow(data[:40], data[40:])),
     lambda data: format_group(decode_group(1, data)),
     lambda data: list(Framer().feed(data)),
@@ -152,7 +154,7 @@ def only_codec_error(decoder: Callable[[bytes], object], data: bytes) -> None:
     try:
         decoder(data)
     except CodecError as error:
-        assert -1 <= error.offset <= len(data)
+        assert -1 <= error.offset <= len(data) + 8
 
 
 @EXAMPLES

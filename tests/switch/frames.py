@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packets as bytes, written from the RFCs and not by the code under test: ARP, UDP, ICMPv6 with neighbour
-discovery.
+"""Packets as bytes, written from the RFCs and not by the code under test: ARP, TCP, UDP, ICMPv6 with
+neighbour discovery.
 
 Also the capture files that a dummy port writes of what it sends (option ``tx_pcap``).
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sdn.simulator.packet import Packet
 
-_UDP, _ICMPV6 = 17, 58
+_TCP, _UDP, _ICMPV6 = 6, 17, 58
 _PAYLOAD = b"0123456789abcdef"
 
 
@@ -59,6 +59,10 @@ def _transport(packet: Packet, source: bytes, destination: bytes) -> bytes:
     if packet["nw_proto"] == _UDP:
         head = struct.pack("!HHH", packet["udp_src"], packet["udp_dst"], 8 + len(_PAYLOAD))
         place, body = 6, head + b"\0\0" + _PAYLOAD
+    elif packet["nw_proto"] == _TCP:
+        # RFC 9293, section 3.1: no options, no data.
+        ports, flags = (packet["tcp_src"], packet["tcp_dst"]), 5 << 12 | packet["tcp_flags"]
+        place, body = 16, struct.pack("!HHIIHHHH", *ports, 1000, 0, flags, 65535, 0, 0)
     elif packet["nw_proto"] == _ICMPV6:
         place, body = 2, _icmpv6(packet)
     else:
