@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import partial
 from typing import Final
 
 from agent.attachments import Attachments
@@ -20,6 +21,7 @@ from agent.reconcile import Reconciler
 from agent.report import Reporter
 from agent.server import Server
 from agent.services.cache import ServiceCache
+from agent.services.connections import answered
 from agent.services.plane import ServicePlane
 from agent.services.table import ServiceTable
 from agent.services.watch import ServiceWatch
@@ -69,6 +71,7 @@ class _Agent:
             attachments=self._attachments.to_report,
             assigned=self._setup.assign,
             programmed=self._attachments.programmed,
+            count=partial(answered, vswitchd, self._facts),
         )
         self._attachments.reporter = self._reporter
         self._services = ServiceTable()

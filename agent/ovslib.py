@@ -13,9 +13,8 @@ if _ABSENT:
 try:
     from ovs import jsonrpc, poller, stream
     from ovs.db import idl
-    from ovs.unixctl.client import UnixctlClient
 finally:
     if _ABSENT:
         del sys.modules["eventlet"]
 
-__all__ = ["UnixctlClient", "idl", "jsonrpc", "poller", "stream"]
+__all__ = ["idl", "jsonrpc", "poller", "stream"]

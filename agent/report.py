@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
 
@@ -82,6 +82,7 @@ class Reporter:
         attachments: Callable[[], list[Record]],
         assigned: Callable[[Assignment], None],
         programmed: Callable[[tuple[str, str]], None] = lambda key: None,
+        count: Callable[[messages.CountConnections], messages.ConnectionCounts] | None = None,
     ) -> None:
         """
         facts        what Hello says of the node
@@ -89,6 +90,7 @@ class Reporter:
         attachments  every attachment, for the full state
         assigned     called with what the controller told: Welcome and Peers, whole each time
         programmed   called with each attachment that is confirmed
+        count        answers how many connections there are; it may take seconds
         """
         self._controllers = controllers
         self._facts = facts
@@ -96,6 +98,9 @@ class Reporter:
         self._attachments = attachments
         self._assigned = assigned
         self._programmed = programmed
+        self._count = count
+        # One at a time: whoever asks again meanwhile waits.
+        self._counting = ThreadPoolExecutor(1, thread_name_prefix="count-connections")
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._sequence = itertools.count(1)
@@ -119,6 +124,7 @@ class Reporter:
             if self._call is not None:
                 self._call.cancel()
         self._thread.join(timeout=5)
+        self._counting.shutdown(wait=False, cancel_futures=True)
 
     @property
     def connected(self) -> bool:
@@ -276,6 +282,21 @@ class Reporter:
                     for node in sorted(message.peers.nodes, key=lambda node: node.name)
                 ]
                 self._assigned(msgspec.structs.replace(before, peers=peers))
+
+        elif kind == "count_connections" and self._count is not None:
+            self._counting.submit(self._answer, self._count, message.count_connections, self._stream)
+
+    def _answer(
+        self,
+        count: Callable[[messages.CountConnections], messages.ConnectionCounts],
+        question: messages.CountConnections,
+        stream: queue.SimpleQueue[messages.AgentMessage | None] | None,
+    ) -> None:
+        """Answer on the stream that the question came by; nobody waits for it on another one."""
+        answer = count(question)
+        with self._lock:
+            if stream is not None and stream is self._stream:
+                stream.put(messages.AgentMessage(connection_counts=answer))
 
     def _settle(self, sequence: int, reason: str | None) -> None:
         with self._lock:
