@@ -22,6 +22,7 @@ stored, and nothing that is refused leaves a trace.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -31,6 +32,7 @@ from controller.allocation.network import ServiceNetwork
 from controller.attachments import Attachments
 from controller.cluster import Cluster, key_of
 from controller.declarations import Declarations
+from controller.errors import UnavailableError
 from controller.events import Events
 from controller.ledger import Ledger
 from controller.loadbalancing.index import ServiceKey
@@ -53,8 +55,15 @@ from controller.switchboard import Switchboard
 from controller.watchers import Watchers
 from sdn import logs
 from sdn.model import InvalidObjectError, Object, Service, parse
+from sdn.v1 import controller_pb2
 
 log = logs.get("controller.engine")
+
+
+#: Node, endpoints, seconds.
+CountConnections = Callable[
+    [str, Sequence[controller_pb2.Destination], float], Awaitable[controller_pb2.ConnectionCounts]
+]
 
 
 class Engine:
@@ -83,7 +92,13 @@ class Engine:
         self.loadbalancing.on_changed = self._service_changed
         self.watchers = Watchers(self.cluster, self.programs, self.allocation, self.events)
         self.registrations = Registrations(
-            self.ledger, ranges, self.cluster, self.programs, self.watchers, self.loadbalancing
+            self.ledger,
+            ranges,
+            self.cluster,
+            self.programs,
+            self.watchers,
+            self.loadbalancing,
+            self.services,
         )
         self.attachments = Attachments(
             self.ledger, self.cluster, self.programs, self.watchers, self.loadbalancing
@@ -93,6 +108,9 @@ class Engine:
         )
         self.declarations.on_change = self.loadbalancing.object_changed
         self.watchers.derived_slices = self.loadbalancing.derived_slices
+        #: Asks a node's agent, for at most so many seconds, how many connections to these endpoints its switch
+        #: tracks; UnavailableError. Set by the session service.
+        self.count_connections: CountConnections = _nobody_counts
 
     async def load(self) -> None:
         """Take in everything that is stored, and program it. StoreError, CorruptRecordError."""
@@ -170,3 +188,9 @@ def _object(entry: Entry) -> Object:
         return parse(msgspec.json.decode(entry.value))
     except (msgspec.DecodeError, InvalidObjectError) as problem:
         raise CorruptRecordError(f"store: the value of {entry.key} cannot be read: {problem}") from None
+
+
+async def _nobody_counts(
+    node: str, _endpoints: Sequence[controller_pb2.Destination], _seconds: float
+) -> controller_pb2.ConnectionCounts:
+    raise UnavailableError(f"no agent is connected, nor Node {node}'s")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from controller.allocation.network import ServiceNetwork
 from controller.checks import check_node
 from controller.cluster import Cluster, key_of
 from controller.errors import NotFoundError
@@ -40,6 +41,7 @@ class Registrations:
         programs: Programs,
         watchers: Watchers,
         services: LoadBalancing,
+        network: ServiceNetwork,
     ) -> None:
         self._ledger = ledger
         self._ranges = ranges
@@ -47,6 +49,7 @@ class Registrations:
         self._programs = programs
         self._watchers = watchers
         self._services = services
+        self._network = network
         #: Told, with no details, whenever the set of nodes or one of them changed.
         self.on_changed: Callable[[], None] = lambda: None
 
@@ -61,7 +64,7 @@ class Registrations:
         async with self._ledger.lock:
             self._cluster.check_node(wanted)
             for address in wanted.addresses:
-                self._check_outside_pods(address)
+                self._check_outside(address)
             known = self._cluster.nodes.get(wanted.name)
             chosen = self._ranges_for(wanted, known)
             record = msgspec.structs.replace(wanted, pod_ranges=chosen)
@@ -90,12 +93,17 @@ class Registrations:
             self._programs.claim(record)
         return record
 
-    def _check_outside_pods(self, address: str) -> None:
-        for text in self._ranges.texts:
-            if _in_range(address, text):
-                raise InvalidObjectError(
-                    "node.addresses", f"{address} lies in the cluster's range {text}, which is for pods"
-                )
+    def _check_outside(self, address: str) -> None:
+        for ranges, whose in (
+            (self._ranges.texts, "pods"),
+            (self._network.service_ranges, "Services"),
+            (self._network.load_balancer_ranges, "LoadBalancers"),
+        ):
+            for one in ranges:
+                if _in_range(address, str(one)):
+                    raise InvalidObjectError(
+                        "node.addresses", f"{address} lies in the cluster's range {one}, which is for {whose}"
+                    )
 
     def _ranges_for(self, wanted: NodeRecord, known: NodeRecord | None) -> tuple[str, ...]:
         if known is not None and (

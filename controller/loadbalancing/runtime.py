@@ -296,8 +296,7 @@ class LoadBalancing:
 
     def _encoded(self, key: ServiceKey, node: str) -> Encoded:
         """What a switch holds of a Service; runs in the synchronizers' threads."""
-        programmed = self._programmed.get(key)
-        return (NOTHING if programmed is None else programmed.on(node)).encoded()
+        return self.shared_on(node, key).encoded()
 
     def _compute(self, key: ServiceKey, service: Service, before: _Programmed) -> _Programmed:
         selection = self._selection(key, service)
@@ -350,10 +349,15 @@ class LoadBalancing:
                 endpoints = self.index.endpoints(key) if builtin else self.index.derived(key)
                 yield from slices_of(service, endpoints)
 
+    def shared_on(self, node: str, key: ServiceKey) -> SharedService:
+        """What a node's switch has, or soon has, of a Service."""
+        programmed = self._programmed.get(key)
+        return NOTHING if programmed is None else programmed.on(node)
+
     def entries_on(self, node: str, service: ServiceKey | None = None) -> Callable[[], list[Flow | Group]]:
         """Computes the flows and groups of one Service, or all, on a node; may run in any thread."""
         keys = self._programmed if service is None else (service,)
-        shared = [self._programmed[key].on(node) for key in keys if key in self._programmed]
+        shared = [self.shared_on(node, key) for key in keys]
         return lambda: [entry for one in shared for entry in one.entries()]
 
 

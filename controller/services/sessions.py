@@ -127,6 +127,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         self._infos: dict[str, tuple[NodeRecord, types_pb2.NodeInfo]] = {}
         engine.registrations.on_changed = self._send_peers
         engine.watchers.agent_connected = self.connected
+        engine.count_connections = self.count_connections
 
     def connected(self, node: str) -> bool:
         """Whether the node's agent has a session."""
