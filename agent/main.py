@@ -13,8 +13,10 @@ from functools import partial
 from typing import Final
 
 from agent.attachments import Attachments
+from agent.dns import config as dns
+from agent.dns.child import DnsServer
 from agent.grpcserver import AgentService, GrpcServer
-from agent.nodesetup.facts import NodeFacts
+from agent.nodesetup.facts import Assignment, NodeFacts
 from agent.nodesetup.setup import NodeSetup, wait_for_facts
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
 from agent.reconcile import Reconciler
@@ -69,7 +71,7 @@ class _Agent:
             facts=self._facts,
             assignment=lambda: self._setup.assignment,
             attachments=self._attachments.to_report,
-            assigned=self._setup.assign,
+            assigned=self._assign,
             programmed=self._attachments.programmed,
             count=partial(answered, vswitchd, self._facts),
         )
@@ -79,6 +81,7 @@ class _Agent:
             config.controllers, config.node_name, self._services, ServiceCache(config.state_dir)
         )
         self._service_plane = ServicePlane(self._services, self._setup)
+        self._dns = DnsServer()
         self._reconciler = Reconciler(state, self._ovsdb, self._attachments)
         verbs = Verbs(config, state, self._ovsdb, vswitchd, self._setup, self._reporter, self._attachments)
         self._plugin = Server(config.socket, verbs.answer, config.parallel_requests)
@@ -103,8 +106,13 @@ class _Agent:
         )
         self._catch_up(ending)
         # First what is known from disk, so that the set-up takes nothing of it away.
-        self._service_watch.load()
+        if self._service_watch.load():
+            # What a controller told an earlier agent: better than nothing until it tells us.
+            self._dns.complete()
         self._service_plane.start()
+        self._services.subscribe(self._dns.take)
+        self._serve_dns()
+        self._dns.start()
         self._setup.start()
         self._reporter.start()
         self._service_watch.start()
@@ -120,6 +128,7 @@ class _Agent:
         self._grpc.close()
         self._reconciler.close()
         self._service_watch.close()
+        self._dns.close()
         self._service_plane.close()
         self._setup.close()
         self._reporter.close()
@@ -159,6 +168,17 @@ class _Agent:
         if not self._reporter.connected:
             return "no controller is connected"
         return self._setup.trouble
+
+    def _assign(self, assignment: Assignment) -> None:
+        self._setup.assign(assignment)
+        self._serve_dns()
+
+    def _serve_dns(self) -> None:
+        self._dns.assign(
+            dns.from_assignment(
+                self._setup.assignment, tuple(self._config.dns_upstreams), self._config.log_level
+            )
+        )
 
     def _facts(self) -> NodeFacts:
         facts = self._setup.facts

@@ -9,6 +9,7 @@ import socket as sockets
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+from agent.dns.config import upstream
 from sdn.settings import Meta, Settings
 
 __all__ = ["PROGRAM", "AgentSettings"]
@@ -100,6 +101,13 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
     parallel_requests: Annotated[
         int, Meta(description="CNI requests worked on at once; more wait for their turn.", ge=1, le=256)
     ] = 16
+    dns_upstreams: Annotated[
+        list[str],
+        Meta(
+            description="DNS servers for names outside of the cluster, in order: ADDRESS, IPV4:PORT or [IPV6]:PORT. "
+            "Empty: those of the node's /etc/resolv.conf. Used where the agents serve the cluster's DNS."
+        ),
+    ] = []
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,6 +123,11 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
         for label in self.node_labels:
             if not _LABEL.fullmatch(label):
                 raise ValueError(f"node_labels: {label!r} is not KEY=VALUE")
+        for server in self.dns_upstreams:
+            try:
+                upstream(server)
+            except ValueError as problem:
+                raise ValueError(f"dns_upstreams: {problem}") from None
         if not self.ovsdb.startswith(("unix:", "tcp:")):
             raise ValueError(f"ovsdb: {self.ovsdb!r} is not unix:PATH or tcp:HOST:PORT")
 

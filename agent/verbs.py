@@ -206,11 +206,16 @@ class Verbs:
                 raise
 
     def _result(self, request: Request, record: Record) -> dict[str, Any]:
+        cluster = requests.Dns()
+        if (assignment := self._setup.assignment) is not None:
+            cluster = results.cluster_dns(
+                record.pod_namespace, assignment.cluster_domain, assignment.dns_addresses, record.addresses
+            )
         result = results.Result(
             node_side=results.Interface(record.host_interface, record.host_mac, record.mtu),
             pod_side=results.Interface(record.ifname, record.mac, record.mtu, request.netns),
             addresses=tuple((address, str(ipam.gateway(address.network))) for address in record.addresses),
-            dns=request.dns,
+            dns=results.chosen_dns(request.dns, request.prev_result, cluster),
         )
         return results.document(result, request.version, request.prev_result)
 

@@ -65,7 +65,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Dns:
-    """Name service settings; the agent hands them back and does not act on them."""
+    """Name service settings; empty: none were told."""
 
     nameservers: tuple[str, ...] = ()
     domain: str = ""

@@ -9,7 +9,7 @@ since 1.1.0 interfaces have `mtu`.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,32 @@ def document(result: Result, version: str, previous: Mapping[str, Any] | None = 
         made["ips"].append(ip)
         made["routes"].append({"dst": "0.0.0.0/0" if address.version == 4 else "::/0", "gw": gateway})
     return {"cniVersion": version, **made, "dns": _dns(result.dns, (previous or {}).get("dns"))}
+
+
+def cluster_dns(
+    namespace: str,
+    domain: str,
+    servers: Iterable[str],
+    addresses: Iterable[ipaddress.IPv4Interface | ipaddress.IPv6Interface],
+) -> Dns:
+    """How a pod resolves names, as the kubelet sets it up for dnsPolicy ClusterFirst (Kubernetes documentation, "DNS
+    for Services and Pods"): short names are looked for in the pod's own namespace first.
+
+    `servers` are the cluster's; those of families that the pod does not have are left out. Empty when none is left.
+    """
+    families = {address.version for address in addresses}
+    reached = tuple(text for text in servers if ipaddress.ip_address(text).version in families)
+    if not reached or not domain:
+        return Dns()
+    search = (f"{namespace}.svc.{domain}", f"svc.{domain}", domain)
+    return Dns(nameservers=reached, domain=search[0], search=search, options=("ndots:5",))
+
+
+def chosen_dns(told: Dns, previous: Mapping[str, Any] | None, cluster: Dns) -> Dns:
+    """The cluster's settings only where neither the configuration nor an earlier plugin of the chain has any: servers
+    of the one with the search list of the other resolve nothing.
+    """
+    return cluster if told == Dns() and not (previous or {}).get("dns") else told
 
 
 def refuse_double(previous: Mapping[str, Any] | None, ifname: str) -> None:

@@ -81,10 +81,11 @@ class DnsServer:
             for key in changes.removed:
                 if self._frames.pop(key, None) is not None:
                     self._untold[key] = None
+            self._complete = self._complete or changes.confirmed
             self._changed.notify()
 
     def complete(self) -> None:
-        """All Services were told of, from a controller or from disk: what is unknown now does not exist."""
+        """All Services were told of, though no controller has confirmed it: what is unknown does not exist."""
         with self._changed:
             self._complete = True
             self._changed.notify()

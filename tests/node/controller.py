@@ -35,6 +35,7 @@ class Controller(controller_pb2_grpc.ControllerServicer):
         self.confirms = threading.Event()
         self.confirms.set()
         self.refuses = ""
+        self.serve_dns = False
         self.services: dict[tuple[str, str], messages.ServiceState] = {}
         self.connection_counts: SimpleQueue[messages.ConnectionCounts] = SimpleQueue()
         self._service_streams: list[SimpleQueue[messages.ServiceUpdate | None]] = []
@@ -147,6 +148,7 @@ class Controller(controller_pb2_grpc.ControllerServicer):
             node_port_last=32767,
             cluster_domain="cluster.local",
             dns_addresses=["10.97.0.10", "fd00:10:97::a"],
+            serve_dns=self.serve_dns,
         )
         outgoing.put(messages.ControllerMessage(welcome=welcome))
         threading.Thread(target=self._listen, args=(node, request_iterator, outgoing), daemon=True).start()

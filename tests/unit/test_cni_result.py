@@ -67,3 +67,31 @@ def test_an_interface_that_an_earlier_plugin_made_is_not_made_again() -> None:
     with pytest.raises(CniError) as caught:
         result.refuse_double(previous, "eth0")
     assert caught.value.code == Code.INVALID_CONFIGURATION
+
+
+def test_a_pod_looks_for_short_names_in_its_own_namespace_first() -> None:
+    addresses = [address for address, _gateway in MADE.addresses]
+    dns = result.cluster_dns("shop", "cluster.local", ["10.96.0.10", "fd00:10:96::a"], addresses)
+    assert dns == Dns(
+        nameservers=("10.96.0.10", "fd00:10:96::a"),
+        domain="shop.svc.cluster.local",
+        search=("shop.svc.cluster.local", "svc.cluster.local", "cluster.local"),
+        options=("ndots:5",),
+    )
+
+
+def test_servers_of_a_family_that_the_pod_does_not_have_are_not_told() -> None:
+    servers = ["10.96.0.10", "fd00:10:96::a"]
+    addresses = [address for address, _gateway in MADE.addresses]
+    assert result.cluster_dns("a", "b.c", servers, addresses[1:]).nameservers == ("fd00:10:96::a",)
+    assert result.cluster_dns("a", "b.c", servers[:1], addresses[1:]) == Dns()
+    assert result.cluster_dns("a", "", servers, addresses) == Dns()
+
+
+def test_what_was_told_of_dns_wins_over_the_clusters() -> None:
+    cluster = Dns(nameservers=("10.96.0.10",), search=("a.svc.cluster.local",))
+    told = Dns(options=("ndots:2",))
+    assert result.chosen_dns(Dns(), None, cluster) == cluster
+    assert result.chosen_dns(Dns(), {"dns": {}}, cluster) == cluster
+    assert result.chosen_dns(told, None, cluster) == told
+    assert result.chosen_dns(Dns(), {"dns": {"nameservers": ["192.0.2.1"]}}, cluster) == Dns()
