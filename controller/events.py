@@ -20,6 +20,8 @@ log = logs.get("controller.events")
 
 EventType = Literal["Normal", "Warning"]
 
+#: The kind; it can be shown, not declared.
+EVENT = "Event"
 #: Events that are kept.
 LIMIT = 2_000
 #: Name of this component, as ``source`` shows it.
@@ -117,7 +119,7 @@ def _document(happening: _Happening) -> dict[str, Any]:
         involved["namespace"] = happening.object_namespace
     return {
         "apiVersion": "v1",
-        "kind": "Event",
+        "kind": EVENT,
         "metadata": {"name": happening.name, "namespace": happening.namespace},
         "involvedObject": involved,
         "type": happening.type,

@@ -4,38 +4,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 
 from controller.connection import SwitchConnection
 from controller.engine import Engine
 from controller.errors import NotFoundError, PreconditionError
+from controller.events import EVENT
 from controller.services.convert import from_struct, to_struct
+from controller.services.description import Describer
 from controller.services.errors import TOLD, code_of
+from controller.services.listing import Flows, Groups
 from controller.transport import ConnectionClosedError
 from controller.watchers import Selection
 from sdn import logs
-from sdn.model import KINDS, InvalidObjectError, parse, parse_selector
-from sdn.openflow import (
-    CodecError,
-    decode_flow_descs,
-    flow_image,
-    format_actions,
-    format_match,
-    split_flow_descs,
-)
-from sdn.pipeline.flow import Flow
-from sdn.pipeline.owner import feature_of
-from sdn.pipeline.tables import TABLES, table_name
+from sdn.model import KINDS, InvalidObjectError, parse, parse_selector, to_document
+from sdn.openflow import CodecError
+from sdn.pipeline.flow import Flow, Group
+from sdn.pipeline.owner import Owner
+from sdn.pipeline.tables import TABLES
 from sdn.v1 import inspection_pb2, inspection_pb2_grpc
 
 log = logs.get("controller.inspection")
 
+T = TypeVar("T")
+
 #: Flows in one message of a listing.
 FLOWS_AT_ONCE = 500
+#: About how many bytes of groups are in one message: a group may have a thousand buckets.
+BYTES_AT_ONCE = 1 << 20
+#: Switches that are read at a time.
+READERS = 16
 
 _OUTCOMES = {
     "created": inspection_pb2.ApplyResponse.OUTCOME_CREATED,
@@ -56,6 +59,8 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._threads = ThreadPoolExecutor(READERS, "inspection")
+        self._describer = Describer(engine, self._threads)
 
     async def Apply(  # noqa: N802 - named in the .proto, as are those that follow
         self, request: inspection_pb2.ApplyRequest, context: Context
@@ -66,7 +71,9 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         except TOLD as problem:
             await _abort(context, problem)
         metadata = value.metadata
-        document = self._engine.watchers.document(value.KIND, metadata.namespace, metadata.name)
+        document: dict[str, Any] | None = to_document(applied.value)
+        if not request.dry_run:
+            document = self._engine.watchers.document(value.KIND, metadata.namespace, metadata.name)
         return inspection_pb2.ApplyResponse(
             outcome=_OUTCOMES[applied.outcome],
             object=to_struct(document) if document is not None else request.object,
@@ -169,10 +176,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     async def ListFlows(  # noqa: N802
         self, request: inspection_pb2.ListFlowsRequest, context: Context
     ) -> AsyncIterator[inspection_pb2.ListFlowsResponse]:
-        synchronizer = self._engine.programs.synchronizer(request.node)
-        if synchronizer is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"Node {request.node} is not registered")
-            return
+        connection = await self._connection(request.node, context)
         table = None
         if request.table:
             table = next((t.number for t in TABLES if t.name == request.table), None)
@@ -180,84 +184,126 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
                 names = ", ".join(t.name for t in TABLES)
                 why = f"table: {request.table!r} is none of {names}"
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, why)
-        connection = synchronizer.connection
-        if connection is None:
-            why = f"the switch of Node {request.node} is not connected"
-            await context.abort(grpc.StatusCode.UNAVAILABLE, why)
-            return
-        wanted = self._engine.programs.flows_of(request.node, self._engine.cluster)
-        listing = _Listing(connection, table, request.owner)
         try:
-            await asyncio.to_thread(lambda: listing.explain(wanted()))
-            bodies = listing.read()
-            while (entries := await asyncio.to_thread(next, bodies, None)) is not None:
+            wanted = self._wanted_flows(request.node, request.owner)
+            flows = await self._in_thread(lambda: Flows(wanted()))
+            read = flows.read_own if request.owner else flows.read
+            bodies = read(connection, table)
+            while (entries := await self._in_thread(lambda: next(bodies, None))) is not None:
                 for start in range(0, len(entries), FLOWS_AT_ONCE):
                     yield inspection_pb2.ListFlowsResponse(flows=entries[start : start + FLOWS_AT_ONCE])
+        except TOLD as problem:
+            await _abort(context, problem)
         except (ConnectionClosedError, CodecError) as problem:
             why = f"the switch of Node {request.node}: {problem}"
             await context.abort(grpc.StatusCode.UNAVAILABLE, why)
 
+    def _wanted_flows(self, node: str, owner: str) -> Callable[[], list[Flow]]:
+        """Computes the flows that a node's switch must hold, all or those of one owner; for any thread."""
+        if not owner:
+            every = self._engine.programs.flows_of(node, self._engine.cluster)
+            return lambda: list(every())
+        meant = _entry_owner(owner)
+        computed: Callable[[], Iterable[Flow | Group]]
+        if meant.kind == "Service":
+            computed = self._engine.loadbalancing.entries_on(node, (meant.namespace, meant.name))
+        else:
+            computed = self._engine.programs.flows_of(node, self._engine.cluster)
+        return lambda: [flow for flow in computed() if isinstance(flow, Flow) and flow.owner == meant]
 
-class _Listing:
-    """Reads a switch's flows and names their owners; runs in worker threads."""
+    async def ListGroups(  # noqa: N802
+        self, request: inspection_pb2.ListGroupsRequest, context: Context
+    ) -> AsyncIterator[inspection_pb2.ListGroupsResponse]:
+        connection = await self._connection(request.node, context)
+        try:
+            wanted = self._wanted_groups(request.node, request.owner)
+            groups = await self._in_thread(lambda: Groups(wanted()))
+            found = groups.read_own(connection) if request.owner else groups.read(connection)
+            while entries := await self._in_thread(lambda: _portion(found)):
+                yield inspection_pb2.ListGroupsResponse(groups=entries)
+        except TOLD as problem:
+            await _abort(context, problem)
+        except (ConnectionClosedError, CodecError) as problem:
+            why = f"the switch of Node {request.node}: {problem}"
+            await context.abort(grpc.StatusCode.UNAVAILABLE, why)
 
-    def __init__(self, connection: SwitchConnection, table: int | None, owner: str) -> None:
-        self._connection = connection
-        self._table = table
-        self._owner = owner
-        self._wanted: dict[bytes, Flow] = {}
+    def _wanted_groups(self, node: str, owner: str) -> Callable[[], list[Group]]:
+        """The same for groups; only Services have any."""
+        key = None
+        if owner:
+            meant = _entry_owner(owner)
+            if meant.kind != "Service":
+                return list
+            key = meant.namespace, meant.name
+        computed = self._engine.loadbalancing.entries_on(node, key)
+        return lambda: [entry for entry in computed() if isinstance(entry, Group)]
 
-    def explain(self, flows: Iterable[Flow]) -> None:
-        """What the switch must hold: owners and reasons are taken from it."""
-        self._wanted = {flow_image(flow)[0]: flow for flow in flows}
+    async def _connection(self, node: str, context: Context) -> SwitchConnection:
+        """The connection of a node's switch; aborts the call when there is none."""
+        synchronizer = self._engine.programs.synchronizer(node)
+        if synchronizer is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"Node {node} is not registered")
+        elif synchronizer.connection is None:
+            why = f"the switch of Node {node} is not connected"
+            await context.abort(grpc.StatusCode.UNAVAILABLE, why)
+        else:
+            return synchronizer.connection
+        raise AssertionError("abort raises")
 
-    def read(self) -> Iterator[list[inspection_pb2.FlowEntry]]:
-        """The entries, reply by reply."""
-        for body in self._connection.flow_descriptions(self._table):
-            yield [
-                entry
-                for (key, _), decoded in zip(split_flow_descs(body), decode_flow_descs(body), strict=True)
-                if (entry := self._entry(key, decoded)).owner == self._owner or not self._owner
-            ]
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        """Run what waits for a switch, or computes for long, beside the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
-    def _entry(self, key: bytes, decoded: Any) -> inspection_pb2.FlowEntry:
-        flow = self._wanted.get(key)
-        owned = flow if flow is not None and flow.cookie == decoded.cookie else None
-        feature = feature_of(decoded.cookie)
-        return inspection_pb2.FlowEntry(
-            table=table_name(decoded.table),
-            table_number=decoded.table,
-            priority=decoded.priority,
-            match=format_match(decoded.match),
-            actions=format_actions(decoded.actions),
-            cookie=decoded.cookie,
-            owner=str(owned.owner) if owned is not None else "",
-            feature=feature.name.lower() if feature is not None else "",
-            why=owned.why if owned is not None else "",
-            packets=decoded.packets or 0,
-            bytes=decoded.bytes or 0,
-            duration_seconds=decoded.duration or 0.0,
-        )
+    async def DescribeService(  # noqa: N802
+        self, request: inspection_pb2.DescribeServiceRequest, context: Context
+    ) -> inspection_pb2.DescribeServiceResponse:
+        try:
+            _, namespace, name = _named("Service", request.namespace, request.name)
+            return await self._describer.describe(namespace, name, request.node)
+        except TOLD as problem:
+            await _abort(context, problem)
 
 
-def _named(kind: str, namespace: str, name: str) -> tuple[str, str, str]:
-    """Kind, namespace and name of one object, checked and completed."""
-    known = KINDS.get(kind)
-    if known is None:
-        raise InvalidObjectError("kind", f"{kind!r} is not known here; known are {', '.join(KINDS)}")
+def _portion(entries: Iterator[inspection_pb2.GroupEntry]) -> list[inspection_pb2.GroupEntry]:
+    """As many of the next entries as fit into one message; none at the end."""
+    portion: list[inspection_pb2.GroupEntry] = []
+    size = 0
+    for entry in entries:
+        portion.append(entry)
+        size += entry.ByteSize()
+        if size >= BYTES_AT_ONCE:
+            break
+    return portion
+
+
+def _entry_owner(text: str) -> Owner:
+    """ "Kind/namespace/name" or "Kind/name" as a value. InvalidObjectError."""
+    parts = text.split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise InvalidObjectError("owner", f"{text!r} is no owner such as Pod/default/web-1 or Node/node-2")
+    return Owner(parts[0], parts[1] if len(parts) == 3 else "", parts[-1])
+
+
+def _named(kind: str, namespace: str, name: str, shown: bool = False) -> tuple[str, str, str]:
+    """Kind, namespace and name of one object, checked and completed; ``shown``: of kinds that are only shown,
+    too.
+    """
+    kinds = {one.KIND: one.NAMESPACED for one in KINDS.values()} | ({EVENT: True} if shown else {})
+    if kind not in kinds:
+        raise InvalidObjectError("kind", f"{kind!r} is not known here; known are {', '.join(kinds)}")
     if not name:
         raise InvalidObjectError("name", "must not be empty")
-    if not known.NAMESPACED and namespace:
+    if not kinds[kind] and namespace:
         raise InvalidObjectError("namespace", f"a {kind} belongs to no namespace")
-    return kind, (namespace or "default") if known.NAMESPACED else "", name
+    return kind, (namespace or "default") if kinds[kind] else "", name
 
 
 def _selection(request: inspection_pb2.GetRequest | inspection_pb2.WatchRequest) -> Selection:
     labels = parse_selector(request.label_selector)
     if request.name:
-        kind, namespace, name = _named(request.kind, request.namespace, request.name)
+        kind, namespace, name = _named(request.kind, request.namespace, request.name, shown=True)
         return Selection(kind, namespace, name, labels)
-    kind, namespace, _ = _named(request.kind, request.namespace, "any")
+    kind, namespace, _ = _named(request.kind, request.namespace, "any", shown=True)
     return Selection(kind, request.namespace, "", labels)
 
 

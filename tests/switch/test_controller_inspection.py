@@ -210,7 +210,8 @@ def test_what_was_applied_is_there_after_a_restart() -> None:
     ("document", "says"),
     [
         ({}, "kind: must be one of"),
-        ({"kind": "Service", "apiVersion": "v1"}, "kind: 'Service' is not known here"),
+        ({"kind": "Secret", "apiVersion": "v1"}, "kind: 'Secret' is not known here"),
+        ({"kind": "Event", "apiVersion": "v1"}, "kind: 'Event' is not known here"),
         (pod("web", metadata={"labels": {"a b": "c"}}), 'Pod shop/web: metadata.labels["a b"]'),
         (pod("web", metadata={"labels": {"a": 1}}), 'Pod shop/web: metadata.labels["a"]: must be text'),
         (pod("Web"), "Pod shop/Web: metadata.name"),
