@@ -3,7 +3,7 @@
 
 An *exchange* is a range of transaction ids; whatever the switch sends under one of them belongs to it. The
 receiving thread only sorts messages into exchanges; whoever opened one takes them out, in a thread that may
-wait.
+wait. Packets that the switch hands over belong to none: they are answered where they arrive (controller.rejects).
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from controller.addresses import format_address
+from controller.rejects import Rejects
 from controller.transport import ConnectionClosedError, ProtocolError, Transport
 from sdn import logs
 from sdn.openflow import (
     CodecError,
+    CtTuple,
     ErrorMessage,
     barrier_request,
+    ct_flush,
     decode_error,
     flow_desc_request,
     group_desc_request,
+    group_stats_request,
     multipart_body,
     multipart_more,
 )
@@ -35,13 +39,23 @@ from sdn.openflow.bundle import (
     bundle_discard,
     decode_bundle_reply,
 )
-from sdn.openflow.wire import OFPT_BARRIER_REPLY, OFPT_BUNDLE_CONTROL, OFPT_ERROR, OFPT_MULTIPART_REPLY
+from sdn.openflow.wire import (
+    OFPT_BARRIER_REPLY,
+    OFPT_BUNDLE_CONTROL,
+    OFPT_ERROR,
+    OFPT_MULTIPART_REPLY,
+    OFPT_PACKET_IN,
+)
 
 log = logs.get("controller.openflow")
 
 #: What a switch may send in answer to one question: a million flows of 500 bytes.
 MAX_ANSWER = 1 << 29
 _LAST_XID = 0x7FFFFFFF
+
+#: Which tracked connections: their zone (None: any), and what they have in their first direction and in the other.
+Flush = tuple[int | None, CtTuple | None, CtTuple | None]
+_WHOLE_COOKIE = 0xFFFFFFFFFFFFFFFF
 
 
 class BundleRefusedError(Exception):
@@ -96,6 +110,7 @@ class SwitchConnection:
         self._exchanges: list[_Exchange] = []
         self._next_xid = 1
         self._ended = False
+        self._rejects = Rejects(datapath.id, self._transport.offer)
         datapath.receiver = self._receive
 
     def close(self) -> None:
@@ -110,6 +125,9 @@ class SwitchConnection:
                 exchange.end()
 
     def _receive(self, kind: int, xid: int, message: bytes) -> None:
+        if kind == OFPT_PACKET_IN:
+            self._rejects.packet_in(message)
+            return
         with self._lock:
             for exchange in self._exchanges:
                 if exchange.first <= xid <= exchange.last:
@@ -136,16 +154,24 @@ class SwitchConnection:
             with self._lock:
                 self._exchanges.remove(exchange)
 
-    def flow_descriptions(self, table: int | None = None) -> Iterator[bytes]:
-        """Bodies of flow description replies: all flows, or those of one table."""
+    def flow_descriptions(self, table: int | None = None, cookie: int | None = None) -> Iterator[bytes]:
+        """Bodies of flow description replies: all flows, those of one table, those with one cookie."""
+        mask = 0 if cookie is None else _WHOLE_COOKIE
         with self._exchange(1) as exchange:
-            self._transport.write([flow_desc_request(exchange.first, table=table)])
+            request = flow_desc_request(exchange.first, table=table, cookie=cookie or 0, cookie_mask=mask)
+            self._transport.write([request])
             yield from self._multipart(exchange)
 
-    def group_descriptions(self) -> Iterator[bytes]:
-        """Bodies of group description replies."""
+    def group_descriptions(self, group_id: int | None = None) -> Iterator[bytes]:
+        """Bodies of group description replies: all groups, or one."""
         with self._exchange(1) as exchange:
-            self._transport.write([group_desc_request(exchange.first)])
+            self._transport.write([group_desc_request(exchange.first, group_id)])
+            yield from self._multipart(exchange)
+
+    def group_counters(self, group_id: int | None = None) -> Iterator[bytes]:
+        """Bodies of group statistics replies: all groups, or one."""
+        with self._exchange(1) as exchange:
+            self._transport.write([group_stats_request(exchange.first, group_id)])
             yield from self._multipart(exchange)
 
     def _multipart(self, exchange: _Exchange) -> Iterator[bytes]:
@@ -178,6 +204,19 @@ class SwitchConnection:
             late = self._until_barrier(exchange, barrier)
             if errors or late:
                 raise BundleRefusedError([_about(exchange, error, count) for error in errors or late])
+
+    def flush(self, flushes: Sequence[Flush]) -> str:
+        """Let the switch forget tracked connections; returns when it has. What it answers where it refuses, else
+        nothing.
+
+        ConnectionClosedError.
+        """
+        with self._exchange(len(flushes) + 1) as exchange:
+            barrier = exchange.last
+            messages = [ct_flush(xid, *what) for xid, what in enumerate(flushes, exchange.first)]
+            self._transport.write([b"".join(messages) + barrier_request(barrier)])
+            errors = self._until_barrier(exchange, barrier)
+        return "; ".join(sorted({str(error) for error in errors}))
 
     def _until_closed(self, exchange: _Exchange) -> list[ErrorMessage]:
         """Errors that came before the answer to the close request."""

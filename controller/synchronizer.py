@@ -27,6 +27,7 @@ from typing import Any
 
 from controller.comparison import entry_text, read_back, report_foreign
 from controller.connection import BundleRefusedError, SwitchConnection
+from controller.cutting import cut
 from controller.desired import Desired, Encoded, Entries, Key, Part, encode
 from controller.stale import StaleConnections
 from controller.status import Status
@@ -205,7 +206,7 @@ class Synchronizer:
         """Until something is due by itself; None: nothing is."""
         if self._inbox.connection is None:
             return None
-        due = [time for time in (self._retry_at, None) if time is not None]
+        due = [time for time in (self._retry_at, self._stale.due()) if time is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _take_in(self, changes: Sequence[_Change]) -> None:
@@ -249,6 +250,7 @@ class Synchronizer:
                     self._retry_later()
                     return
         self._read_again = False
+        self._cut(connection)
         self._confirm()
         if self._refused:
             self._retry_later()
@@ -263,6 +265,24 @@ class Synchronizer:
         return not again and any(
             index is not None and isinstance(self._batch[index], int) for index, _ in refusal.errors
         )
+
+    def _cut(self, connection: SwitchConnection) -> None:
+        """Let the switch forget the connections that are stale."""
+        stale = self._stale.take(time.monotonic())
+        if not stale:
+            return
+        began = time.monotonic()
+        try:
+            error = cut(connection, stale)
+        except BaseException:
+            self._stale.interrupted()
+            raise
+        now = time.monotonic()
+        self._stale.spent(now, now - began)
+        if error:
+            self._log.error("stale connections stay", address=connection.address, error=error)
+            self._update(last_error=f"the switch does not forget stale connections: {error}")
+        self._log.debug("stale connections cut", kinds=len(stale), seconds=round(time.monotonic() - began, 4))
 
     def _compare(self, connection: SwitchConnection) -> None:
         """Read the switch back; what differs becomes dirty."""
