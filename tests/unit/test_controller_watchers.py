@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What waits for a watcher is bounded."""
+"""What watchers are told, and that what waits for them is bounded."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from controller.watchers import BACKLOG, Selection, TooSlowError, Watcher
+from sdn.model import EndpointSlice, parse, parse_selector, to_document
+from tests.unit.controller_intent import intent, service
 
 
 def test_a_watcher_that_falls_behind_is_told_so() -> None:
@@ -41,3 +44,92 @@ def test_an_object_that_leaves_the_selection_is_deleted_for_its_watcher_once() -
             await asyncio.wait_for(watcher.next(), 0.05)
 
     asyncio.run(watch())
+
+
+def derived(name: str, of: str, *addresses: str) -> EndpointSlice:
+    value = parse(
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": of}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [address]} for address in addresses],
+        }
+    )
+    assert isinstance(value, EndpointSlice)
+    return value
+
+
+async def events_of(watcher: Watcher, count: int) -> list[tuple[str, str]]:
+    told = [await asyncio.wait_for(watcher.next(), 60) for _ in range(count)]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(watcher.next(), 0.05)
+    return [(kind, document["metadata"]["name"]) for kind, document in told]
+
+
+def test_slices_are_shown_whether_declared_or_derived(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with intent(tmp_path) as running:
+            slices = {"web": [derived("web-a", "web", "10.244.1.1")], "db": [derived("db-a", "db")]}
+            running.watchers.derived_slices = lambda namespace, service: (
+                [one for of, several in slices.items() for one in several if service in ("", of)]
+                if namespace in ("", "shop")
+                else []
+            )
+            await running.apply(to_document(derived("web-mine", "web", "192.0.2.9")))
+            everything, watcher = running.watchers.watch(Selection("EndpointSlice"))
+            assert [one["metadata"]["name"] for one in everything] == ["db-a", "web-a", "web-mine"]
+            labels = parse_selector("kubernetes.io/service-name=web")
+            found, of_web = running.watchers.watch(Selection("EndpointSlice", "shop", "", labels))
+            assert [one["metadata"]["name"] for one in found] == ["web-a", "web-mine"]
+            assert running.watchers.select(Selection("EndpointSlice", "default")) == []
+            assert running.get("EndpointSlice", "shop", "web-a")["endpoints"]
+
+            slices["web"] = [derived("web-a", "web"), derived("web-b", "web")]
+            running.watchers.slices_changed("shop", "web")
+            assert await events_of(watcher, 2) == [("modified", "web-a"), ("added", "web-b")]
+            assert await events_of(of_web, 2) == [("modified", "web-a"), ("added", "web-b")]
+            slices["web"] = [derived("web-b", "web")]
+            del slices["db"]
+            running.watchers.slices_changed("shop", "web")
+            running.watchers.slices_changed("shop", "db")
+            assert await events_of(watcher, 3) == [
+                ("deleted", "web-a"),
+                ("modified", "web-b"),
+                ("deleted", "db-a"),
+            ]
+            await running.apply(to_document(derived("web-mine", "web")))
+            assert await events_of(watcher, 1) == [("modified", "web-mine")]
+            running.watchers.end(watcher)
+            running.watchers.end(of_web)
+
+    asyncio.run(test())
+
+
+def test_events_can_be_watched(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with intent(tmp_path, load_balancer_ranges=()) as running:
+            _, watcher = running.watchers.watch(Selection("Event", "default"))
+            await running.apply(service("web", type="LoadBalancer"))
+            kind, document = await asyncio.wait_for(watcher.next(), 60)
+            assert (kind, document["reason"]) == ("added", "AllocationFailed")
+            assert running.watchers.select(Selection("Event", "shop")) == []
+            assert len(running.watchers.select(Selection("Event"))) == 1
+
+    asyncio.run(test())
+
+
+def test_a_services_changes_are_told_with_its_addresses(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with intent(tmp_path, load_balancer_ranges=("192.0.2.1/32",)) as running:
+            await running.apply(service("first", type="LoadBalancer"))
+            _, watcher = running.watchers.watch(Selection("Service", "default", "second"))
+            await running.apply(service("second", type="LoadBalancer"))
+            kind, document = await asyncio.wait_for(watcher.next(), 60)
+            assert (kind, document["status"]) == ("added", {"loadBalancer": {}})
+            await running.delete("first")
+            kind, document = await asyncio.wait_for(watcher.next(), 60)
+            assert kind == "modified"
+            assert document["status"]["loadBalancer"]["ingress"] == [{"ip": "192.0.2.1", "ipMode": "VIP"}]
+
+    asyncio.run(test())

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a declaration is taken in: stored whole or not at all, told once, gone when it is deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.errors import NotFoundError, PreconditionError
+from controller.records import LB_ADDRESSES, OBJECTS, SERVICE_NUMBERS
+from controller.store import Delete, Operation, Put, StoreError
+from tests.unit.controller_intent import Intent, intent, service
+
+Test = Callable[[Intent], Awaitable[None]]
+
+
+def run(path: Path, test: Test, **fields: Any) -> None:
+    async def inside() -> None:
+        async with intent(path, **fields) as running:
+            await test(running)
+
+    asyncio.run(inside())
+
+
+def endpoint_slice(name: str, of: str, *addresses: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": of}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address]} for address in addresses],
+        "ports": [{"name": "", "protocol": "TCP", "port": 8080}],
+    }
+
+
+def pod(name: str, **parts: Any) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, **parts}
+
+
+async def stored(running: Intent) -> list[str]:
+    return [entry.key for entry in (await running.ledger.list_prefix("/")).entries]
+
+
+def test_a_service_is_stored_in_one_write_and_deleted_in_one(tmp_path: Path) -> None:
+    async def test(running: Intent) -> None:
+        before = running.ledger.revision
+        await running.apply(service("web", type="LoadBalancer"))
+        assert running.ledger.revision == before + 1
+        assert await stored(running) == [
+            f"{LB_ADDRESSES}default/web",
+            f"{OBJECTS}Service/default/web",
+            f"{SERVICE_NUMBERS}default/web",
+        ]
+        await running.delete("web")
+        assert running.ledger.revision == before + 2
+        assert await stored(running) == []
+        assert running.changes == [
+            ("Service", "default/web", False, True),
+            ("Service", "default/web", True, False),
+        ]
+
+    run(tmp_path, test)
+
+
+def test_a_dry_run_says_what_would_be_and_does_nothing(tmp_path: Path) -> None:
+    async def test(running: Intent) -> None:
+        outcome, value = await running.apply(service("web", type="LoadBalancer"), dry_run=True)
+        assert outcome == "created"
+        assert value.spec.cluster_ip.startswith("10.96.")  # type: ignore[union-attr]
+        assert await stored(running) == []
+        assert running.changes == []
+        assert running.events.names() == []
+        await running.apply(service("web", type="LoadBalancer"))
+        outcome, _ = await running.apply(service("web"), dry_run=True)
+        assert outcome == "configured"
+        assert running.ingress("web")
+
+    run(tmp_path, test)
+
+
+def test_what_does_not_change_is_neither_stored_nor_told(tmp_path: Path) -> None:
+    async def test(running: Intent) -> None:
+        for document in (
+            service("web", type="LoadBalancer"),
+            endpoint_slice("web-1", "web", "10.244.1.5"),
+            pod("one", status={"conditions": [{"type": "Ready", "status": "False"}]}),
+        ):
+            assert (await running.apply(document)).outcome == "created"
+            revision, changes = running.ledger.revision, len(running.changes)
+            assert (await running.apply(document)).outcome == "unchanged"
+            metadata = document["metadata"]
+            shown = running.get(document["kind"], metadata["namespace"], metadata["name"])
+            assert (await running.apply(shown)).outcome == "unchanged"
+            assert (running.ledger.revision, len(running.changes)) == (revision, changes)
+
+    run(tmp_path, test)
+
+
+def test_a_store_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    async def test(running: Intent) -> None:
+        await running.apply(service("web", clusterIP="10.96.0.5"))
+        shown = running.get("Service", "default", "web")
+
+        async def fail(_operations: list[Operation]) -> None:
+            raise StoreError("the disk is full")
+
+        write = running.ledger.write
+        running.ledger.write = fail  # type: ignore[assignment,method-assign]
+        with pytest.raises(StoreError):
+            await running.apply(service("web", type="NodePort", clusterIP="10.96.0.5"))
+        with pytest.raises(StoreError):
+            await running.apply(service("other", clusterIP="10.96.0.6"))
+        with pytest.raises(StoreError):
+            await running.delete("web")
+        running.ledger.write = write  # type: ignore[method-assign]
+        assert running.get("Service", "default", "web") == shown
+        assert len(running.changes) == 1
+        await running.apply(service("third", clusterIP="10.96.0.6"))
+        assert running.allocation.number("default", "third") == 3
+
+    run(tmp_path, test)
+
+
+def test_a_waiting_load_balancer_whose_address_cannot_be_stored_goes_on_waiting(tmp_path: Path) -> None:
+    async def test(running: Intent) -> None:
+        await running.apply(service("a", type="LoadBalancer"))
+        await running.apply(service("b", type="LoadBalancer"))
+        write = running.ledger.write
+
+        async def fail(operations: list[Operation]) -> None:
+            if any(isinstance(one, Put) and one.key.startswith(LB_ADDRESSES) for one in operations):
+                raise StoreError("the disk is full")
+            assert all(isinstance(one, Delete) for one in operations)
+            await write(operations)
+
+        running.ledger.write = fail  # type: ignore[assignment,method-assign]
+        await running.delete("a")
+        running.ledger.write = write  # type: ignore[method-assign]
+        assert running.ingress("b") == []
+        assert running.events.about("Service", "default", "b")[-1]["message"] == "the disk is full"
+        await running.declarations.fill_waiting()
+        assert running.ingress("b") == ["192.0.2.1"]
+
+    run(tmp_path, test, load_balancer_ranges=("192.0.2.1/32",))
+
+
+def test_the_clusters_dns_cannot_be_declared_otherwise_nor_deleted(tmp_path: Path) -> None:
+    async def test(running: Intent) -> None:
+        says = "Service kube-system/kube-dns: the agents serve it; set the setting dns to false to declare it"
+        with pytest.raises(PreconditionError, match=says):
+            await running.apply(service("kube-dns", "kube-system"))
+        with pytest.raises(PreconditionError, match=says):
+            await running.delete("kube-dns", "kube-system")
+        with pytest.raises(NotFoundError, match="Service kube-system/other does not exist"):
+            await running.delete("other", "kube-system")
+
+    run(tmp_path, test)
+
+
+def test_deleting_a_service_leaves_the_slices_that_were_declared_for_it(tmp_path: Path) -> None:
+    async def test(running: Intent) -> None:
+        await running.apply(service("web"))
+        await running.apply(endpoint_slice("web-1", "web", "10.244.1.5"))
+        await running.delete("web")
+        (endpoint,) = running.get("EndpointSlice", "default", "web-1")["endpoints"]
+        assert endpoint["addresses"] == ["10.244.1.5"]
+        await running.declarations.remove("EndpointSlice", "default", "web-1")
+        assert running.changes[-1] == ("EndpointSlice", "default/web-1", True, False)
+
+    run(tmp_path, test)
+
+
+def test_many_declarations_at_a_time_collide_nowhere(tmp_path: Path) -> None:
+    async def test(running: Intent) -> None:
+        documents = [service(f"s{number}", type="LoadBalancer") for number in range(200)]
+        await asyncio.gather(*(running.apply(document) for document in documents))
+        specs = [running.get("Service", "default", f"s{number}")["spec"] for number in range(200)]
+        assert len({spec["clusterIP"] for spec in specs}) == 200
+        assert len({spec["ports"][0]["nodePort"] for spec in specs}) == 200
+        assert sorted(
+            address for number in range(200) for address in running.ingress(f"s{number}")
+        ) == sorted(f"192.0.2.{number}" for number in range(8))
+
+    run(tmp_path, test)
