@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from sdn.lab.command import run
 from sdn.lab.errors import LabError
 
 FOLDER = Path("/run/netns")
+#: Files that `ip netns exec` puts in the place of those in /etc, by name of the namespace (ip-netns(8)).
+FILES = Path("/etc/netns")
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -34,9 +37,21 @@ def add(name: str) -> None:
 
 
 def delete(name: str) -> None:
-    """Remove it, and all interfaces in it. No error when there is none."""
+    """Remove it, all interfaces in it, and its files. No error when there is none."""
     if exists(name):
         run(["ip", "netns", "del", name])
+    shutil.rmtree(FILES / name, ignore_errors=True)
+    with contextlib.suppress(OSError):  # there are others, or there never was any
+        FILES.rmdir()
+
+
+def write_resolv_conf(name: str, text: str) -> None:
+    """How programs that `ip netns exec` starts in it resolve names (resolv.conf(5))."""
+    while not (FILES / name).exists():
+        # Whoever removes the last namespace's files at this moment removes FILES, too.
+        with contextlib.suppress(FileNotFoundError):
+            (FILES / name).mkdir(parents=True, exist_ok=True)
+    (FILES / name / "resolv.conf").write_text(text, encoding="ascii")
 
 
 @contextlib.contextmanager

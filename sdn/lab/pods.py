@@ -95,6 +95,8 @@ def _attempt(folder: Folder, spec: LabSpec, pod: PodRecord) -> PodRecord:
     namespaces.add(pod.netns)
     try:
         result = execute(folder, spec, pod, "ADD")
+        if resolution := resolv_conf(result.get("dns") or {}):
+            namespaces.write_resolv_conf(pod.netns, resolution)
     except BaseException:
         # What the plugin made of it, it is told to remove; an agent that cannot be asked now finds out by itself.
         with contextlib.suppress(LabError):
@@ -104,6 +106,15 @@ def _attempt(folder: Folder, spec: LabSpec, pod: PodRecord) -> PodRecord:
     made = _filled(pod, result)
     folder.write_pod(made)
     return made
+
+
+def resolv_conf(dns: Mapping[str, Any]) -> str:
+    """The `dns` of a CNI result as a runtime writes it for the pod's containers; empty: there is none."""
+    if not dns.get("nameservers"):
+        return ""
+    lines = [f"nameserver {address}" for address in dns["nameservers"]]
+    lines += [f"{key} {' '.join(dns[key])}" for key in ("search", "options") if dns.get(key)]
+    return "\n".join(lines) + "\n"
 
 
 def delete(folder: Folder, spec: LabSpec, pod: PodRecord, retry_seconds: float = 30) -> None:
