@@ -141,7 +141,7 @@ def table(results: Iterable[tuple[Case, str]]) -> str:
     """All cases for people: a line for each way, a column for each family and transport with what came of it."""
     columns = list(itertools.product(FAMILIES, TRANSPORTS))
     lines: dict[str, dict[tuple[str, str], str]] = {}
-    for case, text in results:
+    for case, text in sorted(results, key=lambda result: KINDS.index(result[0].kind)):
         lines.setdefault(case.id, {})[case.family, case.transport] = text
     rows = [["", *(f"{family} {transport.upper()}" for family, transport in columns)]]
     rows += [[name, *(found.get(column, "") for column in columns)] for name, found in lines.items()]

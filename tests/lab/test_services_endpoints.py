@@ -82,13 +82,14 @@ def test_a_service_is_in_every_switch_and_gone_with_it(cluster: ServiceLab) -> N
 @pytest.mark.parametrize(
     "spec",
     [
-        {"clusterIP": "None", "selector": {"app": "web"}},
+        {"clusterIP": "None"},
         {"type": "ExternalName", "externalName": "example.org", "ipFamilyPolicy": None},
     ],
     ids=["headless", "ExternalName"],
 )
 def test_a_service_that_is_only_a_name_has_no_flows(cluster: ServiceLab, spec: objects.Document) -> None:
-    with cluster.service("name-only", objects.both(80, 8080), None, **spec):
+    selector = {"app": "web"} if "clusterIP" in spec else None
+    with cluster.service("name-only", objects.both(80, 8080), selector, **spec):
         assert objects.get(cluster.lab, "Service", "name-only")
         assert installed(cluster, "name-only") == []
 

@@ -126,6 +126,27 @@ def test_connections_are_spread_evenly(
     assert all(abs(value - mean) <= bound for value in found.values()), found
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_spread_is_even_after_endpoints_went_and_came(cluster: ServiceLab, family: str) -> None:
+    """Open vSwitch before 3.5.1 chooses only the bucket that was inserted last (openvswitch/ovs-issues#357)."""
+    with cluster.service("changing", objects.both(80, 8080), {"app": "web"}) as name:
+        address = cluster.cluster_ip(name, family)
+
+        def counts(transport: str) -> Counter[str]:
+            return cluster.answerers("client-1", address, transport=transport, count=300)
+
+        cluster.ready("web-2", False)
+        for transport in TRANSPORTS:
+            found = counts(transport)
+            assert set(found) == {"web-1", "web-3"}
+            assert min(found.values()) > 150 - 5 * math.sqrt(300 / 4), found
+        cluster.ready("web-2")
+        for transport in TRANSPORTS:
+            found = counts(transport)
+            assert set(found) == {"web-1", "web-2", "web-3"}
+            assert min(found.values()) > 100 - 5 * math.sqrt(300 * 2 / 9), found
+
+
 @pytest.mark.parametrize("size", [1472, 4000, 20000])
 @pytest.mark.parametrize("service", ["one", "other"])
 @pytest.mark.parametrize("client", ["client-1", "node-1", "web-1"])
