@@ -67,7 +67,12 @@ class ServiceCache:
     def load(self) -> list[Service]:
         """All Services on disk; those that cannot be understood are left out."""
         found = []
-        for (data,) in self._db.execute("SELECT state FROM service ORDER BY namespace, name"):
+        try:
+            rows = self._db.execute("SELECT state FROM service ORDER BY namespace, name").fetchall()
+        except sqlite3.Error as problem:
+            log.warning("the Services on disk are lost", file=self._path, error=str(problem))
+            rows = []
+        for (data,) in rows:
             try:
                 found.append(from_message(messages.ServiceState.FromString(data)))
             except (DecodeError, ValueError) as problem:
@@ -81,10 +86,20 @@ class ServiceCache:
             self._db.executemany("DELETE FROM service WHERE namespace = ? AND name = ?", list(removed))
             self._db.executemany(
                 "INSERT OR REPLACE INTO service VALUES (?, ?, ?)",
-                [(state.namespace, state.name, state.SerializeToString()) for state in changed],
+                [(state.namespace, state.name, _needed(state)) for state in changed],
             )
             self._db.execute("COMMIT")
         except sqlite3.Error as problem:
             log.warning("Services are not on disk", file=self._path, error=str(problem))
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+
+
+def _needed(state: messages.ServiceState) -> bytes:
+    """What the table would take of it."""
+    if state.cluster_ips and state.endpoints:
+        kept = messages.ServiceState()
+        kept.CopyFrom(state)
+        kept.ClearField("endpoints")
+        return kept.SerializeToString()
+    return state.SerializeToString()

@@ -45,7 +45,11 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One Service, whole. What the fields mean is told with `ServiceState` in proto/sdn/v1/controller.proto."""
+    """One Service. What the fields mean is told with `ServiceState` in proto/sdn/v1/controller.proto.
+
+    endpoints   of a headless Service, whose name stands for them; all others' are the switch's business, and may change
+                many times a second without anything to do here
+    """
 
     namespace: str
     name: str
@@ -128,6 +132,7 @@ class ServiceTable:
 
 def from_message(state: messages.ServiceState) -> Service:
     """The wire's form as a value. ValueError for what is no address."""
+    listed = state.endpoints if not state.cluster_ips else ()
     return Service(
         namespace=state.namespace,
         name=state.name,
@@ -139,7 +144,7 @@ def from_message(state: messages.ServiceState) -> Service:
         ports=tuple(Port(port.name, port.protocol, port.port, port.node_port) for port in state.ports),
         endpoints=tuple(
             Endpoint(ipaddress.ip_address(endpoint.address), endpoint.hostname, dict(endpoint.ports))
-            for endpoint in state.endpoints
+            for endpoint in listed
         ),
         external_local=state.external_local,
         health_check_node_port=state.health_check_node_port,

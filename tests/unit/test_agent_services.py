@@ -115,6 +115,15 @@ def test_services_on_disk_are_what_was_saved_last(tmp_path: Path) -> None:
     cache.close()
 
 
+def test_endpoints_are_kept_where_a_name_stands_for_them() -> None:
+    endpoint = messages.EndpointState(address="10.244.1.2", hostname="a", ports={"http": 8080})
+    headless = from_message(state("a", endpoints=[endpoint]))
+    assert headless.headless
+    assert [(one.hostname, one.ports) for one in headless.endpoints] == [("a", {"http": 8080})]
+    before = from_message(state("a", cluster_ips=["10.96.0.5"]))
+    assert from_message(state("a", cluster_ips=["10.96.0.5"], endpoints=[endpoint])) == before
+
+
 def test_a_broken_file_of_services_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "services.db").write_bytes(b"this is no database, and longer than a page's header" * 100)
     cache = ServiceCache(tmp_path)
