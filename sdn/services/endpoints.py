@@ -132,9 +132,10 @@ def from_slice(
     slice_: EndpointSlice, is_pod: Callable[[Address], bool] = lambda _: False
 ) -> tuple[ServiceEndpoint, ...]:
     """The endpoints of a slice; ``is_pod`` tells which addresses are pods of this network. A slice of names
-    (addressType FQDN) has none that a switch could use.
+    (addressType FQDN) has none that a switch could use. Nor has one that :func:`slices_of` made: whoever applies
+    what ``get`` printed must not keep endpoints alive whose pods are gone.
     """
-    if slice_.address_type not in FAMILIES:
+    if slice_.address_type not in FAMILIES or slice_.managed_by == MANAGED_BY:
         return ()
     ports = tuple(
         (port.name, Protocol[port.protocol], port.port) for port in slice_.ports if port.port is not None

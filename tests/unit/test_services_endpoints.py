@@ -231,7 +231,16 @@ def test_slices_hold_at_most_a_hundred_endpoints_and_all_of_them() -> None:
     assert [len(one.endpoints) for one in slices] == [100, 100, 50]
     assert len({one.metadata.name for one in slices}) == 3
     assert {one.service for one in slices} == {"web"}
-    assert [one for part in slices for one in from_slice(part, lambda _: True)] == many(250)
+    assert [str(e.addresses[0]) for one in slices for e in one.endpoints] == [
+        str(one.address) for one in many(250)
+    ]
+
+
+def test_slices_that_were_derived_give_nothing_when_they_are_applied_again() -> None:
+    (derived,) = slices_of(service(), many(3))
+    again = parse(to_document(derived))
+    assert isinstance(again, EndpointSlice)
+    assert from_slice(again, lambda _: True) == ()
 
 
 def test_slices_can_be_read_as_declared_ones() -> None:
