@@ -9,6 +9,7 @@ runs whatever flows it is given. Everything is pure: values in, values out, no c
 - ``text``: packets from and to the text that ``ofproto/trace`` takes;
 - ``lookup``: flow tables, indexed so that a lookup does not read all flows;
 - ``conntrack``: what the connection tracker says, given by the caller;
+- ``learning``: the flows that packets leave behind;
 - ``journey``: the outcome, step by step, and its rendering;
 - ``translation`` (with ``buckets`` and ``values``): what each action means, in Open vSwitch's way;
 - ``switch``: the machine itself.

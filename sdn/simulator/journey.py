@@ -35,6 +35,8 @@ class StepKind(enum.Enum):
     BUCKET = "bucket"
     #: The packet went to the connection tracker.
     TRACK = "track"
+    #: The packet made a flow for those after it.
+    LEARN = "learn"
     #: The tracked packet goes on in a table.
     RESUME = "resume"
     #: The switch gives up and drops everything of this pass.
@@ -86,7 +88,8 @@ class Journey:
 
     ``finals`` holds the packet as it is at the end of each pass through the tables (each ``ct`` with a table
     starts one more): what ``ofproto/trace`` prints as "Final flow". ``error`` is what made the switch give
-    up, empty when nothing did.
+    up, empty when nothing did. ``learned`` are the flows that the packet made for those after it (see
+    :meth:`~sdn.simulator.switch.SimulatedSwitch.learn`).
     """
 
     packet: Packet
@@ -94,6 +97,7 @@ class Journey:
     steps: tuple[Step, ...]
     finals: tuple[Packet, ...]
     error: str = ""
+    learned: tuple[Flow, ...] = ()
 
     @property
     def dropped(self) -> bool:

@@ -16,9 +16,16 @@ from collections.abc import Iterable
 from typing import Final
 
 from sdn.pipeline.fields import (
+    CT_IPV6_DST,
+    CT_IPV6_SRC,
     CT_LABEL,
     CT_MARK,
+    CT_NW_DST,
+    CT_NW_PROTO,
+    CT_NW_SRC,
     CT_STATE,
+    CT_TP_DST,
+    CT_TP_SRC,
     CT_ZONE,
     ETH_TYPE_ARP,
     ETH_TYPE_IPV4,
@@ -61,8 +68,10 @@ from sdn.pipeline.match import match
 FRAG_ANY: Final = 1
 FRAG_LATER: Final = 2
 
+#: The original direction of the packet's connection, as the connection tracker knows it.
+ORIGINAL_FIELDS: Final = (CT_NW_PROTO, CT_NW_SRC, CT_NW_DST, CT_IPV6_SRC, CT_IPV6_DST, CT_TP_SRC, CT_TP_DST)
 #: Working memory of one packet in one switch: what no other switch ever sees of it.
-LOCAL_FIELDS: Final = (*REGISTERS, METADATA, PKT_MARK, CT_STATE, CT_ZONE, CT_MARK, CT_LABEL)
+LOCAL_FIELDS: Final = (*REGISTERS, METADATA, PKT_MARK, CT_STATE, CT_ZONE, CT_MARK, CT_LABEL, *ORIGINAL_FIELDS)
 #: What a tunnel carries beside the packet.
 TUNNEL_FIELDS: Final = (TUN_ID, TUN_SRC, TUN_DST, TUN_IPV6_SRC, TUN_IPV6_DST)
 

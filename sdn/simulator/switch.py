@@ -48,6 +48,11 @@ class SimulatedSwitch:
         tables = Tables(self.flows, self.groups, self.down_ports)
         return Translation(tables, conntrack, choose).run(packet, table)
 
+    def learn(self, journey: Journey) -> None:
+        """Keep what a packet has taught the switch (``learn(...)``), for those after it. Time-outs never come here."""
+        for flow in journey.learned:
+            self.flows.add(flow)
+
     def runs(self, packet: Packet, *, conntrack: Conntrack = new, table: int = 0) -> Iterator[Journey]:
         """Every journey that the packet may make: one for each way in which select groups may choose."""
         prefix: list[int] = []

@@ -15,12 +15,14 @@ nodes run and what the property tests hold this module against. Where that diffe
 - Too deep a nesting, or too many resubmits, drops everything that the pass had sent until then.
 - After ``ct`` the packet goes on untracked; with a table, a tracked copy starts there anew, up to six times
   in a row.
+- What ``learn`` makes is told by the journey and changes nothing in it, as in ``ofproto/trace``.
 
 Not simulated, since no flow of ours uses them: NORMAL and FLOOD ports, and the limit of 64 kB of datapath
 actions. Nor that Open vSwitch does not rewrite the IP header of an IPv4 packet whose protocol is 0 (it takes
-that for "no header"). A translation by ``ct(nat)`` shows only in the copy that goes on in a table, as in
-``ofproto/trace``. And no switch can add the link-layer option that a solicitation lacks: of such a one it
-sends an advertisement without, although flow, trace and simulator set the field.
+that for "no header"), nor an ARP message whose operation becomes 0. A translation by ``ct(nat)`` shows only
+in the copy that goes on in a table, as in ``ofproto/trace``. And no switch can add the link-layer option that
+a solicitation lacks: of such a one it sends an advertisement without, although flow, trace and simulator set
+the field.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from sdn.pipeline.actions import (
     DecTtl,
     Goto,
     GroupAction,
+    Learn,
     Move,
     Output,
     OutputField,
@@ -45,6 +48,7 @@ from sdn.pipeline.actions import (
 from sdn.pipeline.fields import (
     CT_LABEL,
     CT_MARK,
+    CT_NW_PROTO,
     CT_STATE,
     CT_ZONE,
     ETH_TYPE,
@@ -61,10 +65,11 @@ from sdn.pipeline.fields import (
 )
 from sdn.pipeline.flow import Flow, Group
 from sdn.simulator.buckets import Choose, action_set, candidates
-from sdn.simulator.conntrack import Conntrack, OriginalTuple, Request, Tracked
+from sdn.simulator.conntrack import Conntrack, Request, Tracked, place_original
 from sdn.simulator.journey import Change, Journey, Outcome, Step, StepKind
+from sdn.simulator.learning import learned_flow
 from sdn.simulator.lookup import FlowTables
-from sdn.simulator.packet import Packet, has_field
+from sdn.simulator.packet import ORIGINAL_FIELDS, Packet, has_field
 from sdn.simulator.values import lookup_values, masked, moved
 
 #: Limits of Open vSwitch (MAX_DEPTH and MAX_RESUBMITS of ofproto-dpif-xlate.c).
@@ -78,7 +83,7 @@ MAX_RECIRCULATIONS: Final = 6
 MAX_COPIES: Final = 1024
 
 _FIRST_RESERVED_PORT: Final = 0xFFFFFF00
-_CT_PLACES: Final = tuple(field.order for field in (CT_STATE, CT_ZONE, CT_MARK, CT_LABEL))
+_CT_PLACES: Final = tuple(field.order for field in (CT_STATE, CT_ZONE, CT_MARK, CT_LABEL, *ORIGINAL_FIELDS))
 
 
 class UnsupportedPortError(Exception):
@@ -121,7 +126,6 @@ class _Fork(NamedTuple):
 
     values: list[int]
     table: int
-    original: OriginalTuple | None
     recirculations: int
 
 
@@ -140,18 +144,18 @@ class Translation:
         self.resubmits = 0
         self.sent: list[Outcome] = []
         self.forks: list[_Fork] = []
+        self.learned: list[Flow] = []
         self.recirculations = 0
-        self.original: OriginalTuple | None = None
         self.error = ""
 
     def run(self, packet: Packet, table: int) -> Journey:
         outcomes: list[Outcome] = []
         finals: list[Packet] = []
         errors: list[str] = []
-        waiting = deque([_Fork(list(packet.values), table, None, 0)])
+        waiting = deque([_Fork(list(packet.values), table, 0)])
         while waiting:
             fork = waiting.popleft()
-            self.values, self.original, self.recirculations = fork.values, fork.original, fork.recirculations
+            self.values, self.recirculations = fork.values, fork.recirculations
             start = fork.table
             if finals:
                 self._step(
@@ -166,7 +170,14 @@ class Translation:
             finals.append(Packet(self.values))
             if self.error:
                 errors.append(self.error)
-        return Journey(packet, tuple(outcomes), tuple(self.steps), tuple(finals), "; ".join(errors))
+        return Journey(
+            packet,
+            tuple(outcomes),
+            tuple(self.steps),
+            tuple(finals),
+            "; ".join(errors),
+            tuple(self.learned),
+        )
 
     def _pass(self, table: int) -> None:
         """One pass through the tables, until every list of actions is done."""
@@ -218,7 +229,7 @@ class Translation:
 
     def _enter(self, table: int, level: int, *, deepens: bool, with_ct: bool = False) -> None:
         """Look the packet up and queue the actions of the flow that takes it."""
-        flow = self.tables.flows.lookup(table, lookup_values(self.values, self.original if with_ct else None))
+        flow = self.tables.flows.lookup(table, lookup_values(self.values, with_ct))
         if flow is None:
             self._step(StepKind.MISS, table, level)
             return
@@ -246,7 +257,7 @@ class Translation:
 
     def resubmit(self, action: Resubmit, frame: _Frame) -> None:
         ip = self.values[ETH_TYPE.order] in (ETH_TYPE_IPV4, ETH_TYPE_IPV6)
-        if action.with_ct and (self.original is None or not ip):
+        if action.with_ct and not (self.values[CT_NW_PROTO.order] and ip):
             self._note(frame, action, f"resubmit(,{action.table},ct) of an untracked packet does nothing")
             return
         self._go(frame, action, action.table, frame.level + 1, action.with_ct)
@@ -353,7 +364,7 @@ class Translation:
         if action.table is not None:
             if self.recirculations < MAX_RECIRCULATIONS:
                 copy = self._tracked_copy(action, zone, tracked)
-                self.forks.append(_Fork(copy, action.table, tracked.original, self.recirculations + 1))
+                self.forks.append(_Fork(copy, action.table, self.recirculations + 1))
                 follows = f", a tracked copy goes to table {action.table}"
             else:
                 follows = f", its copy is dropped: more than {MAX_RECIRCULATIONS} recirculations"
@@ -362,7 +373,6 @@ class Translation:
         self._note(frame, action, f"{verb} zone {zone} (ct_state={state}){follows}", StepKind.TRACK)
         for place in _CT_PLACES:
             self.values[place] = 0
-        self.original = None
 
     def _tracked_copy(self, action: Ct, zone: int, tracked: Tracked) -> list[int]:
         values = self.values.copy()
@@ -370,6 +380,7 @@ class Translation:
         values[CT_ZONE.order] = zone
         values[CT_MARK.order] = tracked.mark
         values[CT_LABEL.order] = tracked.label
+        place_original(values, tracked)
         for inner in action.execute:
             if isinstance(inner, SetField):
                 values[inner.field.order] = masked(values, inner)
@@ -379,6 +390,13 @@ class Translation:
             field = FIELDS[name]
             values[field.order] = field.parse(raw)[0]
         return values
+
+    # Learning.
+
+    def learn(self, action: Learn, frame: _Frame) -> None:
+        flow = learned_flow(action, self.values, frame.flow)
+        self.learned.append(flow)
+        self._note(frame, action, f"learns in table {action.table}: {flow.match}", StepKind.LEARN)
 
 
 #: What runs each action; a test holds that every action of the flow language is here.
@@ -391,5 +409,6 @@ HANDLERS: Final[dict[type, Callable[..., None]]] = {
     GroupAction: Translation.group,
     Resubmit: Translation.resubmit,
     Ct: Translation.ct,
+    Learn: Translation.learn,
     Goto: Translation.goto,
 }

@@ -6,10 +6,18 @@ A packet in motion is a list with one integer for each field of the registry, in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from sdn.pipeline.actions import Move, SetField
 from sdn.pipeline.fields import (
+    CT_IPV6_DST,
+    CT_IPV6_SRC,
+    CT_NW_DST,
+    CT_NW_PROTO,
+    CT_NW_SRC,
+    CT_TP_DST,
+    CT_TP_SRC,
     ETH_TYPE,
     ETH_TYPE_IPV4,
     ICMP_CODE,
@@ -35,17 +43,17 @@ from sdn.pipeline.fields import (
     UDP_SRC,
     Field,
 )
-from sdn.simulator.conntrack import OriginalTuple
 from sdn.simulator.packet import FRAG_ANY
 
-_PORTS: Final[dict[int, tuple[Field, Field]]] = {
+#: By protocol the fields of source and destination port, of ICMP type and code.
+PORTS: Final[dict[int, tuple[Field, Field]]] = {
     IPPROTO_TCP: (TCP_SRC, TCP_DST),
     IPPROTO_UDP: (UDP_SRC, UDP_DST),
     IPPROTO_SCTP: (SCTP_SRC, SCTP_DST),
     IPPROTO_ICMP: (ICMP_TYPE, ICMP_CODE),
     IPPROTO_ICMPV6: (ICMPV6_TYPE, ICMPV6_CODE),
 }
-_PORT_PLACES: Final = tuple(field.order for pair in _PORTS.values() for field in pair)
+_PORT_PLACES: Final = tuple(field.order for pair in PORTS.values() for field in pair)
 
 
 def masked(values: list[int], action: SetField) -> int:
@@ -63,25 +71,41 @@ def moved(values: list[int], action: Move) -> int:
     return kept | bits << action.destination_offset
 
 
-def lookup_values(values: list[int], original: OriginalTuple | None) -> list[int]:
-    """What matches see: the packet, its addresses and ports replaced by a connection's original ones where
-    given, and no ports in fragments.
+def addresses(values: Sequence[int]) -> tuple[Field, Field]:
+    """The fields of source and destination address that a packet with these values has."""
+    return (IP_SRC, IP_DST) if values[ETH_TYPE.order] == ETH_TYPE_IPV4 else (IPV6_SRC, IPV6_DST)
+
+
+def original_addresses(values: Sequence[int]) -> tuple[Field, Field]:
+    """The same of the connection's original direction."""
+    if values[ETH_TYPE.order] == ETH_TYPE_IPV4:
+        return CT_NW_SRC, CT_NW_DST
+    return CT_IPV6_SRC, CT_IPV6_DST
+
+
+def lookup_values(values: list[int], with_ct: bool) -> list[int]:
+    """What matches see: the packet, with ``with_ct`` its addresses and ports exchanged for those of its connection's
+    original direction, and no ports in fragments.
     """
-    if original is not None:
-        values = values.copy()
-        four = values[ETH_TYPE.order] == ETH_TYPE_IPV4
-        source, destination = (IP_SRC, IP_DST) if four else (IPV6_SRC, IPV6_DST)
-        for place in _PORT_PLACES:
-            values[place] = 0
-        values[NW_PROTO.order] = original.protocol
-        values[source.order] = original.source
-        values[destination.order] = original.destination
-        ports = _PORTS.get(original.protocol)
-        if ports is not None:
-            values[ports[0].order] = original.source_port
-            values[ports[1].order] = original.destination_port
+    if with_ct:
+        values = _exchanged(values)
     if values[IP_FRAG.order] & FRAG_ANY:
         values = values.copy()
         for place in _PORT_PLACES:
             values[place] = 0
     return values
+
+
+def _exchanged(values: list[int]) -> list[int]:
+    result = values.copy()
+    for mine, original in zip(addresses(values), original_addresses(values), strict=True):
+        result[mine.order], result[original.order] = values[original.order], values[mine.order]
+    own, other = PORTS.get(values[NW_PROTO.order]), PORTS.get(values[CT_NW_PROTO.order])
+    result[NW_PROTO.order], result[CT_NW_PROTO.order] = values[CT_NW_PROTO.order], values[NW_PROTO.order]
+    for place in _PORT_PLACES:
+        result[place] = 0
+    for number, original in enumerate((CT_TP_SRC, CT_TP_DST)):
+        result[original.order] = 0 if own is None else values[own[number].order]
+        if other is not None:
+            result[other[number].order] = values[original.order]
+    return result

@@ -21,6 +21,8 @@ from sdn.pipeline.actions import (
     DecTtl,
     Goto,
     GroupAction,
+    Learn,
+    LearnMatch,
     Move,
     Nat,
     Output,
@@ -42,7 +44,7 @@ from sdn.pipeline.fields import (
 from sdn.pipeline.flow import Flow, Group, GroupType
 from sdn.pipeline.match import match
 from sdn.pipeline.owner import Owner
-from sdn.simulator.packet import Packet, has_field, packet
+from sdn.simulator.packet import ORIGINAL_FIELDS, Packet, has_field, packet
 
 TABLES = 5
 GROUPS = 3
@@ -110,7 +112,10 @@ _NOT_MATCHED = frozenset(("conj_id",))
 _READ_ONLY = _NOT_MATCHED | {
     *("in_port", "eth_type", "nw_proto", "ip_frag", "tcp_flags"),
     *("ct_state", "ct_zone", "ct_mark", "ct_label"),
+    *(field.name for field in ORIGINAL_FIELDS),
 }
+#: Ways to say that there is a connection, without which nothing is matched or learned of its original direction.
+_CONNECTED = ("0x20/0x30", "0x1/0x1", "0x2/0x2", "0x28/0x28")
 #: What a packet may come with beside its headers; the rest of the metadata is 0 when it arrives.
 _ARRIVING = frozenset(("in_port", "tun_id", "tun_src", "tun_dst", "pkt_mark", "reg0", "reg3", "metadata"))
 
@@ -143,6 +148,10 @@ _POSSIBLE = {kind: _possible(kind) for kind in KINDS}
 _SETTABLE = {
     kind: [field for field in fields if field.name not in _READ_ONLY] for kind, fields in _POSSIBLE.items()
 }
+_LEARNED = {
+    kind: [field for field in fields if field.name not in (*_READ_ONLY, "icmpv6_type", "icmpv6_code")]
+    for kind, fields in _POSSIBLE.items()
+}
 _ANY_SETTABLE = [field for field in FIELDS.values() if field.name not in _READ_ONLY]
 
 
@@ -163,7 +172,10 @@ def packets(draw: st.DrawFn) -> Packet:
     for field in _POSSIBLE[kind]:
         if field.prerequisites == ((),) and field.name not in _ARRIVING and not field.name.startswith("eth_"):
             continue
-        values[field.name] = draw(st.sampled_from(pool(field)))
+        if field not in ORIGINAL_FIELDS:
+            values[field.name] = draw(st.sampled_from(pool(field)))
+    if "ip_src" in values or "ipv6_src" in values:
+        values |= draw(_connections("ip" if "ip_src" in values else "ipv6"))
     if kind in ("ipv4", "ipv6"):
         # Not 0: Open vSwitch takes that for a packet without an IP header, and leaves its TTL as it is.
         values["nw_proto"] = draw(st.sampled_from([47, 89]))
@@ -190,6 +202,18 @@ def packets(draw: st.DrawFn) -> Packet:
     return packet(**values)
 
 
+@st.composite
+def _connections(draw: st.DrawFn, family: str) -> dict[str, int | str]:
+    """A packet is traced from its arrival, and may be told to have been tracked before, once in a while."""
+    if draw(st.integers(0, 3)):
+        return {}
+    prefix = "ct_nw" if family == "ip" else "ct_ipv6"
+    protocol = draw(st.sampled_from([6, 17, 132]))
+    names = (f"{prefix}_src", f"{prefix}_dst", "ct_tp_src", "ct_tp_dst")
+    drawn = {name: draw(st.sampled_from(pool(FIELDS[name]))) for name in names}
+    return {"ct_state": draw(st.sampled_from([0x21, 0x22, 0x2A])), "ct_nw_proto": protocol, **drawn}
+
+
 def _masks(field: Field) -> st.SearchStrategy[int | None]:
     if not field.maskable:
         return st.none()
@@ -209,6 +233,11 @@ def _matches(draw: st.DrawFn, kind: str, seen: Packet) -> dict[str, int | str]:
         value = seen[field] if draw(st.integers(0, 3)) else draw(st.sampled_from(pool(field)))
         mask = draw(_masks(field))
         values[field.name] = value if mask is None else f"{value & mask:#x}/{mask:#x}"
+    if any(field.name in values for field in ORIGINAL_FIELDS):
+        values["ct_state"] = draw(st.sampled_from(_CONNECTED))
+        if draw(st.booleans()):
+            values["ct_nw_proto"] = seen["ct_nw_proto"] or 6
+            values["ct_tp_dst"] = seen["ct_tp_dst"]
     return values
 
 
@@ -247,6 +276,26 @@ _OUTPUTS: st.SearchStrategy[tuple[Action, ...]] = st.one_of(
     st.sampled_from([(IN_PORT,), (Output(OFPP_CONTROLLER),)]),
     st.sampled_from(_TO_TUNNEL),
 )
+
+
+@st.composite
+def _learns(draw: st.DrawFn, kind: str) -> Learn:
+    """A flow for packets that are alike in a few fields."""
+    match = [LearnMatch(FIELDS[name], value) for name, value in KINDS[kind].items()]
+    for field in draw(st.lists(st.sampled_from(_LEARNED[kind]), max_size=3, unique=True)):
+        match.append(LearnMatch(field, draw(st.sampled_from([None, None, *pool(field)]))))
+    registers = st.lists(st.sampled_from(REGISTERS[4:8]), max_size=2, unique=True)
+    loads = tuple(SetField(field, draw(st.sampled_from(_WORDS))) for field in draw(registers))
+    # Its number is one that no other flow has, and above theirs.
+    number = draw(st.integers(1000, 60000))
+    return Learn(
+        draw(st.integers(0, TABLES - 1)),
+        number,
+        number,
+        tuple(match),
+        loads,
+        delete_learned=draw(st.booleans()),
+    )
 
 
 @st.composite
@@ -294,6 +343,8 @@ def _action_lists(
         st.tuples(_moves(_POSSIBLE[kind], settable)),
         st.just((OutputField(REGISTERS[0], 0, 16),)),
     ]
+    if not bucket:
+        choices.append(st.tuples(_learns(kind)))
     # Open vSwitch takes these only after a match on IP; it does not check the actions of buckets.
     ip = bucket or kind not in ("any", "arp")
     if ip:

@@ -12,6 +12,8 @@ from sdn.pipeline.actions import (
     Bucket,
     Ct,
     GroupAction,
+    Learn,
+    LearnMatch,
     Nat,
     Output,
     OutputField,
@@ -162,3 +164,29 @@ def test_an_answer_made_of_its_question(both: Both) -> None:
     asked: Packet = arp(in_port=1, arp_sha="0a:58:0a:f4:01:05", arp_spa="10.244.1.5", arp_tpa="10.244.1.1")
     (outcome,) = both.compare(asked).outcomes
     assert (outcome.packet["arp_tha"], outcome.packet["arp_tpa"]) == (asked["arp_sha"], asked["arp_spa"])
+
+
+def test_what_a_packet_teaches_counts_for_the_packets_after_it(both: Both) -> None:
+    learn = Learn(
+        *(1, 5, 99),
+        match=(
+            LearnMatch(FIELDS["eth_type"], 0x800),
+            LearnMatch(FIELDS["ip_src"]),
+            LearnMatch(FIELDS["reg2"], 7),
+        ),
+        load=(set_field(reg3=0x50), set_field(reg4="0x30000/0xff0000")),
+    )
+    flows = _Flows().add(0, 1, set_field(reg2=7), learn, Resubmit(1), Output(2), eth_type=0x800)
+    both.load(flows.flows)
+    journey = both.compare(TCP)
+    (learned,) = journey.learned
+    assert str(learned.match) == "eth_type=0x800,ip_src=10.0.0.1,reg2=0x7"
+    # What the switch itself makes of a packet, which a trace does not do.
+    both.receive(TCP)
+    (real,) = [flow for flow in both.installed() if flow.cookie == 99]
+    assert (real.table, real.priority, real.match, real.actions) == (1, 5, learned.match, learned.actions)
+    # Both can say the same after it, so the trace of a packet after it is the same.
+    both.load([*flows.flows, learned])
+    (sent,) = both.compare(TCP).outcomes
+    assert (sent.packet["reg3"], sent.packet["reg4"]) == (0x50, 0x30000)
+    assert both.compare(TCP.with_(ip_src="10.0.0.9")).outcomes[0].packet["reg3"] == 0

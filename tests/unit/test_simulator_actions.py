@@ -18,6 +18,8 @@ from sdn.pipeline.actions import (
     DecTtl,
     Goto,
     GroupAction,
+    Learn,
+    LearnMatch,
     Move,
     Output,
     OutputField,
@@ -29,7 +31,7 @@ from sdn.pipeline.fields import FIELDS, OFPP_CONTROLLER, OFPP_LOCAL
 from sdn.pipeline.flow import Flow, Group, GroupType
 from sdn.pipeline.match import match
 from sdn.pipeline.owner import Owner
-from sdn.simulator.conntrack import ESTABLISHED, NEW, OriginalTuple, Request, Tracked, by_zone
+from sdn.simulator.conntrack import ESTABLISHED, INVALID, NEW, OriginalTuple, Request, Tracked, by_zone
 from sdn.simulator.journey import StepKind
 from sdn.simulator.lookup import AmbiguousFlowsError
 from sdn.simulator.packet import arp, ipv4, nd_solicit, tcp, udp
@@ -236,6 +238,48 @@ def test_resubmit_with_ct_looks_up_the_original_tuple_and_sends_the_packet() -> 
     original = OriginalTuple(6, TCP["ip_src"], 0x0A600001, 1000, 443)
     (outcome,) = switch.run(TCP, conntrack=lambda request: Tracked(original=original)).outcomes
     assert (outcome.packet["ip_dst"], outcome.packet["tcp_dst"]) == (TCP["ip_dst"], 80)
+
+
+def test_after_ct_the_packet_tells_where_its_connection_began() -> None:
+    switch = SimulatedSwitch(
+        [
+            flow(Ct(table=1)),
+            flow(Output(2), table=1, eth_type=0x800, ct_state="+trk-inv", ct_nw_proto=6, ct_tp_dst=80),
+            flow(Output(3), table=1, priority=50, ct_state="+trk-inv", ct_nw_dst="10.96.0.1"),
+        ]
+    )
+    assert switch.run(TCP).ports == (2,)
+    # Another part of a datagram has no ports of its own.
+    assert switch.run(TCP.with_(ip_frag=1)).ports == (2,)
+    service = OriginalTuple(6, TCP["ip_src"], 0x0A600001, 1000, 443)
+    journey = switch.run(TCP, conntrack=lambda request: Tracked(ESTABLISHED, original=service))
+    assert journey.ports == (3,)
+    assert journey.outcomes[0].packet["ct_tp_dst"] == 443
+    assert switch.run(TCP, conntrack=lambda request: Tracked(INVALID)).finals[-1]["ct_nw_proto"] == 0
+
+
+def test_the_original_direction_is_forgotten_after_ct_and_of_another_zone_it_is_another() -> None:
+    translated = by_zone({1: Tracked(translation={"ip_dst": "10.244.1.5", "tcp_dst": 8080})})
+    switch = SimulatedSwitch([flow(Ct(zone=1, table=1)), flow(Ct(zone=2, table=2), Output(2), table=1)])
+    journey = switch.run(TCP, conntrack=translated)
+    assert [final["ct_tp_dst"] for final in journey.finals] == [0, 0, 8080]
+    assert journey.outcomes[0].packet["ct_nw_proto"] == 0
+
+
+def test_a_learned_flow_is_told_and_counts_when_the_switch_has_learned_it() -> None:
+    fields = (LearnMatch(FIELDS["eth_type"], 0x800), LearnMatch(FIELDS["ip_src"]))
+    learn = Learn(2, 10, 77, fields, (set_field(reg3=9),), 60)
+    switch = SimulatedSwitch([flow(learn, Resubmit(2), OutputField(FIELDS["reg3"], 0, 16))])
+    journey = switch.run(TCP)
+    (learned,) = journey.learned
+    assert (learned.cookie, learned.table, learned.idle_timeout, learned.owner) == (77, 2, 60, OWNER)
+    assert learned.match == match(eth_type=0x800, ip_src="10.0.0.1")
+    assert journey.ports == (0,)
+    assert switch.run(TCP).ports == (0,)
+    switch.learn(journey)
+    assert switch.run(TCP).ports == (9,)
+    assert switch.run(TCP.with_(ip_src="10.0.0.9")).ports == (0,)
+    assert "learns in table 2: eth_type=0x800,ip_src=10.0.0.1" in str(journey)
 
 
 def test_a_loop_of_ct_ends() -> None:
