@@ -76,7 +76,7 @@ def check_service_name(path: str, name: str) -> str:
 
 def check_port_name(path: str, name: str) -> str:
     """An IANA service name (RFC 6335, section 5.1) in lower case: how a container's port is named."""
-    if len(name) > 15 or not _PORT_NAME.fullmatch(name) or name.isdigit() or not re.search("[a-z]", name):
+    if len(name) > 15 or not _PORT_NAME.fullmatch(name) or not re.search("[a-z]", name):
         raise InvalidObjectError(
             path,
             f"{name!r} must be lower-case letters, digits and single '-', at most 15, "
