@@ -17,7 +17,7 @@ from sdn.openflow import (
     split_flow_descs,
     split_group_descs,
 )
-from sdn.pipeline.tables import ENDPOINT, SESSION_AFFINITY
+from sdn.pipeline.tables import SESSION_AFFINITY
 
 #: Entries that are named one by one in the log when they are found to be nobody's.
 _NAMED = 10
@@ -53,10 +53,7 @@ def _leave_out_learned(installed: dict[Key, bytes], desired: Desired) -> None:
     if not learned:
         return
     cookies = {
-        cookie
-        for key, body in desired.items()
-        if isinstance(key, bytes) and key[0] == ENDPOINT.number
-        for cookie in learn_cookies(body)
+        cookie for key, body in desired.items() if isinstance(key, bytes) for cookie in learn_cookies(body)
     }
     for key in learned:
         if installed[key][_COOKIE] in cookies:

@@ -36,7 +36,7 @@ from sdn.openflow.wire import (
     OFPIT_APPLY_ACTIONS,
 )
 from sdn.pipeline.actions import SetField
-from sdn.pipeline.fields import ETH_TYPE_IPV4
+from sdn.pipeline.fields import FIELDS
 from sdn.pipeline.match import match
 from sdn.pipeline.registers import ENDPOINT_REGISTER, SERVICE_PORT_REGISTER
 from sdn.pipeline.service import Protocol
@@ -51,7 +51,11 @@ _MATCH_FIELDS: Final = 8
 #: Two registers in one field, as a switch prints them.
 _SERVICE_PORT: Final = match(**{SERVICE_PORT_REGISTER.name: 0, ENDPOINT_REGISTER.name: 0})
 _SERVICE_PORT_HEADER: Final = encode_match(_SERVICE_PORT)[4:8]
-_UDP: Final = encode_match(match(eth_type=ETH_TYPE_IPV4, nw_proto=Protocol.UDP))[10:15]
+#: UDP, as a packet's header says it, or as the tracker does (of fragments, too).
+_UDP: Final = tuple(
+    ((field.oxm_class << 16 | field.oxm_field << 9 | 1) << 8 | Protocol.UDP).to_bytes(5, "big")
+    for field in (FIELDS["nw_proto"], FIELDS["ct_nw_proto"])
+)
 _LEARN_COOKIE: Final = 16
 
 
@@ -73,7 +77,7 @@ def udp_service_port(key: Key) -> int | None:
     """The Service port (its group base) whose UDP connections this flow sends to an endpoint; None: it is no
     such flow.
     """
-    if isinstance(key, int) or key[0] != ENDPOINT.number or _UDP not in key:
+    if isinstance(key, int) or key[0] != ENDPOINT.number or not any(each in key for each in _UDP):
         return None
     position = _MATCH_FIELDS
     while position + 12 <= len(key):
@@ -112,6 +116,8 @@ def _destination(body: bytes, position: int, end: int, present: int) -> Target |
 
 def learn_cookies(body: bytes) -> Iterator[bytes]:
     """The cookies of the flows that the switch learns by a flow with this body."""
+    if _NICIRA[NXAST_LEARN] not in body:
+        return
     for start, end in _actions(body, NXAST_LEARN):
         if start + _LEARN_COOKIE + 8 <= end:
             yield body[start + _LEARN_COOKIE : start + _LEARN_COOKIE + 8]

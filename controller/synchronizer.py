@@ -348,17 +348,18 @@ class Synchronizer:
             self._log.error("bundle refused", address=connection.address, error=str(refusal))
             self._update(last_error=f"the switch refused a bundle: {refusal}")
             return False
-        found = False
         for key, error in named:
             part = self._desired.part_of(key)
             why = f"the switch refused {entry_text(key, self._desired.body(key) or bytes(16))}: {error}"
             self._log.error("bundle refused", address=connection.address, part=str(part), error=why)
             self._update(last_error=why)
-            if part is not None:
-                found = True
+            if part is None:
+                # What cannot even be named to the switch is not there to be removed.
+                self._dirty.discard(key)
+            else:
                 self._refused[part] = _Refused(self._desired.entries(part), why)
                 self._replace(part, {})
-        return found
+        return True
 
     def _put_back_refused(self) -> None:
         for part, refused in self._refused.items():
