@@ -95,8 +95,6 @@ class Describer:
         if isinstance(counted, BaseException):
             problems.append(_told(counted))
         else:
-            if counted.error:
-                problems.append(f"connections: {counted.error}")
             for count in counted.counts:
                 if front(count.frontend):
                     target = count.endpoint

@@ -217,6 +217,8 @@ class AgentStream:
         self._condition = threading.Condition()
         self._answers: dict[int, str | None] = {}
         self.peers: list[str] | None = None
+        #: What the node's switch tracks: endpoint, frontend, how many connections; None: the agent does not answer.
+        self.connections: list[tuple[controller_pb2.Destination, controller_pb2.Destination, int]] | None = []
         self.error: grpc.RpcError | None = None
         self.ended = False
         self._sequence = 0
@@ -240,12 +242,27 @@ class AgentStream:
                             self._answers[message.rejected.sequence] = message.rejected.reason
                         case "peers":
                             self.peers = sorted(node.name for node in message.peers.nodes)
+                        case "count_connections":
+                            self._count(message.count_connections)
                     self._condition.notify_all()
         except grpc.RpcError as error:
             self.error = error
         with self._condition:
             self.ended = True
             self._condition.notify_all()
+
+    def _count(self, question: controller_pb2.CountConnections) -> None:
+        if self.connections is None:
+            return
+        asked = {(item.address, item.port, item.protocol) for item in question.endpoints}
+        counts = [
+            controller_pb2.ConnectionCount(endpoint=endpoint, frontend=frontend, connections=number)
+            for endpoint, frontend, number in self.connections
+            if (endpoint.address, endpoint.port, endpoint.protocol) in asked
+        ]
+        self._send(
+            connection_counts=controller_pb2.ConnectionCounts(sequence=question.sequence, counts=counts)
+        )
 
     # Each sends a message and gives its sequence number.
 
