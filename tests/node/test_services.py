@@ -95,14 +95,16 @@ def switch(node: Node) -> Iterator[Node]:
         node.exec("ip", "neigh", "del", NEXT_HOP[version], "dev", "sdn-gw0", check=False)
 
 
-def flow(node: Node, version: int, match: str, source: str, destination: str, *actions: str) -> None:
-    """UDP packets that match ("src" and "dst" are the family's) get new addresses (empty: kept); then the actions."""
+def flow(
+    node: Node, version: int, match: str, source: str, destination: str, *actions: str, transport: str = "udp"
+) -> None:
+    """Packets that match ("src" and "dst" are the family's) get new addresses (empty: kept); then the actions."""
     names = {4: ("nw_src", "nw_dst"), 6: ("ipv6_src", "ipv6_dst")}[version]
     for ours, theirs in zip(("src", "dst"), names, strict=True):
         match = match.replace(f",{ours}=", f",{theirs}=")
     new = zip((source, destination), names, strict=True)
     sets = [f"set_field:{text}->{name}" for text, name in new if text]
-    kind = "udp" if version == 4 else "udp6"
+    kind = transport if version == 4 else f"{transport}6"
     node.ofctl("add-flow", f"{kind},{match} actions={','.join([*sets, *actions])}")
 
 
@@ -163,6 +165,62 @@ def test_a_node_port_leads_into_the_switch_with_the_clients_address(
         with whoami(pod.netns_name, its):
             assert ask(underlay.name, own, 30080) == outside
             assert ask(node.netns, own, 30080) == own
+        node.cni("DEL", pod)
+
+
+BULK_SERVER = """
+import socket, sys
+s = socket.create_server((sys.argv[1], 7777), family=socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET)
+print("listening", flush=True)
+while True:
+    c, _ = s.accept()
+    while data := c.recv(1 << 16):
+        c.sendall(data)
+    c.close()
+"""
+BULK_CLIENT = """
+import os, socket, sys, threading
+data = os.urandom(4 << 20)
+s = socket.create_connection((sys.argv[1], 30080), timeout=30)
+def send():
+    s.sendall(data)
+    s.shutdown(socket.SHUT_WR)
+threading.Thread(target=send).start()
+back = bytearray()
+while chunk := s.recv(1 << 16):
+    back += chunk
+print("same" if bytes(back) == data else f"{len(back)} other bytes")
+"""
+
+
+@VERSIONS
+def test_tcp_through_a_node_port_arrives_whole(
+    switch: Node, served: Controller, underlay: Underlay, version: int
+) -> None:
+    """Megabytes both ways, from outside and from the node itself: checksums and segments survive every translation."""
+    node, own = switch, address(switch, version)
+    served.serve(service(node_port=30080))
+    wait_until(lambda: len(node_ports(node)) == 2, "the sets")
+    with node.pod("web") as pod:
+        result = node.cni("ADD", pod)
+        its, mac = own_address(pod, version), result["interfaces"][1]["mac"]
+        port = node.vsctl("get", "interface", result["interfaces"][0]["name"], "ofport")
+        to_pod = f"set_field:{mac}->eth_dst", "set_field:7777->tcp_dst", f"output:{port}"
+        into = f"in_port=1,dst={NODE_PORT[version]},tp_dst=30080"
+        flow(node, version, into, "", its, *to_pod, transport="tcp")
+        from_pod = GATEWAY, "set_field:30080->tcp_src", "output:1"
+        out = f"in_port={port},src={its},tp_src=7777"
+        flow(node, version, out, NODE_PORT[version], "", *from_pod, transport="tcp")
+        node.ofctl("add-flow", "priority=1,actions=NORMAL")
+        command = ["ip", "netns", "exec", pod.netns_name, sys.executable, "-c", BULK_SERVER, its]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout is not None
+                assert server.stdout.readline() == "listening\n"
+                assert underlay.exec(sys.executable, "-c", BULK_CLIENT, own).strip() == "same"
+                assert node.exec(sys.executable, "-c", BULK_CLIENT, own).strip() == "same"
+            finally:
+                server.kill()
         node.cni("DEL", pod)
 
 
