@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from os_ken.lib.packet import ethernet, ipv4, packet, tcp, udp
+from os_ken.lib.packet import ethernet, ipv4, ipv6, packet, tcp, udp
 
 from controller import osken
 from controller.desired import encode
@@ -168,17 +168,30 @@ def send(
     protocol: Protocol = Protocol.UDP,
 ) -> None:
     """A pod's datagram, or its SYN, into its port."""
+    data = frame(client, destination, port, source_port, protocol)
+    switch.appctl("netdev-dummy/receive", f"p{client}", data.hex())
+
+
+def frame(client: int, destination: str, port: int, source_port: int, protocol: Protocol) -> bytes:
+    """The same as bytes."""
     sender = pod(client)
+    version = 6 if ":" in destination else 4
+    source = str(sender.addresses[version == 6])
     built = packet.Packet()
-    built.add_protocol(ethernet.ethernet(_mac(GATEWAY_MAC), _mac(sender.mac), 0x0800))
-    built.add_protocol(ipv4.ipv4(src=str(sender.addresses[0]), dst=destination, proto=int(protocol)))
+    built.add_protocol(
+        ethernet.ethernet(_mac(GATEWAY_MAC), _mac(sender.mac), 0x0800 if version == 4 else 0x86DD)
+    )
+    if version == 4:
+        built.add_protocol(ipv4.ipv4(src=source, dst=destination, proto=int(protocol)))
+    else:
+        built.add_protocol(ipv6.ipv6(src=source, dst=destination, nxt=int(protocol)))
     if protocol is Protocol.UDP:
         built.add_protocol(udp.udp(source_port, port))
         built.add_protocol(b"hello")
     else:
         built.add_protocol(tcp.tcp(source_port, port, seq=1, bits=tcp.TCP_SYN))
     built.serialize()
-    switch.appctl("netdev-dummy/receive", f"p{client}", bytes(built.data).hex())
+    return bytes(built.data)
 
 
 def _mac(value: int) -> str:
