@@ -20,6 +20,11 @@ def complete_kind(incomplete: str) -> list[str]:
     return [name for name in kinds.known_names() if name.startswith(incomplete)]
 
 
+def complete_described(incomplete: str) -> list[str]:
+    """Names of kinds that can be described."""
+    return [name for name in ("service",) if name.startswith(incomplete)]
+
+
 def complete_name(context: typer.Context, incomplete: str) -> list[str]:
     """Names of objects of the kind that the line has already."""
     kind = str(context.params.get("kind") or "")

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from sdn.cli import services
 from sdn.cli.errors import UsageError
-from sdn.cli.output import NONE, age, joined, labels
+from sdn.cli.output import NONE, joined, labels
 
 Document = Mapping[str, Any]
 
@@ -51,14 +51,7 @@ def _text(path: str) -> Callable[[Document], str]:
 
 
 def _age(document: Document) -> str:
-    created = field(document, "metadata.creationTimestamp")
-    if not created:
-        return NONE
-    try:
-        moment = datetime.fromisoformat(str(created).replace("Z", "+00:00"))
-    except ValueError:
-        return str(created)
-    return age((datetime.now(UTC) - moment).total_seconds())
+    return services.since(field(document, "metadata.creationTimestamp"))
 
 
 def _labels(document: Document) -> str:
@@ -130,6 +123,53 @@ KINDS = (
         ("namespaces", "namespace", "ns"),
         False,
         (NAME, Column("STATUS", _text("status.phase")), LABELS),
+    ),
+    Kind(
+        "Service",
+        ("services", "service", "svc"),
+        True,
+        (
+            NAMESPACE,
+            NAME,
+            Column("TYPE", services.service_type),
+            Column("CLUSTER-IP", services.cluster_ips),
+            Column("EXTERNAL-IP", services.external_ips),
+            Column("PORT(S)", services.ports),
+            AGE,
+            Column("SELECTOR", services.selector, wide=True),
+            LABELS,
+        ),
+    ),
+    Kind(
+        "EndpointSlice",
+        ("endpointslices", "endpointslice"),
+        True,
+        (
+            NAMESPACE,
+            NAME,
+            Column("ADDRESSTYPE", _text("addressType")),
+            Column("PORTS", services.slice_ports),
+            Column("ENDPOINTS", services.slice_endpoints),
+            Column("READY", services.ready_endpoints, wide=True),
+            AGE,
+            LABELS,
+        ),
+    ),
+    Kind(
+        "Event",
+        ("events", "event", "ev"),
+        True,
+        (
+            NAMESPACE,
+            Column("LAST SEEN", lambda event: services.since(event.get("lastTimestamp"))),
+            Column("TYPE", _text("type")),
+            Column("REASON", _text("reason")),
+            Column("OBJECT", services.involved),
+            Column("COUNT", _text("count"), wide=True),
+            Column("FIRST SEEN", lambda event: services.since(event.get("firstTimestamp")), wide=True),
+            Column("SOURCE", _text("source.component"), wide=True),
+            Column("MESSAGE", _text("message")),
+        ),
     ),
 )
 

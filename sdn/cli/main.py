@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from sdn.cli import context, daemons, objects, output, switches
+from sdn.cli import context, daemons, describe, objects, output, switches
 from sdn.cli.errors import CommandError, ExitCode, UsageError
 from sdn.cli.lab import app as lab_app
 from sdn.lab.errors import InvalidSpecError, LabError
@@ -81,7 +81,9 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Which shell's.")]) -
 
 
 app.command("get")(objects.get)
+app.command("describe")(describe.describe)
 app.command("flows")(switches.flows)
+app.command("groups")(switches.groups)
 app.command("apply")(objects.apply)
 app.command("delete")(objects.delete)
 app.add_typer(lab_app, name="lab")

@@ -39,7 +39,8 @@ def get(
         str,
         typer.Argument(
             metavar="KIND",
-            help="nodes (no), pods (po), namespaces (ns) or switches (sw).",
+            help="nodes (no), pods (po), namespaces (ns), services (svc), endpointslices, events (ev) or "
+            "switches (sw).",
             autocompletion=complete_kind,
         ),
     ],
@@ -47,7 +48,7 @@ def get(
         str,
         typer.Argument(
             metavar="[NAME]",
-            help="Only this one; NAMESPACE/NAME for a pod, too.",
+            help="Only this one; NAMESPACE/NAME, too, where it is in a namespace.",
             autocompletion=complete_name,
         ),
     ] = "",
@@ -91,7 +92,7 @@ def fetch(kind: str, namespace: str = "", name: str = "", selector: str = "") ->
 
     request = inspection_pb2.GetRequest(kind=kind, namespace=namespace, name=name, label_selector=selector)
     with inspection() as stub:
-        return [_document(item) for item in stub.Get(request, timeout=ANSWER_SECONDS).objects]
+        return [as_document(item) for item in stub.Get(request, timeout=ANSWER_SECONDS).objects]
 
 
 def _print(kind: kinds.Kind, documents: list[dict[str, Any]], form: Format, single: bool) -> None:
@@ -122,7 +123,7 @@ def _watch(kind: kinds.Kind, namespace: str, name: str, selector: str, form: For
             what = inspection_pb2.WatchEvent.Type.Name(event.type).removeprefix("TYPE_")
             if what == "BOOKMARK":
                 continue
-            document = _document(event.object)
+            document = as_document(event.object)
             if form is Format.JSON:
                 output.as_json_line({"type": what, "object": document})
             elif form is Format.YAML:
@@ -158,7 +159,7 @@ def apply(
             if not dry_run:
                 request = inspection_pb2.ApplyRequest(object=_struct(document, place))
                 answer = stub.Apply(request, timeout=ANSWER_SECONDS)
-                document = _document(answer.object)
+                document = as_document(answer.object)
                 outcome = (
                     inspection_pb2.ApplyResponse.Outcome.Name(answer.outcome).removeprefix("OUTCOME_").lower()
                 )
@@ -192,16 +193,20 @@ def _check_all(stub: InspectionStub, objects: list[tuple[str, dict[str, Any]]]) 
 
 def delete(
     kind: Annotated[
-        str, typer.Argument(metavar="[KIND", help="nodes, pods or namespaces.", autocompletion=complete_kind)
+        str,
+        typer.Argument(
+            metavar="[KIND",
+            help="nodes, pods, namespaces, services or endpointslices.",
+            autocompletion=complete_kind,
+        ),
     ] = "",
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="NAME...]", help="Which; NAMESPACE/NAME for a pod, too.", autocompletion=complete_name
-        ),
+        typer.Argument(metavar="NAME...]", help="Which; NAMESPACE/NAME, too.", autocompletion=complete_name),
     ] = None,
     namespace: Annotated[
-        str, typer.Option("-n", "--namespace", metavar="NAMESPACE", help="Of pods; default if not given.")
+        str,
+        typer.Option("-n", "--namespace", metavar="NAMESPACE", help="Where they are; default if not given."),
     ] = "",
     filename: _FILES = None,
     ignore_not_found: Annotated[
@@ -272,7 +277,7 @@ def complete_node(incomplete: str) -> list[str]:
             )
     except (CommandError, grpc.RpcError):
         return []
-    found = [str(kinds.field(_document(item), "metadata.name")) for item in answer.objects]
+    found = [str(kinds.field(as_document(item), "metadata.name")) for item in answer.objects]
     return [name for name in found if name.startswith(incomplete)]
 
 
@@ -285,7 +290,7 @@ def _given(files: list[str] | None) -> list[str]:
 _FIRST = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
-def _document(item: Struct) -> dict[str, Any]:
+def as_document(item: Struct) -> dict[str, Any]:
     """An object as people know it: the usual fields first, and whole numbers whole (a Struct knows only floats)."""
     from google.protobuf import json_format
 

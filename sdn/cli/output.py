@@ -90,12 +90,27 @@ def flow_block(first: str, owner: str, why: str, match: str, actions: str) -> No
     """One flow on three lines, for eyes."""
     from rich.text import Text
 
+    _block_head(first, owner, why)
+    _console().print(Text(f"      {match}"), soft_wrap=True)
+    _console().print(Text(f"      → {actions}", style="green"), soft_wrap=True)
+
+
+def group_block(first: str, owner: str, why: str, buckets: Sequence[str]) -> None:
+    """One group, its buckets on a line each, for eyes."""
+    from rich.text import Text
+
+    _block_head(first, owner, why)
+    for bucket in buckets:
+        _console().print(Text(f"      → {bucket}", style="green"), soft_wrap=True)
+
+
+def _block_head(first: str, owner: str, why: str) -> None:
+    from rich.text import Text
+
     head = Text.assemble(
         "  ", (first, "dim"), "  ", (owner, "cyan"), ("" if not why else f"  {why}", "italic")
     )
     _console().print(head, soft_wrap=True)
-    _console().print(Text(f"      {match}"), soft_wrap=True)
-    _console().print(Text(f"      → {actions}", style="green"), soft_wrap=True)
 
 
 def heading(text: str) -> None:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sdnctl get switches` and `sdnctl flows`: what is in the switches."""
+"""`sdnctl get switches`, `sdnctl flows` and `sdnctl groups`: what is in the switches."""
 
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,11 @@ from sdn.cli.client import ANSWER_SECONDS, inspection
 from sdn.cli.completion import complete_node
 from sdn.cli.errors import CommandError, UsageError
 from sdn.cli.output import NONE, DataFormat, Format
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from sdn.v1.inspection_pb2 import FlowEntry, GroupEntry
 
 _POLL_SECONDS = 1.0
 _COLUMNS = ("NODE", "CONNECTED", "SYNCHRONIZED", "FLOWS", "ADDRESS")
@@ -35,8 +41,6 @@ def show(name: str, form: Format, watch: bool) -> None:
 
 
 def _fetch(name: str) -> list[dict[str, Any]]:
-    from google.protobuf import json_format
-
     from sdn.v1 import inspection_pb2
 
     with inspection() as stub:
@@ -44,9 +48,7 @@ def _fetch(name: str) -> list[dict[str, Any]]:
     found = []
     for switch in answer.switches:
         if name in ("", switch.node):
-            document = json_format.MessageToDict(
-                switch, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-            )
+            document = plain(switch)
             # As ovs-ofctl and os-ken write it; the JSON form of protobuf is a decimal text.
             document["datapath_id"] = f"{switch.datapath_id:016x}"
             for count in (
@@ -108,8 +110,7 @@ def flows(
     form: Annotated[DataFormat, typer.Option("-o", "--output", help="How to print.")] = DataFormat.TABLE,
 ) -> None:
     """Show the flows that a node's switch holds now: table by table, with the owner and the reason of each."""
-    if owner and "/" not in owner:
-        raise UsageError(f"--owner {owner!r} is not Kind/namespace/name or Kind/name")
+    _check_owner(owner)
     found = fetch_flows(node, table, owner)
     if form in (DataFormat.JSON, DataFormat.YAML):
         value = {"node": node, "flows": found}
@@ -120,25 +121,109 @@ def flows(
         output.progress(f"no such flows on {node}")
 
 
-def fetch_flows(node: str, table: str = "", owner: str = "") -> list[dict[str, Any]]:
-    """Flows in the order in which packets meet them: by table, then by priority."""
-    from google.protobuf import json_format
+def _check_owner(owner: str) -> None:
+    if owner and "/" not in owner:
+        raise UsageError(f"--owner {owner!r} is not Kind/namespace/name or Kind/name")
 
+
+def groups(
+    node: Annotated[
+        str, typer.Argument(metavar="NODE", help="Name of the node.", autocompletion=complete_node)
+    ],
+    owner: Annotated[
+        str,
+        typer.Option(
+            "--owner", metavar="OWNER", help="Only groups of this object, such as Service/default/web."
+        ),
+    ] = "",
+    form: Annotated[DataFormat, typer.Option("-o", "--output", help="How to print.")] = DataFormat.TABLE,
+) -> None:
+    """Show the groups that a node's switch holds now: with buckets, owner and reason of each."""
     from sdn.v1 import inspection_pb2
 
-    found = []
+    _check_owner(owner)
+    with inspection() as stub:
+        request = inspection_pb2.ListGroupsRequest(node=node, owner=owner)
+        parts = stub.ListGroups(request, timeout=ANSWER_SECONDS)
+        found = group_documents(group for part in parts for group in part.groups)
+    if form in (DataFormat.JSON, DataFormat.YAML):
+        value = {"node": node, "groups": found}
+        (output.as_json if form is DataFormat.JSON else output.as_yaml)(value)
+    elif found:
+        print_groups(found)
+    else:
+        output.progress(f"no such groups on {node}")
+
+
+def print_groups(found: list[dict[str, Any]]) -> None:
+    """On a terminal, blocks with a line for each bucket; into a pipe, one line a group."""
+    if not output.on_terminal():
+        output.table(
+            ("GROUP", "TYPE", "COUNT", "PACKETS", "BYTES", "OWNER", "WHY", "BUCKETS"),
+            [
+                [
+                    str(group["group_id"]),
+                    group["type"],
+                    str(group["bucket_count"]),
+                    str(group["packets"]),
+                    str(group["bytes"]),
+                    group["owner"] or "nobody",
+                    group["why"] or NONE,
+                    group["buckets"] or NONE,
+                ]
+                for group in found
+            ],
+        )
+        return
+    for group in found:
+        output.group_block(
+            f"group {group['group_id']}, {group['type']}, {group['packets']} packets, {group['bytes']} bytes",
+            group["owner"] or "nobody",
+            group["why"],
+            group["buckets"].split(",bucket="),
+        )
+
+
+def fetch_flows(node: str, table: str = "", owner: str = "") -> list[dict[str, Any]]:
+    """Flows in the order in which packets meet them: by table, then by priority."""
+    from sdn.v1 import inspection_pb2
+
     request = inspection_pb2.ListFlowsRequest(node=node, table=table, owner=owner)
     with inspection() as stub:
-        for part in stub.ListFlows(request, timeout=ANSWER_SECONDS):
-            for flow in part.flows:
-                document = json_format.MessageToDict(
-                    flow, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-                )
-                document["cookie"] = f"0x{flow.cookie:x}"
-                document["packets"] = flow.packets
-                document["bytes"] = flow.bytes
-                found.append(document)
+        parts = stub.ListFlows(request, timeout=ANSWER_SECONDS)
+        return flow_documents(flow for part in parts for flow in part.flows)
+
+
+def flow_documents(entries: Iterable[FlowEntry]) -> list[dict[str, Any]]:
+    """Flows as documents, in the order in which packets meet them."""
+    found = []
+    for flow in entries:
+        document = plain(flow)
+        document["cookie"] = f"0x{flow.cookie:x}"
+        document["packets"] = flow.packets
+        document["bytes"] = flow.bytes
+        found.append(document)
     return sorted(found, key=lambda flow: (flow["table_number"], -flow["priority"], flow["match"]))
+
+
+def group_documents(entries: Iterable[GroupEntry]) -> list[dict[str, Any]]:
+    """Groups as documents, by number."""
+    found = []
+    for group in entries:
+        document = plain(group)
+        document["packets"] = group.packets
+        document["bytes"] = group.bytes
+        found.append(document)
+    return sorted(found, key=lambda group: int(group["group_id"]))
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """All fields of a message under their own names; 64-bit numbers are texts still."""
+    from google.protobuf import json_format
+
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def print_flows(found: list[dict[str, Any]]) -> None:

@@ -23,6 +23,8 @@ class Cluster(services.InspectionServicer, services.DaemonServicer):
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.switches: list[pb.Switch] = []
         self.flows: list[pb.FlowEntry] = []
+        self.groups: list[pb.GroupEntry] = []
+        self.described: dict[tuple[str, str], pb.DescribeServiceResponse] = {}
         self.level = "info"
 
     def Apply(self, request: pb.ApplyRequest, context: grpc.ServicerContext) -> pb.ApplyResponse:  # noqa: N802
@@ -75,6 +77,31 @@ class Cluster(services.InspectionServicer, services.DaemonServicer):
         for flow in self.flows:
             if request.owner in ("", flow.owner) and request.table in ("", flow.table):
                 yield pb.ListFlowsResponse(flows=[flow])
+
+    def ListGroups(  # noqa: N802
+        self, request: pb.ListGroupsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ListGroupsResponse]:
+        if request.node != "node-1":
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Node {request.node} is not registered")
+        for group in self.groups:
+            if request.owner in ("", group.owner):
+                yield pb.ListGroupsResponse(groups=[group])
+
+    def DescribeService(  # noqa: N802
+        self, request: pb.DescribeServiceRequest, context: grpc.ServicerContext
+    ) -> pb.DescribeServiceResponse:
+        found = self.described.get((request.namespace, request.name))
+        if found is None:
+            context.abort(
+                grpc.StatusCode.NOT_FOUND, f"Service {request.namespace}/{request.name} does not exist"
+            )
+        answer = pb.DescribeServiceResponse()
+        answer.CopyFrom(found)
+        if request.node:
+            kept = [node for node in found.nodes if node.node == request.node]
+            del answer.nodes[:]
+            answer.nodes.extend(kept)
+        return answer
 
     def GetVersion(  # noqa: N802
         self, request: pb.GetVersionRequest, context: grpc.ServicerContext
