@@ -34,6 +34,7 @@ from agent.nodesetup import (
     integration,
     mtu,
     neighbours,
+    sysctl,
     tunnelroutes,
     uplink,
 )
@@ -83,6 +84,7 @@ class NodeSetup:
         self._applying = threading.Lock()
         self._frontends = Frontends()
         self._in_force: Frontends | None = None
+        self._told_ports: tuple[int, int] | None = None
         self.facts: NodeFacts | None = None
         self.assignment: Assignment | None = state.load(_ASSIGNMENT, Assignment)
 
@@ -165,6 +167,7 @@ class NodeSetup:
                 tunnelroutes.tell(self._vswitchd, node)
         if facts.datapath == "netdev":
             neighbours.tell(self._vswitchd, found.interfaces(), assignment.peers)
+        self._look_at_ports(assignment)
         if assignment is self.assignment:
             self._last_error = ""
             if not self._complete.is_set():
@@ -181,6 +184,22 @@ class NodeSetup:
             self._forget(facts, firewall.enforce(facts, assignment, frontends))
             announcing.serve(node, facts, frontends.announced)
             self._in_force = frontends
+
+    def _look_at_ports(self, assignment: Assignment) -> None:
+        """Clients from outside appear to pods as the node with a port below the first NodePort, so the node's own
+        connections must not use those; and one on a NodePort would be led into the switch.
+        """
+        own = sysctl.own_ports()
+        if own is None or not assignment.node_port_last or own == self._told_ports:
+            return
+        self._told_ports = own
+        if own[0] <= assignment.node_port_last:
+            log.warning(
+                "the node's own connections may use ports of Services: raise net.ipv4.ip_local_port_range",
+                first=own[0],
+                last=own[1],
+                node_ports=f"{assignment.node_port_first}-{assignment.node_port_last}",
+            )
 
     def _forget(self, facts: NodeFacts, changed: Iterable[firewall.Served]) -> None:
         """UDP clients that go on sending are translated as it is now."""

@@ -35,3 +35,9 @@ def forward_packets(uplink: str) -> None:
     if get(f"ipv6/conf/{uplink}/accept_ra") == "1":
         put(f"ipv6/conf/{uplink}/accept_ra", "2")
     put("ipv6/conf/all/forwarding", "1")
+
+
+def own_ports() -> tuple[int, int] | None:
+    """First and last port that the node's own connections have on its side; None where the kernel does not tell."""
+    words = (get("ipv4/ip_local_port_range") or "").split()
+    return (int(words[0]), int(words[1])) if len(words) == 2 else None

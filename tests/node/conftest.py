@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.node.controller import Controller
-from tests.node.node import Node, Underlay
+from tests.node.node import Node, Underlay, wait_until
+from tests.node.services import NEXT_HOP, elements, node_ports, proxies, routes
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +43,29 @@ def node(running: Node) -> Iterator[Node]:
     assert running.pod_links() == set()
     assert running.pod_ports() == set()
     assert list(running.state().attachments) == []
+
+
+@pytest.fixture
+def served(node: Node, controller: Controller) -> Iterator[Controller]:
+    """The controller, which tells of no Service; afterwards nothing of a Service may be left."""
+    yield controller
+    controller.withdraw(*[name for _namespace, name in list(controller.services)])
+
+    def nothing_left() -> bool:
+        listed = node_ports(node) | elements(node, "own-addresses-4") | elements(node, "own-addresses-6")
+        return not listed and proxies(node) == "" and "198.51.100" not in routes(node)
+
+    wait_until(nothing_left, "everything of the Services to go")
+
+
+@pytest.fixture
+def switch(node: Node) -> Iterator[Node]:
+    """The node, whose switch answers for the next hop (told to the node's stack) and otherwise drops everything."""
+    for version in (4, 6):
+        node.exec(
+            *("ip", "neigh", "replace", NEXT_HOP[version], "lladdr", "0a:58:00:00:00:02", "dev", "sdn-gw0")
+        )
+    yield node
+    node.ofctl("del-flows")
+    for version in (4, 6):
+        node.exec("ip", "neigh", "del", NEXT_HOP[version], "dev", "sdn-gw0", check=False)

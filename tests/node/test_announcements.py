@@ -14,7 +14,7 @@ import pytest
 
 from tests.node.controller import Controller
 from tests.node.node import Node, Underlay, wait_until
-from tests.node.test_services import BALANCED, VERSIONS, proxies, service
+from tests.node.services import BALANCED, VERSIONS, proxies, service
 
 pytestmark = pytest.mark.root
 
