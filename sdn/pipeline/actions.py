@@ -139,7 +139,9 @@ class Goto:
     table: int
 
 
-Action: TypeAlias = Output | OutputField | SetField | Move | DecTtl | GroupAction | Resubmit | Ct | Learn | Goto
+Action: TypeAlias = (
+    Output | OutputField | SetField | Move | DecTtl | GroupAction | Resubmit | Ct | Learn | Goto
+)
 ACTIONS: tuple[type, ...] = (
     Output,
     OutputField,

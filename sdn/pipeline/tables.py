@@ -133,9 +133,10 @@ DECLARATIONS: tuple[Declaration, ...] = (
         "session_affinity",
         "services",
         Feature.SESSION_AFFINITY,
-        "reg5, ip_src",
+        "reg5, ip_src, ip_dst",
         None,
-        "Written by the switch itself: which endpoint a client had last (sessionAffinity ClientIP).",
+        "Written by the switch itself: which endpoint a client had last (sessionAffinity ClientIP), and which Service "
+        "the fragments of a datagram are for.",
     ),
     Declaration(
         "endpoint",

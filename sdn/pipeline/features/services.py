@@ -8,6 +8,11 @@ switch it is for, except by the :class:`ServicePort` that it is made from.
 Evenness: Open vSwitch spreads connections of a group over a table of 2^n slots (at most 256), so ten equal buckets get
 one or two of 16. Every endpoint weighs ``_WEIGHT``, and between 5 and 63 endpoints a spare bucket of weight 1, which
 leads to one of them, makes the switch use a table of at least four slots an endpoint.
+
+Fragments: on the userspace datapath the tracker gives the fragments of a first datagram back one by one, and only the
+first of them tells its port. That one therefore leaves a flow for a few seconds (in the table of learned flows) that
+tells the others which Service they are for. Each then chooses an endpoint; the tracker, which puts them together again
+to translate them, uses the last one's choice for all. On the kernel datapath they stay together.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from sdn.pipeline.actions import (
     Action,
     Bucket,
     Ct,
+    Goto,
     GroupAction,
     Learn,
     LearnMatch,
@@ -31,7 +37,16 @@ from sdn.pipeline.actions import (
     SetField,
 )
 from sdn.pipeline.features.translation import to
-from sdn.pipeline.fields import CT_MARK, ETH_TYPE_IPV4, ETH_TYPE_IPV6, FIELDS, IP_SRC, IPV6_SRC
+from sdn.pipeline.fields import (
+    CT_MARK,
+    ETH_TYPE_IPV4,
+    ETH_TYPE_IPV6,
+    FIELDS,
+    IP_DST,
+    IP_SRC,
+    IPV6_DST,
+    IPV6_SRC,
+)
 from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.match import match
 from sdn.pipeline.owner import Feature, Owner, cookie
@@ -47,8 +62,15 @@ from sdn.pipeline.registers import (
     Priority,
     Source,
 )
-from sdn.pipeline.service import Endpoint, Frontend, ServicePort
-from sdn.pipeline.tables import ENDPOINT, LOAD_BALANCING, SESSION_AFFINITY, SOURCE_TRANSLATION
+from sdn.pipeline.service import Endpoint, Frontend, Protocol, ServicePort
+from sdn.pipeline.tables import (
+    BRIDGING,
+    ENDPOINT,
+    LOAD_BALANCING,
+    ROUTING,
+    SESSION_AFFINITY,
+    SOURCE_TRANSLATION,
+)
 from sdn.pipeline.topology import Address, LocalNode, Range
 
 _FIRST_PACKET = "+new-rpl-inv+trk"
@@ -64,6 +86,8 @@ _FIRST_BUCKET, _LAST_BUCKET = 16, 0x7FFFFFFF
 #: OpenFlow's idle time-out is 16 bits wide: an affinity of more than 18 hours ends then.
 _LONGEST_TIMEOUT = 0xFFFF
 _MARK_BITS = 4
+_WHOLE, _FIRST_FRAGMENT, _LATER_FRAGMENT = "0/3", "1/3", "3/3"
+_FRAGMENT_SECONDS = 10
 
 
 def node_flows(local: LocalNode) -> Iterator[Flow]:
@@ -84,6 +108,13 @@ def node_flows(local: LocalNode) -> Iterator[Flow]:
             why="to a Service, but of no connection",
             priority=Priority.URGENT,
         )
+        yield ROUTING.flow(
+            match(**{field: str(service_range)}),
+            _DROP,
+            owner=local.owner,
+            why="a Service's address is on no link: it would come back",
+            priority=Priority.HIGH,
+        )
     for version, value in NODE_PORT_ADDRESS.items():
         yield LOAD_BALANCING.flow(
             to(Address(version, value), ct_state=_FIRST_PACKET),
@@ -92,6 +123,31 @@ def node_flows(local: LocalNode) -> Iterator[Flow]:
             why="the NodePort is no more: rejected",
             priority=Priority.LOW,
         )
+    for eth_type in (ETH_TYPE_IPV4, ETH_TYPE_IPV6):
+        for source in (Source.POD, Source.GATEWAY, Source.OUTSIDE):
+            yield LOAD_BALANCING.flow(
+                match(
+                    reg0=source,
+                    ct_state=_FIRST_PACKET,
+                    ct_nw_proto=Protocol.UDP,
+                    eth_type=eth_type,
+                    ip_frag=_LATER_FRAGMENT,
+                ),
+                (
+                    Resubmit(SESSION_AFFINITY.number),  # which Service
+                    Resubmit(SESSION_AFFINITY.number),  # which endpoint, if the client has one already
+                    Resubmit(ENDPOINT.number),
+                ),
+                owner=local.owner,
+                why="part of a first datagram, of which another part has the port",
+                priority=Priority.HIGH,
+            )
+    yield ENDPOINT.flow(
+        match(reg2=0),
+        (Goto(BRIDGING.number),),
+        owner=local.owner,
+        why="of no Service",
+    )
 
 
 def service_flows(ports: Iterable[ServicePort]) -> Iterator[Flow | Group]:
@@ -115,12 +171,12 @@ class _Compilation:
         buckets = _numbered(tuple({one for endpoints in self._used.values() for one in endpoints}))
         for group_id, endpoints in self._used.items():
             yield self._group(group_id, [(buckets[one], one) for one in endpoints])
-            if port.affinity_seconds:
+            if port.affinity_seconds or port.protocol is Protocol.UDP:
                 yield ENDPOINT.flow(
                     match(eth_type=self._eth_type, reg2=port.group_base, reg3=0, reg5=group_id),
                     (GroupAction(group_id),),
                     owner=port.owner,
-                    why="a client that has no endpoint yet",
+                    why="to be chosen",
                 )
         for endpoint, bucket in buckets.items():
             yield self._endpoint(endpoint, bucket)
@@ -139,12 +195,12 @@ class _Compilation:
             actions = self._to(True)
             outside = (keep_source, *actions) if actions else actions
         if frontend.restricted:
-            yield self._accept(frontend, _DROP, "a client that the Service's source ranges do not name", {})
+            yield from self._accept(frontend, _DROP, "a client that the source ranges do not name", {})
             for source_range in frontend.source_ranges:
                 source = _from(source_range)
-                yield self._accept(frontend, everyone, "a client that may connect", source, urgent=True)
+                yield from self._accept(frontend, everyone, "a client that may connect", source, urgent=True)
                 if outside is not None:
-                    yield self._accept(
+                    yield from self._accept(
                         frontend,
                         outside,
                         "a client outside that may connect: this node's endpoints only",
@@ -152,9 +208,9 @@ class _Compilation:
                         urgent=True,
                     )
             return
-        yield self._accept(frontend, everyone, _why(everyone), {})
+        yield from self._accept(frontend, everyone, _why(everyone), {})
         if outside is not None:
-            yield self._accept(
+            yield from self._accept(
                 frontend,
                 outside,
                 f"from outside, this node's endpoints only: {_why(outside)}",
@@ -169,7 +225,7 @@ class _Compilation:
         more: dict[str, int | str],
         *,
         urgent: bool = False,
-    ) -> Flow:
+    ) -> Iterator[Flow]:
         port = self._port
         terms: dict[str, int | str] = {
             "ct_state": _FIRST_PACKET,
@@ -182,8 +238,45 @@ class _Compilation:
             terms["reg4"] = f"{TO_NODE_BIT:#x}/{TO_NODE_BIT:#x}"
         else:
             terms["ip_dst" if port.version == 4 else "ipv6_dst"] = frontend.address.value
-        return LOAD_BALANCING.flow(
-            match(**terms), actions, owner=port.owner, why=why, priority=_priority(frontend, more, urgent)
+        priority = _priority(frontend, more, urgent)
+        if port.protocol is not Protocol.UDP or actions in (_DROP, _REJECT):
+            yield LOAD_BALANCING.flow(match(**terms), actions, owner=port.owner, why=why, priority=priority)
+            return
+        yield LOAD_BALANCING.flow(
+            match(**terms, ip_frag=_WHOLE), actions, owner=port.owner, why=why, priority=priority
+        )
+        known = _registers(actions)
+        yield LOAD_BALANCING.flow(
+            match(**terms, ip_frag=_FIRST_FRAGMENT),
+            # From here on the same as the others' way, or the tracker would not see that they belong together.
+            (
+                self._learn_fragments(frontend, known),
+                *known,
+                Resubmit(SESSION_AFFINITY.number),
+                Resubmit(ENDPOINT.number),
+            ),
+            owner=port.owner,
+            why=f"{why}; the rest of the datagram will follow",
+            priority=priority,
+        )
+
+    def _learn_fragments(self, frontend: Frontend, known: tuple[SetField, ...]) -> Learn:
+        """What the other fragments of the same datagram have to know: the registers that this one's flow sets."""
+        port = self._port
+        four = port.version == 4
+        name = f"{frontend.address or 'node'}/{frontend.port}"
+        return Learn(
+            SESSION_AFFINITY.number,
+            Priority.NORMAL,
+            cookie(Feature.SESSION_AFFINITY, Owner("Frontend", str(port.group_base), name)),
+            match=(
+                LearnMatch(FIELDS["eth_type"], self._eth_type),
+                LearnMatch(GROUP_REGISTER, 0),
+                LearnMatch(IP_SRC if four else IPV6_SRC),
+                LearnMatch(IP_DST if four else IPV6_DST),
+            ),
+            load=known,
+            idle_timeout=_FRAGMENT_SECONDS,
         )
 
     def _to(self, local: bool) -> tuple[Action, ...]:
@@ -241,7 +334,13 @@ class _Compilation:
             )
         )
         return ENDPOINT.flow(
-            match(eth_type=self._eth_type, nw_proto=port.protocol, reg2=port.group_base, reg3=bucket),
+            match(
+                eth_type=self._eth_type,
+                ct_state=_FIRST_PACKET,
+                ct_nw_proto=port.protocol,
+                reg2=port.group_base,
+                reg3=bucket,
+            ),
             tuple(actions),
             owner=port.owner,
             why=_name(endpoint),
@@ -267,6 +366,13 @@ class _Compilation:
 @functools.lru_cache(maxsize=1 << 16)
 def _bucket(number: int, weight: int, chosen: int) -> Bucket:
     return Bucket(number, (SetField(ENDPOINT_REGISTER, chosen), Resubmit(ENDPOINT.number)), weight)
+
+
+def _registers(actions: tuple[Action, ...]) -> tuple[SetField, ...]:
+    """The registers that a first packet's flow sets, the group's number among them even if that flow needs it not."""
+    known = [action for action in actions if isinstance(action, SetField)]
+    known += [SetField(GROUP_REGISTER, one.group_id) for one in actions if isinstance(one, GroupAction)]
+    return tuple(known)
 
 
 def _priority(frontend: Frontend, more: dict[str, int | str], urgent: bool) -> Priority:
