@@ -87,6 +87,8 @@ class Synchronizer:
         self._condition = threading.Condition()
         self._inbox = _Inbox()
         self._status = Status()
+        #: Changes were taken out of the inbox, and what came of them is not in the status yet.
+        self._at_work = False
         # From here on: the synchronizer's thread only.
         self._desired = Desired()
         #: Keys whose entry in the switch is not confirmed to be as desired.
@@ -151,8 +153,10 @@ class Synchronizer:
 
     @property
     def status(self) -> Status:
-        """How the switch stands, as of the last change."""
+        """How the switch stands, as of the last change; not synchronized while changes are under way."""
         with self._condition:
+            if self._at_work or self._inbox.changes:
+                return replace(self._status, synchronized=False)
             return self._status
 
     def stop(self, close: bool = False) -> None:
@@ -192,6 +196,7 @@ class Synchronizer:
                 self._condition.wait(self._seconds_to_wait())
             taken = _Inbox(self._inbox.changes, self._inbox.connection, self._inbox.stopping)
             self._inbox.changes = []
+            self._at_work = True
             return taken
 
     def _has_work(self) -> bool:
@@ -395,7 +400,9 @@ class Synchronizer:
             synchronized=synchronized,
             synchronized_at=datetime.now(UTC) if synchronized else before.synchronized_at,
         )
-        after = self._status
+        with self._condition:
+            self._at_work = False
+            after = self._status
         if (before.connected, before.synchronized) != (after.connected, after.synchronized):
             self._on_status()
 
