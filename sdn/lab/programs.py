@@ -114,6 +114,8 @@ def _agent(spec: LabSpec, folder: Folder, node: Machine) -> Program:
         "node-addresses": ",".join(addresses),
         "encapsulation": spec.encapsulation,
         "datapath": spec.datapath,
+        # Nobody of this machine's own can be reached from a lab. Where nothing serves, that is told at once.
+        "dns-upstreams": spec.outside.ipv4,
     }
     return Program(
         name=f"{node.name}/agent",
