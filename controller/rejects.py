@@ -5,8 +5,8 @@ A client of a Service without endpoints gets a reset or an ICMP error at once, w
 only be silent. The answer leaves by the port that the packet came in by, past all tables.
 
 This is off the forwarding path, and must stay off the control path too, since pods decide how many such
-packets there are. A token bucket a switch bounds what they cost: an answer takes some 50 us of the receiving
-thread's time, so :data:`RATE` of them a second are half a hundredth of it, and what comes beyond costs as
+packets there are. A token bucket a switch bounds what they cost: an answer takes some 10 us of the receiving
+thread's time, so :data:`RATE` of them a second are a thousandth of it, and what comes beyond costs as
 much as its reading. No thread and no queue is needed then, and nothing waits: an answer that the socket does
 not take is dropped. A client repeats itself.
 """
