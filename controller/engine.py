@@ -52,6 +52,7 @@ from controller.records import (
 from controller.registrations import Registrations
 from controller.store import Entry, Store
 from controller.switchboard import Switchboard
+from controller.turns import Turns
 from controller.watchers import Watchers
 from sdn import logs
 from sdn.model import InvalidObjectError, Object, Service, parse
@@ -118,11 +119,13 @@ class Engine:
         attachments = await self.ledger.list_prefix(ATTACHMENTS)
         objects = await self.ledger.list_prefix(OBJECTS)
         services = []
+        turns = Turns()
         for value in map(_object, objects.entries):
             if isinstance(value, Service):
                 services.append(value)
             else:
                 self.cluster.put_object(value)
+            await turns.pause()
         for entry in attachments.entries:
             record = decode(AttachmentRecord, entry)
             self.cluster.put_attachment(record)

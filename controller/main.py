@@ -9,6 +9,7 @@ what is forwarding goes on, since nothing is written to a switch on the way out.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import ssl
@@ -78,11 +79,16 @@ def serve(config: ControllerSettings, stop: daemon.Stop) -> None:
 async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) -> None:
     switchboard = Switchboard()
     engine = Engine(store, config.ranges(), switchboard, config.services())
+    # What is loaded stays. The collector, which holds up every thread, would look through all of it again and again.
+    gc.disable()
     try:
         await engine.load()
     except (StoreError, CorruptRecordError) as problem:
         engine.stop()
         raise daemon.StartError(f"setting store: {problem}") from None
+    finally:
+        gc.freeze()
+        gc.enable()
     try:
         listener = _openflow_listener(config)
     except BaseException:

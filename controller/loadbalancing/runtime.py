@@ -28,6 +28,7 @@ from controller.loadbalancing.pods import node_addresses, pod_view, zone_of
 from controller.loadbalancing.shared import NOTHING, SharedService
 from controller.programs import Programs
 from controller.ranges import ClusterRanges
+from controller.turns import TURN_SECONDS, Turns
 from sdn import logs
 from sdn.model import EndpointSlice, Object, Service
 from sdn.model.service import EXTERNAL_NAME, LOCAL
@@ -39,8 +40,6 @@ from sdn.services.selection import NodeView, Selection
 
 log = logs.get("controller.loadbalancing")
 
-#: Seconds of computing in one turn of the event loop.
-TURN_SECONDS = 0.005
 #: For what every node sees alike.
 _ANY_NODE = NodeView("", "", ())
 
@@ -108,7 +107,7 @@ class LoadBalancing:
     async def load(self) -> None:
         """Take in the whole cluster, and hand it to the synchronizers; switches are let in after that."""
         self._turn_due = True  # Nothing is computed before everything is known.
-        turns = _Turns(self._loop)
+        turns = Turns()
         for key, service in self._cluster.objects["Service"].items():
             if isinstance(service, Service):
                 self._service_changed(key, service)
@@ -186,7 +185,7 @@ class LoadBalancing:
         for namespace, pod in list(self._pods_on[name]):
             self.pod_changed(namespace, pod)
         self._list_dns(name)
-        turns = _Turns(self._loop)
+        turns = Turns()
         for key in list(self.index.services):
             # All that was awaited before this: the node may have gone, the Service too.
             if name not in self._programs.nodes():
@@ -282,8 +281,7 @@ class LoadBalancing:
         if programmed is None:
             return
         service = self.index.services[key]
-        selection = self._selection(key, service)
-        if selection is not None and self._depends_on_node(key, service):
+        if self._depends_on_node(key, service) and (selection := self._selection(key, service)) is not None:
             known = [programmed.on(node), *programmed.own.values()]
             programmed.own[node] = _interned(selection.ports(self._view(node)), known)
         self._submit(key, node, programmed.on(node), ())
@@ -359,19 +357,6 @@ class LoadBalancing:
         keys = self._programmed if service is None else (service,)
         shared = [self.shared_on(node, key) for key in keys]
         return lambda: [entry for one in shared for entry in one.entries()]
-
-
-class _Turns:
-    """Lets the event loop turn now and then while much is taken in."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._end = loop.time() + TURN_SECONDS
-
-    async def pause(self) -> None:
-        if self._loop.time() > self._end:
-            await asyncio.sleep(0)
-            self._end = self._loop.time() + TURN_SECONDS
 
 
 def _interned(ports: tuple[ServicePort, ...], known: Iterable[SharedService]) -> SharedService:
