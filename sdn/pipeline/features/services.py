@@ -7,7 +7,8 @@ switch it is for, except by the :class:`ServicePort` that it is made from.
 
 Evenness: Open vSwitch spreads connections of a group over a table of 2^n slots (at most 256), so ten equal buckets get
 one or two of 16. Every endpoint weighs ``_WEIGHT``, and between 5 and 63 endpoints a spare bucket of weight 1, which
-leads to one of them, makes the switch use a table of at least four slots an endpoint.
+leads to one of them, makes the switch use a table of at least four slots an endpoint. Beyond, where the table is too
+small to be even, each connection's five-tuple is hashed instead, at the cost of one datapath flow a connection.
 
 Fragments: on the userspace datapath the tracker gives the fragments of a first datagram back one by one, and only the
 first of them tells its port. That one therefore leaves a flow for a few seconds (in the table of learned flows) that
@@ -298,11 +299,12 @@ class _Compilation:
         )
 
     def _group(self, group_id: int, endpoints: Sequence[tuple[int, Endpoint]]) -> Group:
-        weights = sorted((bucket, _WEIGHT, bucket) for bucket, _ in endpoints)
-        if _FEWEST_WITH_SPARE <= len(weights) <= _MOST_WITH_SPARE:
-            weights.insert(0, (_SPARE, 1, weights[0][0]))
         affinity = self._port.affinity_seconds > 0
+        by_table = not affinity and len(endpoints) <= _MOST_WITH_SPARE
         source = IP_SRC if self._port.version == 4 else IPV6_SRC
+        weights = sorted((bucket, _WEIGHT, bucket) for bucket, _ in endpoints)
+        if by_table and len(weights) >= _FEWEST_WITH_SPARE:
+            weights.insert(0, (_SPARE, 1, weights[0][0]))
         return Group(
             group_id,
             "select",
@@ -311,7 +313,7 @@ class _Compilation:
             "one of the Service's endpoints",
             # With affinity by the client's address, so that connections that begin together agree before the switch
             # has learned where the first one went.
-            selection_method="hash" if affinity else "dp_hash",
+            selection_method="dp_hash" if by_table else "hash",
             selection_fields=(source,) if affinity else (),
         )
 
