@@ -134,7 +134,7 @@ class Declarations:
         async with self._ledger.lock:
             before = self._cluster.objects[kind].get((namespace, name))
             if before is None:
-                if (namespace, name) in self._cluster.names(kind):
+                if self._watchers.document(kind, namespace, name) is not None:
                     raise PreconditionError(
                         f"{kind} {_full(namespace, name)} exists, but was not declared here"
                     )
@@ -169,7 +169,9 @@ class Declarations:
             try:
                 plan = self._allocation.plan(service, self._cluster.node_addresses)
                 if plan.lacking:
+                    # All others of these families wait for the same.
                     vain.add(service.spec.ip_families)
+                    self._events.record("Service", namespace, name, "Warning", NO_ADDRESS, plan.lacking)
                     continue
                 await self._ledger.write(plan.operations)
             except (StoreError, InvalidObjectError, ExhaustedError) as problem:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from controller.allocation.allocation import Allocation
 from controller.cluster import AttachmentKey, Cluster
-from controller.events import Events
+from controller.events import EVENT, Events
 from controller.programs import Programs
 from controller.synchronizer import Status
 from controller.views import (
@@ -26,6 +26,7 @@ from controller.views import (
     service_document,
 )
 from sdn.model import KINDS, EndpointSlice, LabelSelector, to_document
+from sdn.model.endpointslice import SERVICE_NAME_LABEL
 
 EventType = Literal["added", "modified", "deleted"]
 
@@ -56,10 +57,15 @@ class Selection:
 
 
 class Watcher:
-    """One stream of events, from the moment it was made."""
+    """One stream of events, from the moment it was made.
+
+    While the objects that exist are listed, it only notes which of them change: see :meth:`Watchers.listing`.
+    """
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
+        #: What changed since it was listed last; None: the listing has ended.
+        self.missed: set[tuple[str, str]] | None = None
         self._known: set[tuple[str, str]] = set()
         self._events: asyncio.Queue[tuple[EventType, Document]] = asyncio.Queue(BACKLOG)
         self._too_slow = asyncio.Event()
@@ -71,6 +77,9 @@ class Watcher:
     def feed(self, namespace: str, name: str, document: Document | None) -> None:
         """An object that the selection names is now this; None: there is none."""
         key = namespace, name
+        if self.missed is not None:
+            self.missed.add(key)
+            return
         fits = document is not None and self.selection.takes(document)
         if fits and document is not None:
             self._put("modified" if key in self._known else "added", document)
@@ -140,41 +149,63 @@ class Watchers:
         derived = self.derived_slices(namespace, "")
         return next((to_document(one) for one in derived if one.metadata.name == name), None)
 
-    def select(self, selection: Selection) -> list[Document]:
-        """All objects that the selection means, in the order of their names; Events in the order of time."""
-        if selection.kind == "EndpointSlice":
-            return self._select_slices(selection)
-        names = self._events.names() if selection.kind == "Event" else self._cluster.names(selection.kind)
-        documents = (
-            self.document(selection.kind, namespace, name)
-            for namespace, name in names
-            if selection.names(namespace, name)
-        )
-        return [document for document in documents if document is not None and selection.takes(document)]
+    def select(self, selection: Selection) -> Iterator[Document]:
+        """All objects that the selection means, in the order of their names, Events in the order of time; each
+        as it is when it is asked for: what goes meanwhile is left out.
+        """
+        documents = self._slices(selection) if selection.kind == "EndpointSlice" else self._named(selection)
+        return (document for document in documents if selection.takes(document))
 
-    def _select_slices(self, selection: Selection) -> list[Document]:
-        found: dict[tuple[str, str], EndpointSlice] = {}
+    def _named(self, selection: Selection) -> Iterator[Document]:
+        names = self._events.names() if selection.kind == EVENT else self._cluster.names(selection.kind)
+        for namespace, name in names:
+            if selection.names(namespace, name):
+                document = self.document(selection.kind, namespace, name)
+                if document is not None:
+                    yield document
+
+    def _slices(self, selection: Selection) -> Iterator[Document]:
+        """Those declared, then those derived of one Service after the other."""
+        declared = self._cluster.objects["EndpointSlice"]
+        for key in sorted(declared):
+            if selection.names(*key) and key in declared:
+                yield to_document(declared[key])
         for derived in self.derived_slices(selection.namespace, ""):
-            found[derived.metadata.namespace, derived.metadata.name] = derived
-        for key, declared in self._cluster.objects["EndpointSlice"].items():
-            if isinstance(declared, EndpointSlice):
-                found[key] = declared
-        documents = (to_document(one) for key, one in sorted(found.items()) if selection.names(*key))
-        return [document for document in documents if selection.takes(document)]
+            key = derived.metadata.namespace, derived.metadata.name
+            if selection.names(*key) and key not in declared:
+                yield to_document(derived)
 
-    def watch(self, selection: Selection) -> tuple[list[Document], Watcher]:
-        """What is there now, and a watcher for what comes; end it with :meth:`end`."""
-        documents = self.select(selection)
+    def watch(self, selection: Selection) -> Watcher:
+        """A watcher that knows of nothing yet: :meth:`listing` tells it what there is. End it with :meth:`end`."""
         watcher = Watcher(selection)
-        for document in documents:
-            metadata = document["metadata"]
-            watcher.knows(metadata.get("namespace", ""), metadata["name"])
+        watcher.missed = set()
         self._watchers[selection.kind].add(watcher)
-        if selection.kind == "EndpointSlice":
-            for derived in self.derived_slices(selection.namespace, ""):
-                key = derived.metadata.namespace, derived.service
-                self._told_slices.setdefault(key, set()).add(derived.metadata.name)
-        return documents, watcher
+        return watcher
+
+    def listing(self, watcher: Watcher) -> Iterator[Document]:
+        """What there is, each object once, as it is when it is asked for; after the last one the watcher has the
+        events of all that changed meanwhile.
+        """
+        selection, missed = watcher.selection, watcher.missed
+        if missed is None:
+            raise ValueError("a watcher lists once")
+        for document in self.select(selection):
+            key = document["metadata"].get("namespace", ""), document["metadata"]["name"]
+            missed.discard(key)
+            watcher.knows(*key)
+            self._note_slice(document)
+            yield document
+        watcher.missed = None
+        for key in sorted(missed):
+            watcher.feed(*key, self.document(selection.kind, *key))
+
+    def _note_slice(self, document: Document) -> None:
+        """A derived EndpointSlice was told: it is known whose it is when it goes."""
+        metadata = document["metadata"]
+        service = metadata.get("labels", {}).get(SERVICE_NAME_LABEL)
+        if document["kind"] == "EndpointSlice" and service:
+            key = metadata["namespace"], service
+            self._told_slices.setdefault(key, set()).add(metadata["name"])
 
     def end(self, watcher: Watcher) -> None:
         self._watchers[watcher.selection.kind].discard(watcher)

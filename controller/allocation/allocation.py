@@ -139,9 +139,11 @@ class Allocation:
         before = self._given.get(holder)
         chooser = Chooser(self.network, self._index, holder, nodes)
         spec = service.spec
+        families: tuple[str, ...] = ()
         if before is not None:
             spec = carried(spec, before.service.spec)
-        spec = with_families(defaulted_spec(spec), self.network.families)
+            families = before.service.spec.ip_families
+        spec = with_families(defaulted_spec(spec), self.network.families, families)
         check_service_spec(spec)
         spec = chooser.node_ports(chooser.cluster_ips(spec))
         had = before.load_balancer if before is not None else ()

@@ -8,7 +8,7 @@ primary family; one that prefers two has as many as the cluster.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
@@ -19,9 +19,9 @@ from sdn.model.service import EXTERNAL_NAME, FAMILIES, ServiceSpec
 _DUAL = "RequireDualStack"
 
 
-def with_families(spec: ServiceSpec, cluster: Sequence[str]) -> ServiceSpec:
+def with_families(spec: ServiceSpec, cluster: Sequence[str], had: Sequence[str] = ()) -> ServiceSpec:
     """``spec`` with its ipFamilyPolicy and ipFamilies complete. ``cluster`` has the cluster's families, the primary
-    one first. InvalidObjectError when it asks for what the cluster does not have.
+    one first. InvalidObjectError when it asks for what neither the cluster has nor itself ``had``.
     """
     if spec.type == EXTERNAL_NAME:
         return spec
@@ -36,25 +36,26 @@ def with_families(spec: ServiceSpec, cluster: Sequence[str]) -> ServiceSpec:
     families = list(spec.ip_families)
     for index, text in enumerate(spec.addresses[len(families) :], len(families)):
         family = f"IPv{ipaddress.ip_address(text).version}"
-        if family not in cluster:
+        if family not in (*cluster, *had):
             path = f"spec.clusterIPs[{index}]" if index else "spec.clusterIP"
             raise InvalidObjectError(path, f"{text}: the cluster has no {family} range for Services")
         families.append(family)
     if not free:
-        _check_possible(policy, families, cluster)
+        _check_possible(policy, families, {*cluster, *had})
     families = families or [cluster[0]]
     if policy != SINGLE_STACK and len(families) == 1:
         families += [family for family in (FAMILIES if free else cluster) if family not in families]
     return replace(spec, ip_family_policy=policy, ip_families=tuple(families))
 
 
-def _check_possible(policy: str, families: Sequence[str], cluster: Sequence[str]) -> None:
-    if policy == _DUAL and len(cluster) < 2:
+def _check_possible(policy: str, families: Sequence[str], possible: Collection[str]) -> None:
+    if policy == _DUAL and len(possible) < 2:
+        only = ", ".join(possible)
         raise InvalidObjectError(
-            "spec.ipFamilyPolicy", f"{_DUAL} is not possible: the cluster has only {cluster[0]} Services"
+            "spec.ipFamilyPolicy", f"{_DUAL} is not possible: the cluster has only {only} Services"
         )
     for index, family in enumerate(families):
-        if family not in cluster:
+        if family not in possible:
             raise InvalidObjectError(
                 f"spec.ipFamilies[{index}]", f"the cluster has no {family} range for Services"
             )

@@ -39,6 +39,11 @@ def to_struct(document: dict[str, Any]) -> struct_pb2.Struct:
     return json_format.ParseDict(document, struct_pb2.Struct())
 
 
+def fill_struct(message: struct_pb2.Struct, document: dict[str, Any]) -> None:
+    """:func:`to_struct` into a message that is there already."""
+    json_format.ParseDict(document, message)
+
+
 def from_struct(message: struct_pb2.Struct) -> dict[str, Any]:
     """A Struct as a document; numbers that are whole become integers again, as they were written."""
     document: dict[str, Any] = _whole(json_format.MessageToDict(message))

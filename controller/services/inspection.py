@@ -15,11 +15,12 @@ from controller.connection import SwitchConnection
 from controller.engine import Engine
 from controller.errors import NotFoundError, PreconditionError
 from controller.events import EVENT
-from controller.services.convert import from_struct, to_struct
+from controller.services.convert import fill_struct, from_struct, to_struct
 from controller.services.description import Describer
 from controller.services.errors import TOLD, code_of
 from controller.services.listing import Flows, Groups
 from controller.transport import ConnectionClosedError
+from controller.turns import Turns
 from controller.watchers import Selection
 from sdn import logs
 from sdn.model import KINDS, InvalidObjectError, parse, parse_selector, to_document
@@ -112,14 +113,16 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     ) -> inspection_pb2.GetResponse:
         try:
             selection = _selection(request)
-            documents = self._engine.watchers.select(selection)
-            if selection.name and not documents and not request.label_selector:
+            answer = inspection_pb2.GetResponse(revision=self._engine.ledger.revision)
+            turns = Turns()
+            for document in self._engine.watchers.select(selection):
+                fill_struct(answer.objects.add(), document)
+                await turns.pause()
+            if selection.name and not answer.objects and not request.label_selector:
                 raise NotFoundError(f"{selection.kind} {_full(selection)} does not exist")
         except TOLD as problem:
             await _abort(context, problem)
-        return inspection_pb2.GetResponse(
-            objects=[to_struct(document) for document in documents], revision=self._engine.ledger.revision
-        )
+        return answer
 
     async def Watch(  # noqa: N802
         self, request: inspection_pb2.WatchRequest, context: Context
@@ -128,12 +131,14 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             selection = _selection(request)
         except TOLD as problem:
             await _abort(context, problem)
-        documents, watcher = self._engine.watchers.watch(selection)
+        watcher = self._engine.watchers.watch(selection)
         try:
-            for document in documents:
+            turns = Turns()
+            for document in self._engine.watchers.listing(watcher):
                 yield inspection_pb2.WatchEvent(
                     type=inspection_pb2.WatchEvent.TYPE_ADDED, object=to_struct(document)
                 )
+                await turns.pause()
             yield inspection_pb2.WatchEvent(type=inspection_pb2.WatchEvent.TYPE_BOOKMARK)
             while True:
                 kind, document = await watcher.next()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from controller.allocation.numbers import REST, Numbers
 from controller.ranges import ExhaustedError
 from controller.records import LB_ADDRESSES, SERVICE_NUMBERS
 from sdn.model import InvalidObjectError, Service, parse
@@ -715,6 +716,41 @@ def test_what_has_an_address_outside_of_a_range_that_was_changed_keeps_it(tmp_pa
         load_balancer_ranges=("198.51.100.0/24",),
         node_ports=range(20000, 20100),
     )
+
+
+def test_a_service_keeps_a_family_that_the_cluster_has_no_longer(tmp_path: Path) -> None:
+    dual = service("web", ipFamilyPolicy="RequireDualStack")
+
+    async def before(running: Intent) -> None:
+        await running.apply(dual)
+
+    async def after(running: Intent) -> None:
+        assert (await running.apply(dual)).outcome == "unchanged"
+        more = await running.spec(service("web", ipFamilyPolicy="RequireDualStack", ports=[{"port": 81}]))
+        assert len(more["clusterIPs"]) == 2
+        assert "RequireDualStack is not possible" in await refused(
+            running, service("other", ipFamilyPolicy="RequireDualStack")
+        )
+
+    run(tmp_path, before)
+    run(tmp_path, after, service_ranges=("10.96.0.0/16",), dns_addresses=("10.96.0.10",))
+
+
+def test_a_number_is_given_again_when_many_others_have_become_free() -> None:
+    numbers = Numbers(first=2)
+    for number in range(2, 500):
+        assert numbers.choose() == number
+        numbers.take(number)
+    for number in range(10, 10 + REST):
+        numbers.give_back(number)
+        numbers.give_back(number)
+    assert numbers.choose() == 500
+    numbers.give_back(400)
+    assert numbers.choose() == 10
+    numbers.take(10)
+    assert numbers.choose() == 500
+    assert 10 in numbers
+    assert 11 not in numbers
 
 
 # The cluster's DNS.

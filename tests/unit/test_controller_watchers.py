@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +62,10 @@ def derived(name: str, of: str, *addresses: str) -> EndpointSlice:
     return value
 
 
+def names(documents: Iterable[dict[str, Any]]) -> list[str]:
+    return [document["metadata"]["name"] for document in documents]
+
+
 async def events_of(watcher: Watcher, count: int) -> list[tuple[str, str]]:
     told = [await asyncio.wait_for(watcher.next(), 60) for _ in range(count)]
     with pytest.raises(TimeoutError):
@@ -77,12 +83,12 @@ def test_slices_are_shown_whether_declared_or_derived(tmp_path: Path) -> None:
                 else []
             )
             await running.apply(to_document(derived("web-mine", "web", "192.0.2.9")))
-            everything, watcher = running.watchers.watch(Selection("EndpointSlice"))
-            assert [one["metadata"]["name"] for one in everything] == ["db-a", "web-a", "web-mine"]
+            watcher = running.watchers.watch(Selection("EndpointSlice"))
+            assert names(running.watchers.listing(watcher)) == ["web-mine", "web-a", "db-a"]
             labels = parse_selector("kubernetes.io/service-name=web")
-            found, of_web = running.watchers.watch(Selection("EndpointSlice", "shop", "", labels))
-            assert [one["metadata"]["name"] for one in found] == ["web-a", "web-mine"]
-            assert running.watchers.select(Selection("EndpointSlice", "default")) == []
+            of_web = running.watchers.watch(Selection("EndpointSlice", "shop", "", labels))
+            assert names(running.watchers.listing(of_web)) == ["web-mine", "web-a"]
+            assert names(running.watchers.select(Selection("EndpointSlice", "default"))) == []
             assert running.get("EndpointSlice", "shop", "web-a")["endpoints"]
 
             slices["web"] = [derived("web-a", "web"), derived("web-b", "web")]
@@ -106,15 +112,40 @@ def test_slices_are_shown_whether_declared_or_derived(tmp_path: Path) -> None:
     asyncio.run(test())
 
 
+def test_what_changes_while_objects_are_listed_is_told_once_and_in_the_end(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with intent(tmp_path, serve_dns=False) as running:
+            for name in ("a", "b", "c", "d"):
+                await running.apply(service(name))
+            watcher = running.watchers.watch(Selection("Service"))
+            listing = running.watchers.listing(watcher)
+            assert [next(listing)["metadata"]["name"] for _ in range(2)] == ["a", "b"]
+            await running.apply(service("a", type="NodePort"))  # listed already
+            await running.apply(service("c", type="NodePort"))  # still to come
+            await running.delete("b")
+            await running.delete("d")
+            await running.apply(service("e"))
+            await running.apply(service("f"))
+            await running.delete("f")
+            (last,) = listing
+            assert (last["metadata"]["name"], last["spec"]["type"]) == ("c", "NodePort")
+            assert await events_of(watcher, 3) == [("modified", "a"), ("deleted", "b"), ("added", "e")]
+            with pytest.raises(ValueError, match="once"):
+                next(running.watchers.listing(watcher))
+
+    asyncio.run(test())
+
+
 def test_events_can_be_watched(tmp_path: Path) -> None:
     async def test() -> None:
         async with intent(tmp_path, load_balancer_ranges=()) as running:
-            _, watcher = running.watchers.watch(Selection("Event", "default"))
+            watcher = running.watchers.watch(Selection("Event", "default"))
+            assert names(running.watchers.listing(watcher)) == []
             await running.apply(service("web", type="LoadBalancer"))
             kind, document = await asyncio.wait_for(watcher.next(), 60)
             assert (kind, document["reason"]) == ("added", "AllocationFailed")
-            assert running.watchers.select(Selection("Event", "shop")) == []
-            assert len(running.watchers.select(Selection("Event"))) == 1
+            assert names(running.watchers.select(Selection("Event", "shop"))) == []
+            assert len(names(running.watchers.select(Selection("Event")))) == 1
 
     asyncio.run(test())
 
@@ -123,7 +154,8 @@ def test_a_services_changes_are_told_with_its_addresses(tmp_path: Path) -> None:
     async def test() -> None:
         async with intent(tmp_path, load_balancer_ranges=("192.0.2.1/32",)) as running:
             await running.apply(service("first", type="LoadBalancer"))
-            _, watcher = running.watchers.watch(Selection("Service", "default", "second"))
+            watcher = running.watchers.watch(Selection("Service", "default", "second"))
+            assert names(running.watchers.listing(watcher)) == []
             await running.apply(service("second", type="LoadBalancer"))
             kind, document = await asyncio.wait_for(watcher.next(), 60)
             assert (kind, document["status"]) == ("added", {"loadBalancer": {}})
