@@ -35,6 +35,7 @@ from controller.declarations import Declarations
 from controller.errors import UnavailableError
 from controller.events import Events
 from controller.ledger import Ledger
+from controller.loadbalancing.absence import Absences
 from controller.loadbalancing.index import ServiceKey
 from controller.loadbalancing.runtime import LoadBalancing
 from controller.loadbalancing.states import ServiceStates
@@ -91,6 +92,8 @@ class Engine:
             self.cluster, self.loadbalancing.index, self.allocation, self._announcer_changed
         )
         self.loadbalancing.on_changed = self._service_changed
+        self.absences = Absences(self.ledger, self.cluster, self.states.candidates)
+        self.states.on_candidates = self.absences.changed
         self.watchers = Watchers(self.cluster, self.programs, self.allocation, self.events)
         self.registrations = Registrations(
             self.ledger,
@@ -135,7 +138,10 @@ class Engine:
             node = decode(NodeRecord, entry)
             self.cluster.put_node(node)
             self.programs.put_node(node, ())
-            self.states.candidates.expect(node.name)
+        absent = await self.absences.load()
+        for name in self.cluster.nodes:
+            if name not in absent:
+                self.states.candidates.expect(name)
         for attachment in self.cluster.attachments.values():
             if attachment.node not in self.cluster.nodes:
                 raise CorruptRecordError(

@@ -20,6 +20,8 @@ RANGES = "/sdn/ranges/"
 OBJECTS = "/sdn/objects/"
 SERVICE_NUMBERS = "/sdn/service-numbers/"
 LB_ADDRESSES = "/sdn/load-balancer-addresses/"
+#: Nodes whose agent or switch has been away for long: their names, no value.
+ABSENT_NODES = "/sdn/absent-nodes/"
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -93,6 +95,10 @@ class AddressesRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
 
 def node_key(name: str) -> str:
     return f"{NODES}{name}"
+
+
+def absent_key(node: str) -> str:
+    return f"{ABSENT_NODES}{node}"
 
 
 def attachment_key(node: str, container_id: str, interface_name: str) -> str:

@@ -8,6 +8,7 @@
 ``shared``       what a Service is in a switch, compiled once for all nodes that see the same of it
 ``runtime``      takes in changes, and hands each node what changed for it
 ``election``     the one node that announces a LoadBalancer's addresses
+``absence``      which nodes cannot announce, remembered for the next controller
 ``states``       Services as agents are told of them
 ``feed``         what still waits to be told to an agent
 ===============  ==========================================================================================

@@ -17,6 +17,7 @@ import asyncio
 import functools
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -191,7 +192,8 @@ class LoadBalancing:
             if name not in self._programs.nodes():
                 return
             if key in self.index.services:
-                self._program_on(key, name)
+                with _defects_logged(key):
+                    self._program_on(key, name)
             await turns.pause()
 
     def node_removed(self, name: str) -> None:
@@ -236,10 +238,8 @@ class LoadBalancing:
         end = self._loop.time() + TURN_SECONDS
         while self._marked:
             key, gone = self._marked.popitem(last=False)
-            try:
+            with _defects_logged(key):
                 self._program(key, gone)
-            except Exception:  # a defect, in one Service: the others are served
-                log.exception("service cannot be programmed", service="/".join(key))
             self._urgent.discard(key)
             if self._loop.time() > end:
                 break
@@ -357,6 +357,15 @@ class LoadBalancing:
         keys = self._programmed if service is None else (service,)
         shared = [self.shared_on(node, key) for key in keys]
         return lambda: [entry for one in shared for entry in one.entries()]
+
+
+@contextmanager
+def _defects_logged(key: ServiceKey) -> Iterator[None]:
+    """A defect in one Service: the others are served."""
+    try:
+        yield
+    except Exception:
+        log.exception("service cannot be programmed", service="/".join(key))
 
 
 def _interned(ports: tuple[ServicePort, ...], known: Iterable[SharedService]) -> SharedService:

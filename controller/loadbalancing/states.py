@@ -7,6 +7,7 @@ headless Services only: they are what such a name stands for in DNS, and nothing
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from controller.cluster import Cluster
@@ -39,9 +40,13 @@ class ServiceStates:
         self._index = index
         self._allocated = allocated
         self._on_elected = on_elected
-        self.candidates = Candidates(self._elect_all, grace_seconds)
+        self.candidates = Candidates(self._candidates_changed, grace_seconds)
+        #: Told when a node can announce, or cannot any longer.
+        self.on_candidates: Callable[[], None] = lambda: None
         self._feeds: set[ServiceFeed] = set()
+        #: What all nodes are told alike, and ready endpoints by node; made when somebody is told.
         self._common: dict[ServiceKey, controller_pb2.ServiceState] = {}
+        self._local: dict[ServiceKey, dict[str, int]] = {}
         #: The announcing node of each Service that has LoadBalancer addresses; empty: there is none.
         self._announcers: dict[ServiceKey, str] = {}
 
@@ -52,6 +57,7 @@ class ServiceStates:
     def changed(self, key: ServiceKey) -> None:
         """A Service, or its endpoints, may be others than before."""
         self._common.pop(key, None)
+        self._local.pop(key, None)
         self._elect(key)
         self._tell(key)
 
@@ -71,8 +77,10 @@ class ServiceStates:
             return None
         state = controller_pb2.ServiceState()
         state.CopyFrom(self._common_state(key, service))
-        view = NodeView(node, "", ())
-        state.local_endpoints = local_ready(service, self._index.endpoints(key), view)
+        local = self._local.get(key)
+        if local is None:
+            local = self._local[key] = _ready_by_node(service, self._index.endpoints(key))
+        state.local_endpoints = local.get(node, 0)
         state.announce = self.announcer(key) == node
         return state
 
@@ -93,7 +101,8 @@ class ServiceStates:
 
     # Elections.
 
-    def _elect_all(self) -> None:
+    def _candidates_changed(self) -> None:
+        self.on_candidates()
         for key in list(self._announcers):
             if self._elect(key):
                 self._tell(key)
@@ -113,6 +122,13 @@ class ServiceStates:
             return False
         self._on_elected(key, after)
         return True
+
+
+def _ready_by_node(service: Service, endpoints: Iterable[ServiceEndpoint]) -> dict[str, int]:
+    by_node: dict[str, list[ServiceEndpoint]] = defaultdict(list)
+    for endpoint in endpoints:
+        by_node[endpoint.node].append(endpoint)
+    return {node: local_ready(service, own, NodeView(node, "", ())) for node, own in by_node.items()}
 
 
 def _state(

@@ -98,3 +98,29 @@ def test_one_node_announces_and_its_end_is_an_event(tmp_path: Path) -> None:
             assert engine.states.announcer(web) == ""
 
     asyncio.run(run())
+
+
+def test_a_node_that_was_away_for_long_is_not_waited_for_by_the_next_controller(tmp_path: Path) -> None:
+    async def first() -> None:
+        async with running_engine(tmp_path) as engine:
+            for number in (1, 2, 3):
+                await register(engine, number)
+                engine.states.candidates.connected(f"node-{number}", True)
+            engine.states.candidates.remove("node-2")
+            engine.states.candidates.remove("node-3")
+            engine.states.candidates.connected("node-3", True)
+            await engine.absences.stored()
+
+    async def second() -> None:
+        async with running_engine(tmp_path) as engine:
+            assert set(engine.states.candidates) == {"node-1", "node-3"}
+            engine.states.candidates.connected("node-2", True)
+            await engine.absences.stored()
+
+    async def third() -> None:
+        async with running_engine(tmp_path) as engine:
+            assert set(engine.states.candidates) == {"node-1", "node-2", "node-3"}
+            await engine.registrations.forget("node-1")
+
+    for run in (first, second, third):
+        asyncio.run(run())

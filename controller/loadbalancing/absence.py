@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which registered nodes cannot announce, remembered for the next controller.
+
+A controller that starts gives every node time to connect, and elects as if all were there: so nothing moves.
+For a node that has been away for long that would be wrong: its addresses would come back to it, and be nobody's
+until its time is over. What is written is one key for each such node, when it goes and when it comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from controller.cluster import Cluster
+from controller.ledger import Ledger, whole
+from controller.loadbalancing.election import Candidates
+from controller.records import ABSENT_NODES, absent_key
+from controller.store import Delete, Operation, Put, StoreError
+from sdn import logs
+
+log = logs.get("controller.loadbalancing")
+
+
+class Absences:
+    """Runs in the asyncio thread."""
+
+    def __init__(self, ledger: Ledger, cluster: Cluster, candidates: Candidates) -> None:
+        self._ledger = ledger
+        self._cluster = cluster
+        self._candidates = candidates
+        self._loop = asyncio.get_running_loop()
+        self._stored: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def load(self) -> set[str]:
+        """The nodes that were absent when the last controller ended. StoreError."""
+        entries = (await self._ledger.list_prefix(ABSENT_NODES)).entries
+        self._stored = {entry.key.removeprefix(ABSENT_NODES) for entry in entries}
+        return self._stored & self._cluster.nodes.keys()
+
+    def changed(self) -> None:
+        """The candidates are others than before."""
+        task = self._loop.create_task(self._store())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stored(self) -> None:
+        """Return when what has changed is stored."""
+        await asyncio.gather(*self._tasks)
+
+    @whole
+    async def _store(self) -> None:
+        async with self._ledger.lock:
+            absent = {node for node in self._cluster.nodes if node not in self._candidates}
+            operations: list[Operation] = [Put(absent_key(node), b"{}") for node in absent - self._stored]
+            operations += [Delete(absent_key(node)) for node in self._stored - absent]
+            if not operations:
+                return
+            try:
+                await self._ledger.write(operations)
+            except StoreError as problem:
+                # Only the next start of a controller would gain by it; the next change writes it, too.
+                log.warning("absent nodes are not stored", nodes=sorted(absent), error=str(problem))
+            else:
+                self._stored = absent
