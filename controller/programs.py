@@ -178,11 +178,6 @@ class Programs:
         services = self.services_on(node)
         return lambda: (*others(), *(entry for entry in services() if isinstance(entry, Flow)))
 
-    def groups_of(self, node: str) -> Callable[[], tuple[Group, ...]]:
-        """Computes every group that the node's switch must hold; may run in any thread."""
-        services = self.services_on(node)
-        return lambda: tuple(entry for entry in services() if isinstance(entry, Group))
-
     def stop(self) -> None:
         """End all synchronizers; the switches keep what they hold."""
         for synchronizer in self._synchronizers.values():

@@ -45,6 +45,16 @@ def test_a_node_is_welcomed_with_its_ranges(agent: AgentStream, controller: Cont
     assert agent.welcome.controller_name == "controller-1"
 
 
+def test_a_node_is_told_what_the_cluster_has_for_services(agent: AgentStream) -> None:
+    welcome = agent.welcome
+    assert list(welcome.service_ranges) == ["10.96.0.0/16", "fd00:10:96::/112"]
+    assert list(welcome.load_balancer_ranges) == []
+    assert (welcome.node_port_first, welcome.node_port_last) == (30000, 32767)
+    assert welcome.cluster_domain == "cluster.local"
+    assert list(welcome.dns_addresses) == ["10.96.0.10", "fd00:10:96::a"]
+    assert welcome.serve_dns
+
+
 def test_a_node_keeps_its_ranges_and_each_node_gets_its_own(
     agent: AgentStream, controller: ControllerProcess
 ) -> None:
@@ -196,6 +206,11 @@ def test_a_container_that_is_no_pod_is_taken(agent: AgentStream) -> None:
             {"addresses": ["10.244.0.9"], "tunnel_address": "10.244.0.9"},
             grpc.StatusCode.INVALID_ARGUMENT,
             "10.244.0.9 lies in the cluster's range 10.244.0.0/16",
+        ),
+        (
+            {"addresses": ["10.96.0.9"], "tunnel_address": "10.96.0.9"},
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "10.96.0.9 lies in the cluster's range 10.96.0.0/16, which is for Services",
         ),
         ({"tunnel_mac": "x"}, grpc.StatusCode.INVALID_ARGUMENT, "node.tunnel_mac"),
         ({"encapsulation": 0}, grpc.StatusCode.INVALID_ARGUMENT, "node.encapsulation: must be geneve"),
