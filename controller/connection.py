@@ -26,6 +26,8 @@ from sdn.openflow import (
     barrier_request,
     ct_flush,
     decode_error,
+    decode_software,
+    desc_request,
     flow_desc_request,
     group_desc_request,
     group_stats_request,
@@ -153,6 +155,12 @@ class SwitchConnection:
         finally:
             with self._lock:
                 self._exchanges.remove(exchange)
+
+    def software(self) -> str:
+        """The version of Open vSwitch, "3.1.0"."""
+        with self._exchange(1) as exchange:
+            self._transport.write([desc_request(exchange.first)])
+            return decode_software(b"".join(self._multipart(exchange)))
 
     def flow_descriptions(self, table: int | None = None, cookie: int | None = None) -> Iterator[bytes]:
         """Bodies of flow description replies: all flows, those of one table, those with one cookie."""

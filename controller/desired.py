@@ -201,20 +201,23 @@ class Desired:
         return groups_first + flows + groups_last
 
     def messages(
-        self, keys: Iterable[Key], installed_groups: Mapping[int, bytes]
+        self, keys: Iterable[Key], installed_groups: Mapping[int, bytes], *, single_buckets: bool
     ) -> tuple[list[Key], Iterator[bytes]]:
         """The messages that bring the entries of ``keys`` to what they must be, and for each of them the key
         that it is about. A group that the switch holds may take several, or none.
 
         Messages of flows are made when they are asked for: the switch takes in the first ones while the last
-        ones are not encoded yet. ``installed_groups`` are the groups that the switch holds.
+        ones are not encoded yet. ``installed_groups`` are the groups that the switch holds; for
+        ``single_buckets`` see :func:`sdn.openflow.group_changes`.
         """
         ordered = self.order(keys)
         about: list[Key] = []
         groups: dict[int, list[bytes]] = {}
         for key in ordered:
             if isinstance(key, int):
-                groups[key] = group_changes(key, installed_groups.get(key), self.body(key))
+                groups[key] = group_changes(
+                    key, installed_groups.get(key), self.body(key), single_buckets=single_buckets
+                )
                 about += [key] * len(groups[key])
             else:
                 about.append(key)

@@ -33,7 +33,7 @@ from controller.stale import StaleConnections
 from controller.status import Status
 from controller.transport import ConnectionClosedError, ProtocolError
 from sdn import logs
-from sdn.openflow import CodecError
+from sdn.openflow import CodecError, spreads_anew
 from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.topology import Address
 
@@ -94,6 +94,8 @@ class Synchronizer:
         #: Keys whose entry in the switch is not confirmed to be as desired.
         self._dirty: set[Key] = set()
         self._installed_groups: dict[int, bytes] = {}
+        #: The switch can take single buckets into a group (sdn/openflow/groupchanges.py).
+        self._single_buckets = False
         #: What each message of the last bundle was about.
         self._batch: list[Key] = []
         self._stale = StaleConnections()
@@ -292,6 +294,7 @@ class Synchronizer:
     def _compare(self, connection: SwitchConnection) -> None:
         """Read the switch back; what differs becomes dirty."""
         began = time.monotonic()
+        self._single_buckets = spreads_anew(connection.software())
         installed = read_back(connection, self._desired)
         self._installed_groups = {key: body for key, body in installed.items() if isinstance(key, int)}
         wrong = self._desired.differing(installed)
@@ -318,7 +321,9 @@ class Synchronizer:
 
     def _write(self, connection: SwitchConnection) -> None:
         began = time.monotonic()
-        self._batch, messages = self._desired.messages(self._dirty, self._installed_groups)
+        self._batch, messages = self._desired.messages(
+            self._dirty, self._installed_groups, single_buckets=self._single_buckets
+        )
         if self._batch:
             connection.commit(messages, len(self._batch))
         for key in self._dirty:

@@ -72,7 +72,7 @@ from sdn.openflow.flowdesc import (
     decode_flow_descs,
     split_flow_descs,
 )
-from sdn.openflow.groupchanges import MAX_GROUP_BODY, group_changes
+from sdn.openflow.groupchanges import MAX_GROUP_BODY, group_changes, spreads_anew
 from sdn.openflow.groupdesc import DecodedGroup, decode_group, decode_group_descs, split_group_descs
 from sdn.openflow.groupimage import (
     OFPG_BUCKET_ALL,
@@ -99,6 +99,8 @@ from sdn.openflow.message import (
 from sdn.openflow.multipart import (
     GroupCounters,
     decode_group_stats,
+    decode_software,
+    desc_request,
     flow_desc_request,
     group_desc_request,
     group_stats_request,
@@ -162,7 +164,9 @@ __all__ = [
     "decode_group_stats",
     "decode_header",
     "decode_packet_in",
+    "decode_software",
     "delete_all_groups",
+    "desc_request",
     "flow_desc_request",
     "flow_image",
     "flow_mod",
@@ -182,4 +186,5 @@ __all__ = [
     "remove_bucket",
     "split_flow_descs",
     "split_group_descs",
+    "spreads_anew",
 ]

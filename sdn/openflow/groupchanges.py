@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The messages that make of the group that a switch holds the group that it should hold.
 
-An endpoint that comes or goes costs one small message, however many there are: single buckets are inserted and
-removed, and the counters of the others go on (those of the group as a whole begin anew). To the switch each such
-message is a copy of the group, so when very many buckets change at once the group is written again. A group that is
-new, and too large for one message, is added with as many buckets as fit, the rest is inserted behind. Within one
-bundle all of it happens at once.
+Where the switch can, an endpoint that comes or goes costs one small message, however many there are: single buckets
+are inserted and removed, and the counters of the others go on (those of the group as a whole begin anew). To the
+switch each such message is a copy of the group, so when very many buckets change at once the group is written again.
 
-Open vSwitch describes a group in one piece, so a group longer than a message (:data:`MAX_GROUP_BODY`) could be written
-but not be read: Open vSwitch 3.1 then answers with lengths that have overflown, and, if other groups follow, it aborts
-(an assertion in ``ofpmp_postappend``). Such a group is refused here, and never written.
+Many versions of Open vSwitch cannot, 3.1 among them (openvswitch/ovs-issues#357): they lay out the table by which they
+spread connections from the buckets of the message alone, before they add those that the group has already. After one
+bucket was inserted all new connections go to that one; after one was removed the group is spread in another way, by
+which all datagrams of a client go to one endpoint. To them a group that changes is written again as a whole, which at
+1,000 buckets takes the switch 2 ms instead of 1 ms. :func:`spreads_anew` tells the versions apart.
+
+Open vSwitch describes a group in one piece, so a group longer than a message could be written, in parts, but not be
+read: Open vSwitch 3.1 then answers with lengths that have overflown, and, if other groups follow, it aborts (an
+assertion in ``ofpmp_postappend``). A group of more than :data:`MAX_GROUP_BODY` bytes is refused here, and never
+written.
 """
 
 from __future__ import annotations
@@ -21,34 +26,48 @@ from sdn.openflow.errors import CodecError
 from sdn.openflow.groupimage import (
     GROUP_TYPES,
     OFPG_BUCKET_FIRST,
-    OFPG_BUCKET_LAST,
     GroupCommand,
     encoded_buckets,
     group_mod,
     insert_encoded_buckets,
     remove_encoded_bucket,
-    with_buckets,
 )
 
-#: Buckets of one message, in bytes: what is left of the 65,535 when a bundle has wrapped the message.
-_MOST: Final = 60_000
 #: Single buckets that are changed one by one; beyond, the group is written again. At 1,000 buckets inserting one takes
 #: the switch about 1 ms, and writing all about 2 ms.
 MAX_SINGLE_CHANGES: Final = 64
 _SELECT: Final = GROUP_TYPES["select"]
-#: The longest body (:class:`~sdn.openflow.groupimage.GroupImage`) of a group that a switch can describe: a multipart
-#: reply has 16 bytes of headers, and a group's description 16 where the image has 4.
-MAX_GROUP_BODY: Final = 0xFFFF - 16 - 16 + 4
+#: The longest body (:class:`~sdn.openflow.groupimage.GroupImage`) of a group that fits into one message: a group_mod
+#: has 24 bytes of headers where the image has 4, and a bundle wraps it in 16.
+MAX_GROUP_BODY: Final = 0xFFFF - 16 - 24 + 4
+#: Releases that spread anew, by the first right one of their series; all series that come after are right.
+_RIGHT_SINCE: Final = {(3, 2): 6, (3, 3): 6, (3, 4): 4, (3, 5): 2}
 
 
-def group_changes(group_id: int, installed: bytes | None, wanted: bytes | None) -> list[bytes]:
+def spreads_anew(software: str) -> bool:
+    """Whether this version of Open vSwitch ("3.1.0") spreads connections over all buckets of a group after a single one
+    was inserted or removed. A version that cannot be read counts as one that does not.
+    """
+    numbers = software.split("-")[0].split(".")
+    if len(numbers) < 3 or not all(number.isdecimal() for number in numbers[:3]):
+        return False
+    major, minor, patch = map(int, numbers[:3])
+    since = _RIGHT_SINCE.get((major, minor))
+    return (major, minor) > max(_RIGHT_SINCE) or (since is not None and patch >= since)
+
+
+def group_changes(
+    group_id: int, installed: bytes | None, wanted: bytes | None, *, single_buckets: bool
+) -> list[bytes]:
     """The messages, in order, that turn ``installed`` into ``wanted``: bodies of group images, None for no group.
 
-    Nothing when they are equal. Buckets of a select group that are in one of the two only are removed or inserted; one
-    whose actions or weight changed is removed and inserted. The group as a whole is modified when its type or its
-    selection differs, when more than MAX_SINGLE_CHANGES messages would be needed, and always when it is no select
-    group, where the order of buckets has a meaning. Deleting takes every flow that uses the group with it. Raises
-    CodecError when ``wanted`` is longer than MAX_GROUP_BODY.
+    Nothing when they are equal. With ``single_buckets`` (see :func:`spreads_anew`) buckets of a select group that are
+    in one of the two only are removed or inserted; one whose actions or weight changed is removed and inserted. The
+    group as a whole is modified without that, when its type or its selection differs, when more than
+    MAX_SINGLE_CHANGES messages would be needed, and always when it is no select group, where the order of buckets has
+    a meaning.
+    Deleting takes every flow that uses the group with it. Raises CodecError when ``wanted`` is longer than
+    MAX_GROUP_BODY.
     """
     if installed == wanted:
         return []
@@ -60,39 +79,17 @@ def group_changes(group_id: int, installed: bytes | None, wanted: bytes | None) 
             f"a switch can describe {MAX_GROUP_BODY}"
         )
     if installed is None:
-        return list(_whole(GroupCommand.ADD, group_id, wanted))
-    if wanted[0] == _SELECT and _without_buckets(installed) == _without_buckets(wanted):
+        return [group_mod(GroupCommand.ADD, group_id, wanted)]
+    if single_buckets and wanted[0] == _SELECT and _without_buckets(installed) == _without_buckets(wanted):
         singly = list(_single_buckets(group_id, encoded_buckets(installed), encoded_buckets(wanted)))
         if len(singly) <= MAX_SINGLE_CHANGES:
             return singly
-    return list(_whole(GroupCommand.MODIFY, group_id, wanted))
+    return [group_mod(GroupCommand.MODIFY, group_id, wanted)]
 
 
 def _without_buckets(body: bytes) -> tuple[int, bytes]:
     """Type and properties."""
     return body[0], body[4 + (body[2] << 8 | body[3]) :]
-
-
-def _whole(command: GroupCommand, group_id: int, body: bytes) -> Iterator[bytes]:
-    buckets = list(encoded_buckets(body).values())
-    parts = list(_parts(buckets))
-    yield group_mod(command, group_id, with_buckets(body, parts[0] if parts else b""))
-    for part in parts[1:]:
-        yield insert_encoded_buckets(group_id, body[0], part, OFPG_BUCKET_LAST)
-
-
-def _parts(buckets: list[bytes]) -> Iterator[bytes]:
-    """Buckets joined, as many at a time as fit into a message."""
-    part: list[bytes] = []
-    size = 0
-    for bucket in buckets:
-        if part and size + len(bucket) > _MOST:
-            yield b"".join(part)
-            part, size = [], 0
-        part.append(bucket)
-        size += len(bucket)
-    if part:
-        yield b"".join(part)
 
 
 def _single_buckets(group_id: int, installed: dict[int, bytes], wanted: dict[int, bytes]) -> Iterator[bytes]:
@@ -102,23 +99,13 @@ def _single_buckets(group_id: int, installed: dict[int, bytes], wanted: dict[int
         if number not in kept:
             yield remove_encoded_bucket(group_id, _SELECT, number)
     after = OFPG_BUCKET_FIRST
-    waiting: list[tuple[int, bytes]] = []
+    waiting: list[bytes] = []
     for number, bucket in wanted.items():
         if number in kept:
-            yield from _inserted(group_id, waiting, after)
+            if waiting:
+                yield insert_encoded_buckets(group_id, _SELECT, b"".join(waiting), after)
             waiting, after = [], number
         else:
-            waiting.append((number, bucket))
-    yield from _inserted(group_id, waiting, after)
-
-
-def _inserted(group_id: int, buckets: list[tuple[int, bytes]], after: int) -> Iterator[bytes]:
-    """Buckets that stand together, behind the one numbered ``after``."""
-    remaining = dict(buckets)
-    for part in _parts(list(remaining.values())):
-        yield insert_encoded_buckets(group_id, _SELECT, part, after)
-        size = 0
-        while size < len(part):
-            after, bucket = next(iter(remaining.items()))
-            del remaining[after]
-            size += len(bucket)
+            waiting.append(bucket)
+    if waiting:
+        yield insert_encoded_buckets(group_id, _SELECT, b"".join(waiting), after)

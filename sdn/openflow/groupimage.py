@@ -216,11 +216,6 @@ def split_buckets(data: bytes, start: int, end: int) -> Iterator[tuple[int, int,
         position += length
 
 
-def with_buckets(body: bytes, buckets: bytes) -> bytes:
-    """The image with other buckets, given as their bytes."""
-    return _TYPE_BUCKETS.pack(body[0], len(buckets)) + buckets + body[4 + (body[2] << 8 | body[3]) :]
-
-
 def insert_encoded_buckets(group_id: int, kind: int, buckets: bytes, after: int, xid: int = 0) -> bytes:
     """As :func:`insert_bucket`, for any number of buckets as their bytes, in a group of the type ``kind``."""
     return _message(GroupCommand.INSERT_BUCKET, kind, group_id, buckets, b"", after, xid)

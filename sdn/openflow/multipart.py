@@ -19,6 +19,7 @@ from sdn.openflow.wire import (
     OFP_VERSION,
     OFPG_ALL,
     OFPG_ANY,
+    OFPMP_DESC,
     OFPMP_FLOW_DESC,
     OFPMP_GROUP_DESC,
     OFPMP_GROUP_STATS,
@@ -34,6 +35,8 @@ _MULTIPART: Final = struct.Struct("!HH4x")
 _FLOW_REQUEST: Final = struct.Struct("!B3xII4xQQ")
 _GROUP_REQUEST: Final = struct.Struct("!I4x")
 _GROUP_STATS: Final = struct.Struct("!H2xII4xQQII")
+#: Manufacturer, hardware, software, serial number, name of the datapath.
+_DESC: Final = struct.Struct("!256s256s256s32s256s")
 _BUCKET_COUNTER: Final = struct.Struct("!QQ")
 #: Bytes before a reply's body.
 BODY_OFFSET: Final = HEADER.size + _MULTIPART.size
@@ -66,6 +69,19 @@ def group_desc_request(xid: int, group_id: int | None = None) -> bytes:
 def group_stats_request(xid: int, group_id: int | None = None) -> bytes:
     """Ask for the counters of all groups, or of one."""
     return _request(OFPMP_GROUP_STATS, _GROUP_REQUEST.pack(OFPG_ALL if group_id is None else group_id), xid)
+
+
+def desc_request(xid: int) -> bytes:
+    """Ask what the switch is."""
+    return _request(OFPMP_DESC, b"", xid)
+
+
+def decode_software(body: bytes) -> str:
+    """The software version in the answer to :func:`desc_request` (section 7.3.5.1), "3.1.0". Raises CodecError."""
+    if len(body) != _DESC.size:
+        raise CodecError(f"a switch's description is {_DESC.size} bytes long, got {len(body)}")
+    software: bytes = _DESC.unpack(body)[2]
+    return software.partition(b"\0")[0].decode("ascii", "replace")
 
 
 def multipart_kind(message: bytes) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -18,6 +19,8 @@ from sdn.openflow import (
     bundle,
     bundle_commit,
     decode_group_stats,
+    decode_software,
+    desc_request,
     flow_image,
     flow_mod,
     group_changes,
@@ -27,6 +30,7 @@ from sdn.openflow import (
     group_stats_request,
     insert_bucket,
     split_group_descs,
+    spreads_anew,
 )
 from sdn.openflow.groupchanges import MAX_SINGLE_CHANGES
 from sdn.pipeline.actions import Bucket, GroupAction, Output, Resubmit, set_field
@@ -80,10 +84,47 @@ def read(connection: Connection) -> dict[int, bytes]:
 
 def become(connection: Connection, wanted: bytes | None) -> list[int]:
     """Bring the switch there; what it took. It must then read back as what was wanted."""
-    messages = group_changes(NUMBER, read(connection).get(NUMBER), wanted)
+    messages = group_changes(NUMBER, read(connection).get(NUMBER), wanted, single_buckets=True)
     write(connection, messages)
     assert read(connection) == ({} if wanted is None else {NUMBER: wanted})
     return commands(messages)
+
+
+def test_to_a_switch_that_cannot_take_single_buckets_the_group_is_written_again(
+    connection: Connection,
+) -> None:
+    installed = body([1, 2, 5])
+    for wanted in (body([1, 2]), body([1, 2, 5, 6]), body([])):
+        assert commands(group_changes(NUMBER, installed, wanted, single_buckets=False)) == [MODIFY]
+    assert group_changes(NUMBER, installed, installed, single_buckets=False) == []
+
+
+@pytest.mark.parametrize(
+    ("software", "right"),
+    [
+        ("3.1.0", False),
+        ("2.17.12", False),
+        ("3.2.5", False),
+        ("3.2.6", True),
+        ("3.4.3", False),
+        ("3.5.2", True),
+        ("3.6.0", True),
+        ("3.7.90-dirty", True),
+        ("4.0.0", True),
+        ("", False),
+        ("unknown", False),
+    ],
+)
+def test_versions_that_spread_anew_after_single_buckets_are_told_apart(software: str, right: bool) -> None:
+    assert spreads_anew(software) is right
+
+
+def test_a_switch_says_its_version(switch: PrivateSwitch, connection: Connection) -> None:
+    (reply,) = connection.transact(desc_request(1))
+    installed = subprocess.run(
+        ["ovs-vswitchd", "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    assert decode_software(reply.body[8:]) in installed.split()
 
 
 def test_an_endpoint_that_comes_or_goes_is_one_message(switch: PrivateSwitch, connection: Connection) -> None:
@@ -148,7 +189,7 @@ def test_a_large_group_is_written_changed_and_read_back(
 ) -> None:
     switch.clear()
     everyone = range(1, count + 1)
-    assert become(connection, body(everyone)) == ([ADD] if count <= 1250 else [ADD, INSERT])
+    assert become(connection, body(everyone)) == [ADD]
     middle = [number for number in everyone if number != count // 2]
     for wanted, took in (
         (middle, [REMOVE]),
@@ -177,11 +218,11 @@ def test_the_largest_group_is_the_largest_that_a_switch_can_describe(
     assert len(largest) <= MAX_GROUP_BODY < len(largest) + 48
     # A second group is what makes a switch fail that has one which is too large.
     connection.transact(group_mod(GroupCommand.ADD, *group_image(group([1], number=NUMBER + 1))))
-    write(connection, group_changes(NUMBER, None, largest))
+    write(connection, group_changes(NUMBER, None, largest, single_buckets=True))
     assert read(connection)[NUMBER] == largest
     assert len(read(connection)) == 2
     with pytest.raises(CodecError, match=r"group 2048 has 1364 buckets in 65516 bytes"):
-        group_changes(NUMBER, largest, body(range(1364)))
+        group_changes(NUMBER, largest, body(range(1364)), single_buckets=True)
 
 
 def test_counters_of_the_other_endpoints_go_on_when_one_comes_or_goes(
@@ -216,7 +257,7 @@ def test_a_bucket_that_is_not_there_is_refused(switch: PrivateSwitch, connection
     """What a synchronizer sees whose picture of the switch is wrong: an error, and nothing changed."""
     switch.clear()
     become(connection, body([1, 2]))
-    (message,) = group_changes(NUMBER, body([1, 2, 3]), body([1, 2]))
+    (message,) = group_changes(NUMBER, body([1, 2, 3]), body([1, 2]), single_buckets=True)
     with pytest.raises(SwitchError):
         connection.transact(message)
     assert read(connection) == {NUMBER: body([1, 2])}

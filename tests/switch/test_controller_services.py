@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -12,6 +13,7 @@ import grpc
 import pytest
 
 from controller.services.convert import to_struct
+from sdn.openflow import spreads_anew
 from sdn.v1 import controller_pb2, controller_pb2_grpc, inspection_pb2, types_pb2
 from tests.switch.controller_process import (
     PATIENCE,
@@ -186,6 +188,12 @@ def test_a_service_is_programmed_with_its_pods_and_goes_without_a_trace(
     assert len(node.switch.dump_flows()) == before
 
 
+def software() -> str:
+    """The version of Open vSwitch that is installed here."""
+    told = subprocess.run(["ovs-vswitchd", "--version"], capture_output=True, text=True, check=True)
+    return told.stdout.split("\n")[0].split()[-1]
+
+
 def test_an_endpoint_that_comes_or_goes_is_one_bucket_and_one_flow(
     controller: ControllerProcess, node: Node
 ) -> None:
@@ -197,10 +205,13 @@ def test_an_endpoint_that_comes_or_goes_is_one_bucket_and_one_flow(
     messages = Messages(node.switch)
     apply(controller, endpoint_slice("a", "web", *addresses))
     wait_until(lambda: node.buckets() == 80, "one more endpoint")
-    assert sorted(messages.bundled()) == ["FLOW_MOD ADD", "GROUP_MOD INSERT_BUCKET"]
+    single = spreads_anew(software())
+    changed = "GROUP_MOD INSERT_BUCKET" if single else "GROUP_MOD MOD"
+    assert sorted(messages.bundled()) == ["FLOW_MOD ADD", changed]
     apply(controller, endpoint_slice("a", "web", *addresses[1:]))
     wait_until(lambda: node.buckets() == 79, "one endpoint less")
-    assert sorted(messages.bundled()) == ["FLOW_MOD DEL_STRICT", "GROUP_MOD REMOVE_BUCKET"]
+    changed = "GROUP_MOD REMOVE_BUCKET" if single else "GROUP_MOD MOD"
+    assert sorted(messages.bundled()) == ["FLOW_MOD DEL_STRICT", changed]
 
 
 def test_a_pod_is_in_force_before_it_is_an_endpoint_and_no_endpoint_before_it_goes(

@@ -14,6 +14,7 @@ from controller.synchronizer import Synchronizer
 from sdn.openflow import canonical_key, flow_image
 from sdn.openflow.bundle import BundleControl
 from sdn.openflow.wire import (
+    OFPMP_DESC,
     OFPMP_FLOW_DESC,
     OFPT_BARRIER_REPLY,
     OFPT_BARRIER_REQUEST,
@@ -62,6 +63,8 @@ class ScriptedSwitch:
 
     def _answer(self, kind: int, xid: int, body: bytes) -> bytes | None:
         if kind == OFPT_MULTIPART_REQUEST:
+            if body[:2] == struct.pack("!H", OFPMP_DESC):
+                return message(OFPT_MULTIPART_REPLY, body[:2] + bytes(6) + bytes(1056), xid)
             is_flows = body[:2] == struct.pack("!H", OFPMP_FLOW_DESC)
             self.comparisons += is_flows
             return message(
