@@ -89,8 +89,8 @@ def udp_service_port(key: Key) -> int | None:
 
 def target(body: bytes) -> Target | None:
     """Where the connections go that a flow with this body commits; None: it translates no destination."""
-    for start, _ in _actions(body, NXAST_CT):
-        for inner, end in _experimenter_actions(body, start + CT.size, len(body), NXAST_NAT):
+    for start, ct_end in _actions(body, NXAST_CT):
+        for inner, end in _experimenter_actions(body, start + CT.size, ct_end, NXAST_NAT):
             _, _, _, _, flags, present = NAT.unpack_from(body, inner)
             if flags & NAT_DST:
                 return _destination(body, inner + NAT.size, end, present)

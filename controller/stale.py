@@ -148,7 +148,7 @@ class StaleConnections:
             stale += self._stale(first, both_ways=False)
             self._second.append((now + SECOND_AFTER, first))
             self._first = _Sweep({}, set() if rested else self._first.gone)
-        return stale
+        return list(dict.fromkeys(stale))
 
     def spent(self, now: float, seconds: float) -> None:
         """What was taken has been flushed, and took so long."""
