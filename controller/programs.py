@@ -69,6 +69,10 @@ def _ranges(networks: Iterable[Network]) -> tuple[Range, ...]:
     return tuple(Range.parse(str(network)) for network in networks)
 
 
+def _forgotten(node: str) -> str:
+    return f"Node {node} is no longer registered"
+
+
 class Programs:
     """One synchronizer a registered node. Owned by the engine's thread."""
 
@@ -141,8 +145,12 @@ class Programs:
 
     def put_pod(self, record: AttachmentRecord, done: Done | None) -> None:
         """An attachment was made, or changed. ``done`` as in :meth:`Synchronizer.submit`."""
-        compiled = functools.partial(pod_flows, self._local[record.node], pod_port(record))
-        self._synchronizers[record.node].submit(("pod", *record.id), compiled, done)
+        synchronizer = self._synchronizers.get(record.node)
+        if synchronizer is not None:
+            compiled = functools.partial(pod_flows, self._local[record.node], pod_port(record))
+            synchronizer.submit(("pod", *record.id), compiled, done)
+        elif done is not None:
+            done(_forgotten(record.node))
 
     def remove_pod(self, node: str, container_id: str, interface_name: str, done: Done | None) -> None:
         """An attachment is gone."""
@@ -162,7 +170,11 @@ class Programs:
 
     def settled(self, node: str, done: Done) -> None:
         """Call ``done`` once everything submitted for the node until now is in force, or refused."""
-        self._synchronizers[node].submit(_MARK, None, done)
+        synchronizer = self._synchronizers.get(node)
+        if synchronizer is not None:
+            synchronizer.submit(_MARK, None, done)
+        else:
+            done(_forgotten(node))
 
     def synchronizer(self, node: str) -> Synchronizer | None:
         """The synchronizer of a registered node."""

@@ -246,7 +246,8 @@ class LoadBalancing:
         if not self._urgent:
             calls, self._afterwards = self._afterwards, []
             for call in calls:
-                call()
+                with _defects_logged():
+                    call()
         self._turn_due = bool(self._marked)
         if self._turn_due:
             self._loop.call_soon(self._turn)
@@ -360,12 +361,12 @@ class LoadBalancing:
 
 
 @contextmanager
-def _defects_logged(key: ServiceKey) -> Iterator[None]:
-    """A defect in one Service: the others are served."""
+def _defects_logged(key: ServiceKey = ("", "")) -> Iterator[None]:
+    """A defect in one piece of work, most often one Service's: the others are done."""
     try:
         yield
     except Exception:
-        log.exception("service cannot be programmed", service="/".join(key))
+        log.exception("cannot be programmed", namespace=key[0], service=key[1])
 
 
 def _interned(ports: tuple[ServicePort, ...], known: Iterable[SharedService]) -> SharedService:

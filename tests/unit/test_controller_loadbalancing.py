@@ -305,6 +305,52 @@ def test_a_pods_flows_go_after_it_has_left_its_services(tmp_path: Path) -> None:
     in_engine(tmp_path, after)
 
 
+def test_a_pod_that_comes_while_its_node_is_forgotten_holds_nothing_up(tmp_path: Path) -> None:
+    async def scenario(engine: Engine) -> None:
+        node = await register(engine, 1)
+        await register(engine, 2)
+        await apply(engine, service("web"))
+        pod = attachment(node, 1, labels={"app": "web"})
+        await engine.attachments.attach("node-1", pod, unanswered)
+        (record,) = engine.cluster.attachments.values()
+        answers: list[str | None] = []
+        engine.loadbalancing.pod_changed("default", "node-1-web-1", ["10.244.0.3"])
+        engine.loadbalancing.afterwards(lambda: engine.programs.put_pod(record, answers.append))
+        engine.loadbalancing.afterwards(lambda: engine.programs.settled("node-1", answers.append))
+        engine.loadbalancing.afterwards(
+            lambda: engine.programs.remove_pod("node-1", *record.id, answers.append)
+        )
+        engine.programs.remove_node("node-1")
+        await engine.loadbalancing.idle()
+        assert answers == ["Node node-1 is no longer registered"] * 2 + [None]
+        await apply(engine, endpoint_slice("a", "web", "192.0.2.1"))
+        assert destinations(engine, "node-2", "web") == {"192.0.2.1:8080"}
+
+    in_engine(tmp_path, scenario)
+
+
+def test_a_service_that_cannot_be_computed_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(engine: Engine) -> None:
+        await register(engine, 1)
+        number = engine.allocation.number
+
+        def broken(namespace: str, name: str) -> int:
+            if name == "bad":
+                raise ValueError("a defect")
+            return number(namespace, name)
+
+        monkeypatch.setattr(engine.allocation, "number", broken)
+        await apply(engine, service("bad"))
+        await apply(engine, service("web"))
+        assert held(engine, "node-1", "web")
+        await register(engine, 2)
+        assert held(engine, "node-2", "web")
+
+    in_engine(tmp_path, scenario)
+
+
 def test_the_clusters_dns_has_every_node_and_each_node_uses_its_own(tmp_path: Path) -> None:
     async def scenario(engine: Engine) -> None:
         await register(engine, 1)
