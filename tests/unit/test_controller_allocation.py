@@ -274,6 +274,19 @@ def test_node_ports_are_given_and_kept(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_a_node_port_can_go_from_one_port_of_a_service_to_another(tmp_path: Path) -> None:
+    async def test(running: Intent) -> None:
+        await running.apply(
+            service("web", type="NodePort", ports=[{"name": "a", "port": 80, "nodePort": 30010}])
+        )
+        swapped = [{"name": "a", "port": 80}, {"name": "b", "port": 81, "nodePort": 30010}]
+        spec = await running.spec(service("web", type="NodePort", ports=swapped))
+        assert spec["ports"][1]["nodePort"] == 30010
+        assert spec["ports"][0]["nodePort"] not in (0, 30010)
+
+    run(tmp_path, test)
+
+
 def test_one_port_of_two_protocols_has_one_node_port(tmp_path: Path) -> None:
     async def test(running: Intent) -> None:
         ports = [{"name": "u", "port": 53, "protocol": "UDP"}, {"name": "t", "port": 53}]

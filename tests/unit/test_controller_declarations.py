@@ -13,6 +13,8 @@ import pytest
 from controller.errors import NotFoundError, PreconditionError
 from controller.records import LB_ADDRESSES, OBJECTS, SERVICE_NUMBERS
 from controller.store import Delete, Operation, Put, StoreError
+from controller.watchers import Selection
+from sdn.model import EndpointSlice, parse
 from tests.unit.controller_intent import Intent, intent, service
 
 Test = Callable[[Intent], Awaitable[None]]
@@ -172,6 +174,36 @@ def test_deleting_a_service_leaves_the_slices_that_were_declared_for_it(tmp_path
         assert running.changes[-1] == ("EndpointSlice", "default/web-1", True, False)
 
     run(tmp_path, test)
+
+
+def test_a_slice_that_is_only_derived_cannot_be_deleted(tmp_path: Path) -> None:
+    async def test(running: Intent) -> None:
+        derived = parse(endpoint_slice("web-a", "web", "10.244.1.5"))
+        assert isinstance(derived, EndpointSlice)
+        running.watchers.derived_slices = lambda _namespace, _service: [derived]
+        with pytest.raises(PreconditionError, match="default/web-a exists, but was not declared here"):
+            await running.declarations.remove("EndpointSlice", "default", "web-a")
+        with pytest.raises(NotFoundError):
+            await running.declarations.remove("EndpointSlice", "default", "web-b")
+
+    run(tmp_path, test)
+
+
+def test_who_waits_for_an_address_is_told_again_after_a_start(tmp_path: Path) -> None:
+    async def before(running: Intent) -> None:
+        await running.apply(service("a", type="LoadBalancer"))
+        await running.apply(service("b", type="LoadBalancer"))
+
+    async def after(running: Intent) -> None:
+        told = [event["involvedObject"]["name"] for event in _events(running)]
+        assert told == ["b"]
+
+    run(tmp_path, before, load_balancer_ranges=())
+    run(tmp_path, after, load_balancer_ranges=("192.0.2.1/32",), serve_dns=False)
+
+
+def _events(running: Intent) -> list[dict[str, Any]]:
+    return [one for one in running.watchers.select(Selection("Event")) if one["reason"] == "AllocationFailed"]
 
 
 def test_many_declarations_at_a_time_collide_nowhere(tmp_path: Path) -> None:
