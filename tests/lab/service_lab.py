@@ -14,6 +14,7 @@ from typing import Any
 
 from sdn.lab.lab import Lab
 from sdn.lab.state import PodRecord
+from sdn.lab.waiting import wait_until
 from tests.lab import labs
 from tests.lab import service_objects as objects
 from tests.lab.service_clients import Answer, Conversation, Request, Servers, ask
@@ -97,6 +98,14 @@ class ServiceLab:
     ) -> list[Answer]:
         """So many requests, each with a connection of its own."""
         return ask(*[self.request(client, address, port, transport, **more)] * count)
+
+    def wait_for(self, client: str, address: str, port: int = 80, transport: str = "tcp") -> None:
+        """Wait until it answers: a node's own rules follow the flows, and nobody tells when they are there."""
+        wait_until(
+            lambda: self.ask(client, address, port, transport, attempts=1)[0].outcome == "answered",
+            f"an answer to {client} from {address} {transport} {port}",
+            20,
+        )
 
     def answerers(
         self, client: str, address: str, port: int = 80, transport: str = "tcp", count: int = 12
