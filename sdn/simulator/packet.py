@@ -24,6 +24,7 @@ from sdn.pipeline.fields import (
     CT_NW_PROTO,
     CT_NW_SRC,
     CT_STATE,
+    CT_STATES,
     CT_TP_DST,
     CT_TP_SRC,
     CT_ZONE,
@@ -83,6 +84,9 @@ _OPTION_SOURCE_ADDRESS, _OPTION_TARGET_ADDRESS = 1, 2
 # flags are among them only where they can be set.
 _TRANSPORT: Final = frozenset((TCP_SRC, TCP_DST, TCP_FLAGS, UDP_SRC, UDP_DST, SCTP_SRC, SCTP_DST))
 _NEIGHBOR: Final = frozenset((ND_TARGET, ND_SLL, ND_TLL, ND_RESERVED, ND_OPTIONS_TYPE))
+# What says that there is a connection (Open vSwitch, is_ct_valid).
+_ORIGINAL: Final = frozenset(ORIGINAL_FIELDS)
+_OF_A_CONNECTION: Final = sum(CT_STATES[name] for name in ("new", "est", "rpl"))
 _ALWAYS: Final = tuple(field.prerequisites == ((),) for field in _ALL)
 _PREREQUISITES: Final = tuple(
     tuple(
@@ -95,6 +99,8 @@ _PREREQUISITES: Final = tuple(
 
 def has_field(values: list[int] | tuple[int, ...], field: Field) -> bool:
     """Whether a packet with these values has the field at all, so that an action may read or set it."""
+    if field in _ORIGINAL and not values[CT_STATE.order] & _OF_A_CONNECTION:
+        return False
     if _ALWAYS[field.order]:
         return True
     if field in _TRANSPORT:

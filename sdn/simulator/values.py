@@ -60,7 +60,8 @@ def masked(values: list[int], action: SetField) -> int:
     """The value that a field has after ``set_field``."""
     if action.mask is None:
         return action.value
-    return values[action.field.order] & ~action.mask | action.value & action.mask
+    # A mask may be a flag of an enumeration, and the rest of that is not the rest of the field.
+    return values[action.field.order] & ~int(action.mask) | action.value & action.mask
 
 
 def moved(values: list[int], action: Move) -> int:

@@ -132,6 +132,7 @@ def _possible(kind: str) -> list[Field]:
     """The fields that a match of this kind may look at."""
     fixed = KINDS[kind]
     values = [0] * len(FIELDS)
+    values[FIELDS["ct_state"].order] = 0x21
     for name, value in fixed.items():
         values[FIELDS[name].order] = value
     return [
@@ -174,7 +175,8 @@ def packets(draw: st.DrawFn) -> Packet:
             continue
         if field not in ORIGINAL_FIELDS:
             values[field.name] = draw(st.sampled_from(pool(field)))
-    if "ip_src" in values or "ipv6_src" in values:
+    # Neighbour discovery is never tracked: it has no fields for it.
+    if ("ip_src" in values or "ipv6_src" in values) and values.get("icmpv6_type") not in (135, 136):
         values |= draw(_connections("ip" if "ip_src" in values else "ipv6"))
     if kind in ("ipv4", "ipv6"):
         # Not 0: Open vSwitch takes that for a packet without an IP header, and leaves its TTL as it is.

@@ -8,12 +8,15 @@ from __future__ import annotations
 from hypothesis import given, settings
 
 from sdn.pipeline.fields import OFPP_CONTROLLER
-from sdn.pipeline.registers import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT
+from sdn.pipeline.registers import GATEWAY_MAC, GATEWAY_PORT, HAIRPIN_ADDRESS, ROUTER_MAC, TUNNEL_PORT
 from sdn.pipeline.topology import Address, PodPort, RemoteNode
 from sdn.simulator.journey import Outcome
 from sdn.simulator.packet import Packet
 from sdn.simulator.switch import SimulatedSwitch
 from tests.property.simulator_clusters import ClusterCase, cluster_cases
+
+#: Source and destination of a frame that goes back to the node.
+_BACK = ROUTER_MAC, GATEWAY_MAC
 
 
 def _source(packet: Packet) -> Address | None:
@@ -56,10 +59,9 @@ def _check_sender(
     if port in pods:
         pod = pods[port]
         assert packet["eth_src"] == pod.mac
-        if outcome.port == port:
-            assert _is_answer(outcome.packet)
-        else:
-            assert _source(packet) in pod.addresses
+        # What is answered by the switch itself may be a question without a source (a probe for a duplicate).
+        answered = outcome.port == port and _is_answer(outcome.packet)
+        assert answered or _source(packet) in pod.addresses
     elif port == TUNNEL_PORT:
         tunnels = [peer.tunnel_address for peer in peers]
         six = packet["tun_ipv6_src"]
@@ -71,7 +73,18 @@ def _check_sender(
 def _check_receiver(packet: Packet, outcome: Outcome, pods: dict[int, PodPort], case: ClusterCase) -> None:
     """It goes where its destination is, and no further."""
     sent, destination = outcome.packet, _destination(outcome.packet)
-    if outcome.port == packet["in_port"]:
+    forwarded = _is_answer(packet) or not _is_answer(sent)
+    if outcome.port == GATEWAY_PORT == packet["in_port"] and forwarded:
+        assert (sent["eth_src"], sent["eth_dst"]) == _BACK
+        # Back to the node: what another sent to its address, or it sent itself under the address that endpoints see.
+        borrowed = [Address(version, value) for version, value in HAIRPIN_ADDRESS.items()]
+        assert destination in case.local.addresses or _source(sent) in borrowed
+    elif outcome.port == packet["in_port"] and outcome.port in pods and forwarded:
+        # A pod that sends to itself by way of the gateway.
+        assert sent["eth_dst"] == pods[outcome.port].mac
+        assert destination in pods[outcome.port].addresses
+        assert _source(sent) in pods[outcome.port].addresses
+    elif outcome.port == packet["in_port"]:
         # An answer, to the MAC that asked.
         assert _is_answer(sent)
         assert sent["eth_dst"] == packet["eth_src"]

@@ -30,7 +30,9 @@ from sdn.pipeline.fields import (
     ETH_TYPE_ARP,
     FIELDS,
     IN_PORT,
+    IPPROTO_SCTP,
     IPPROTO_TCP,
+    IPPROTO_UDP,
     OFPP_CONTROLLER,
     OFPP_LOCAL,
     PKT_MARK,
@@ -57,6 +59,7 @@ from tests.switch.ovs import OFPT_BARRIER_REPLY, OFPT_ERROR, Connection, Private
 
 #: What the connection tracker says, by zone (modulo their number).
 STATES = (NEW, ESTABLISHED, REPLY, INVALID)
+_PORTED = {IPPROTO_TCP: "tcp", IPPROTO_UDP: "udp", IPPROTO_SCTP: "sctp"}
 #: More alternatives than this and a case is not worth its time.
 MOST_ALTERNATIVES = 81
 
@@ -113,6 +116,7 @@ class Both:
         self._connection = connection
         self._wiring = wiring
         self._simulated = SimulatedSwitch()
+        self._states: tuple[int, ...] = STATES
         self._taken: list[int] = []
         self.compared = 0
         self.refused = 0
@@ -174,7 +178,7 @@ class Both:
         translation, and of the connection's first addresses what the packet came with.
         """
         packet, nat = request.packet, request.action.nat
-        state = STATES[request.zone % len(STATES)]
+        state = self._states[request.zone % len(self._states)]
         if request.action.table is not None:
             self._taken.append(state)
         translation: dict[str, int | str] = {}
@@ -182,14 +186,15 @@ class Both:
             if nat.address_min is not None:
                 translation[f"{'ipv6' if nat.ipv6 else 'ip'}_{nat.kind}"] = nat.address_min
             if nat.port_min:
-                protocol = "tcp" if packet["nw_proto"] == IPPROTO_TCP else "udp"
+                protocol = _PORTED.get(packet["nw_proto"], "udp")
                 translation[f"{protocol}_{nat.kind}"] = nat.port_min
         return Tracked(state, packet["ct_mark"], packet["ct_label"], translation, _original(packet))
 
-    def compare(self, packet: Packet) -> Journey:
+    def compare(self, packet: Packet, states: Sequence[int] = STATES) -> Journey:
         """The journey on which both agree. One of the packet's possible journeys must be what the real switch
-        says. Raises AssertionError that shows both.
+        says. ``states`` are what the connection tracker says, by zone. Raises AssertionError that shows both.
         """
+        self._states = tuple(states)
         traces: dict[tuple[int, ...], Trace] = {}
         complaints: list[str] = []
         journeys = self._simulated.runs(packet, conntrack=self._conntrack)

@@ -24,6 +24,7 @@ from sdn.pipeline.actions import (
     Output,
     OutputField,
     Resubmit,
+    SetField,
     move,
     set_field,
 )
@@ -31,6 +32,7 @@ from sdn.pipeline.fields import FIELDS, OFPP_CONTROLLER, OFPP_LOCAL
 from sdn.pipeline.flow import Flow, Group, GroupType
 from sdn.pipeline.match import match
 from sdn.pipeline.owner import Owner
+from sdn.pipeline.registers import Mark
 from sdn.simulator.conntrack import ESTABLISHED, INVALID, NEW, OriginalTuple, Request, Tracked, by_zone
 from sdn.simulator.journey import StepKind
 from sdn.simulator.lookup import AmbiguousFlowsError
@@ -94,6 +96,12 @@ def test_a_port_that_is_not_simulated_is_refused() -> None:
 def test_a_masked_set_leaves_the_other_bits() -> None:
     switch = SimulatedSwitch([flow(set_field(reg1="0x50/0xf0"), Output(2))])
     assert switch.run(TCP.with_(reg1=0xABC)).outcomes[0].packet["reg1"] == 0xA5C
+
+
+def test_a_mask_may_be_a_flag_of_an_enumeration() -> None:
+    mark = SetField(FIELDS["reg4"], Mark.NO_POD, Mark.NO_POD)
+    (outcome,) = SimulatedSwitch([flow(mark, Output(2))]).run(TCP.with_(reg4=0x80000005)).outcomes
+    assert outcome.packet["reg4"] == 0x8000000D
 
 
 def test_a_field_that_the_packet_lacks_is_not_set() -> None:
