@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 
 from sdn.pipeline.actions import (
@@ -397,8 +396,7 @@ def _why(actions: tuple[Action, ...]) -> str:
 
 
 def _name(endpoint: Endpoint) -> str:
-    address = ipaddress.ip_address(str(endpoint.address))
-    host = f"[{address}]" if address.version == 6 else str(address)
+    host = f"[{endpoint.address}]" if endpoint.address.version == 6 else str(endpoint.address)
     return f"to endpoint {host}:{endpoint.port}"
 
 
