@@ -115,6 +115,8 @@ def rules(facts: NodeFacts, assignment: Assignment) -> str:
         *_block(
             "chain kept-sources",
             "type filter hook prerouting priority -150; policy accept;",
+            # The kernel datapath hands back the node's own answers with the mark that led them into the switch.
+            f'iifname "{GATEWAY_INTERFACE}" meta mark set meta mark & {~returning.MARK & 0xFFFFFFFF:#x}',
             *_mark(own, assignment),
         ),
         *_block(

@@ -97,13 +97,14 @@ class ServicePlane:
         for key, service in changed.items():
             self._take(key, service)
         wanted = total(self._contributions.values())
+        # First what never has to wait for the switch.
+        self._health.serve(surroundings.addresses, wanted.health)
         if wanted != self._in_force:
             # Another node may have taken over: nothing is claimed that will not be answered for.
             self._announce(wanted.announced & self._in_force.announced)
             self._setup.serve(wanted)
             _tell(self._in_force, wanted)
             self._in_force = wanted
-        self._health.serve(surroundings.addresses, wanted.health)
         self._announce(wanted.announced)
 
     def _announce(self, addresses: Collection[Address]) -> None:
