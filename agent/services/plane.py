@@ -26,6 +26,8 @@ from sdn import logs
 log: Final = logs.get("agent.services")
 #: The node's addresses may change, and interfaces come and go: looked at this often.
 _LOOK_SECONDS: Final = 5.0
+#: Changes that are named in one line of the log.
+_TOLD: Final = 20
 _NOTHING: Final = Frontends()
 
 
@@ -148,10 +150,13 @@ def _tell(before: Frontends, after: Frontends) -> None:
         if old != new:
             log.info(
                 what.replace("_", " ") + " changed",
-                added=[_text(item) for item in new - old],
-                removed=[_text(item) for item in old - new],
+                added=_texts(new - old),
+                removed=_texts(old - new),
             )
 
 
-def _text(item: object) -> str:
-    return " ".join(str(part) for part in item) if isinstance(item, tuple) else str(item)
+def _texts(items: Collection[object]) -> list[str]:
+    """The first few of them, and how many there are beside."""
+    found = sorted(" ".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in items)
+    more = len(found) - _TOLD
+    return found if more <= 0 else [*found[:_TOLD], f"and {more} more"]
