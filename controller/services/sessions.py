@@ -251,6 +251,9 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
                 await self._take(session, message)
         except InvalidObjectError as problem:
             session.end(grpc.StatusCode.INVALID_ARGUMENT, str(problem))
+        except grpc.aio.AbortError:
+            # The stream was ended from this side meanwhile, which is no defect.
+            session.end()
         except grpc.aio.AioRpcError as problem:
             log.info("agent's stream broke", node=session.node, error=str(problem.details()))
             session.end()

@@ -88,14 +88,21 @@ class Messages:
         switch.appctl("vlog/set", "vconn:file:dbg")
         self._from = self._log.stat().st_size
 
-    def bundled(self) -> list[str]:
-        """What the messages in bundles since the last call were: "GROUP_MOD INSERT_BUCKET", "FLOW_MOD ADD"."""
+    def _entries(self) -> list[str]:
         with self._log.open() as log:
             log.seek(self._from)
-            text = log.read()
+            return re.split(r"\n(?=\d{4}-)", log.read())
+
+    def flushes(self) -> int:
+        """How often the switch was told to forget connections."""
+        return sum("received: NXT_CT_FLUSH" in entry for entry in self._entries())
+
+    def bundled(self) -> list[str]:
+        """What the messages in bundles since the last call were: "GROUP_MOD INSERT_BUCKET", "FLOW_MOD ADD"."""
+        entries = self._entries()
         self._from = self._log.stat().st_size
         kinds = []
-        for entry in re.split(r"\n(?=\d{4}-)", text):
+        for entry in entries:
             if "received: OFPT_BUNDLE_ADD_MESSAGE" not in entry:
                 continue
             kind, command = re.findall(r"OFPT_(FLOW_MOD|GROUP_MOD)[^\n]*?:\s+(\w+)", entry)[0]
@@ -358,3 +365,27 @@ def test_with_external_traffic_policy_local_a_node_with_endpoints_announces(
             told.wait(lambda services: services["web"].announce, "the node with the endpoint to announce")
             one.detach(pod)
             told.wait(lambda services: not services["web"].announce, "nobody to announce")
+
+
+def test_a_controller_that_ends_lets_go_of_those_who_watch(controller: ControllerProcess, node: Node) -> None:
+    apply(controller, service("web"))
+    with Told(controller, "node-1") as told:
+        told.wait(lambda _: told.synced, "the Services to be told")
+        assert controller.terminate() == 0
+        wait_until(lambda: told.error is not None, "the watch to end")
+        assert not [line for line in controller.log() if line["level"] == "error"]
+    controller.start()
+    with Told(controller, "node-1") as told:
+        told.wait(lambda services: "web" in services, "the Services to be told again")
+
+
+def test_a_pod_that_is_gone_is_forgotten_by_every_switch(controller: ControllerProcess, node: Node) -> None:
+    apply(controller, service("web", ipFamilies=["IPv4"]))
+    with Node(controller, 2) as other:
+        pod = node.pod(1)
+        node.attach(pod)
+        wait_until(lambda: other.buckets() == 1, "the endpoint on the other node")
+        sent = [Messages(one.switch) for one in (node, other)]
+        node.detach(pod)
+        for messages in sent:
+            wait_until(lambda messages=messages: messages.flushes() > 0, "connections to it to be cut")  # type: ignore[misc]
