@@ -35,6 +35,9 @@ from sdn.pipeline.topology import Address
 #: least every half second (other_config:max-revalidator).
 SECOND_AFTER: Final = 0.6
 
+#: Endpoints, and pods that are gone, that are flushed in one go; changes of flows are not held up by more.
+MOST_AT_ONCE: Final = 64
+
 #: A Service port (its group base) and where it sent connections.
 Pair = tuple[int, Target]
 
@@ -137,17 +140,23 @@ class StaleConnections:
             self._users.pop(endpoint, None)
 
     def take(self, now: float) -> list[Stale]:
-        """What is to be flushed at the time ``now``, in seconds: a first time, or a second."""
-        stale: list[Stale] = []
+        """What is to be flushed at the time ``now``, in seconds: a first time, or a second. Of much it is a part;
+        then more is due at once.
+        """
         rested = now >= self._rest_until
-        while self._second and self._second[0][0] <= now and rested:
-            _, sweep = self._second.popleft()
-            stale += self._stale(sweep, both_ways=True)
-        first = _Sweep(self._first.pairs, self._first.gone if rested else set())
+        stale: list[Stale] = []
+        first = _Sweep({}, set())
+        while self._first.pairs and len(first.pairs) < MOST_AT_ONCE:
+            pair, known = self._first.pairs.popitem()
+            first.pairs[pair] = known
+        while self._first.gone and rested and len(first.gone) < MOST_AT_ONCE:
+            first.gone.add(self._first.gone.pop())
         if first.pairs or first.gone:
             stale += self._stale(first, both_ways=False)
             self._second.append((now + SECOND_AFTER, first))
-            self._first = _Sweep({}, set() if rested else self._first.gone)
+        if self._second and self._second[0][0] <= now and rested:
+            _, sweep = self._second.popleft()
+            stale += self._stale(sweep, both_ways=True)
         return list(dict.fromkeys(stale))
 
     def spent(self, now: float, seconds: float) -> None:

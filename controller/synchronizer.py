@@ -20,61 +20,29 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from controller.changes import Change, Compile, Done, Inbox, Refused, entries_of
 from controller.comparison import entry_text, read_back, report_foreign
 from controller.connection import BundleRefusedError, SwitchConnection
 from controller.cutting import cut
-from controller.desired import Desired, Encoded, Entries, Key, Part, encode
+from controller.desired import Desired, Entries, Key, Part
 from controller.stale import StaleConnections
 from controller.status import Status
 from controller.transport import ConnectionClosedError, ProtocolError
 from sdn import logs
 from sdn.openflow import CodecError, spreads_anew
-from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.topology import Address
 
 __all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Compile", "Done", "Status", "Synchronizer"]
 
 log = logs.get("controller.synchronizer")
 
-#: Called in the synchronizer's thread: None, the part is in force; else why it is not. After a refusal it is
-#: called once more with None should the switch take this version of the part later.
-Done = Callable[[str | None], None]
-#: Computes a part's entries; run in the synchronizer's thread, so that the engine never waits for a compiler. What is
-#: encoded already is used as it is, and may be used by many switches.
-Compile = Callable[[], Iterable[Flow | Group] | Encoded]
-
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
-
-
-@dataclass(slots=True)
-class _Change:
-    part: Part
-    compile: Compile | None
-    done: Done | None
-    gone: tuple[Address, ...]
-
-
-@dataclass(slots=True)
-class _Refused:
-    entries: Entries
-    why: str
-    #: Those who were told, to be told again should it be in force later.
-    told: list[Done] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Inbox:
-    """What other threads hand over; guarded by the synchronizer's condition."""
-
-    changes: list[_Change] = field(default_factory=list)
-    connection: SwitchConnection | None = None
-    stopping: bool = False
 
 
 class Synchronizer:
@@ -85,7 +53,7 @@ class Synchronizer:
         self._on_status = on_status
         self._log = log.bind(node=node)
         self._condition = threading.Condition()
-        self._inbox = _Inbox()
+        self._inbox = Inbox()
         self._status = Status()
         #: Changes were taken out of the inbox, and what came of them is not in the status yet.
         self._at_work = False
@@ -100,7 +68,7 @@ class Synchronizer:
         self._batch: list[Key] = []
         self._stale = StaleConnections()
         self._waiting: list[tuple[Part, Done]] = []
-        self._refused: dict[Part, _Refused] = {}
+        self._refused: dict[Part, Refused] = {}
         self._compared: SwitchConnection | None = None
         self._pause = FIRST_PAUSE
         self._retry_at: float | None = None
@@ -126,7 +94,7 @@ class Synchronizer:
         switch forgets every connection to them before ``done``.
         """
         with self._condition:
-            self._inbox.changes.append(_Change(part, compile, done, gone))
+            self._inbox.changes.append(Change(part, compile, done, gone))
             self._condition.notify()
 
     def connected(self, connection: SwitchConnection) -> None:
@@ -191,12 +159,12 @@ class Synchronizer:
                     self.disconnected(connection)
             self._publish()
 
-    def _wait(self) -> _Inbox:
+    def _wait(self) -> Inbox:
         """Sleep until there is something to do; empties the inbox."""
         with self._condition:
             while not self._has_work():
                 self._condition.wait(self._seconds_to_wait())
-            taken = _Inbox(self._inbox.changes, self._inbox.connection, self._inbox.stopping)
+            taken = Inbox(self._inbox.changes, self._inbox.connection, self._inbox.stopping)
             self._inbox.changes = []
             self._at_work = True
             return taken
@@ -216,12 +184,12 @@ class Synchronizer:
         due = [time for time in (self._retry_at, self._stale.due()) if time is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _take_in(self, changes: Sequence[_Change]) -> None:
+    def _take_in(self, changes: Sequence[Change]) -> None:
         for change in changes:
             self._refused.pop(change.part, None)
             self._stale.gone(change.gone)
             try:
-                entries = _entries(change.compile)
+                entries = entries_of(change.compile)
             except (CodecError, ValueError) as problem:
                 self._log.error("entries cannot be made", part=str(change.part), error=str(problem))
                 if change.done is not None:
@@ -274,22 +242,23 @@ class Synchronizer:
         )
 
     def _cut(self, connection: SwitchConnection) -> None:
-        """Let the switch forget the connections that are stale."""
-        stale = self._stale.take(time.monotonic())
-        if not stale:
-            return
-        began = time.monotonic()
-        try:
-            error = cut(connection, stale)
-        except BaseException:
-            self._stale.interrupted()
-            raise
-        now = time.monotonic()
-        self._stale.spent(now, now - began)
-        if error:
-            self._log.error("stale connections stay", address=connection.address, error=error)
-            self._update(last_error=f"the switch does not forget stale connections: {error}")
-        self._log.debug("stale connections cut", kinds=len(stale), seconds=round(time.monotonic() - began, 4))
+        """Let the switch forget the connections that are stale; of many the rest waits for changes that have come."""
+        while stale := self._stale.take(time.monotonic()):
+            began = time.monotonic()
+            try:
+                error = cut(connection, stale)
+            except BaseException:
+                self._stale.interrupted()
+                raise
+            now = time.monotonic()
+            self._stale.spent(now, now - began)
+            if error:
+                self._log.error("stale connections stay", address=connection.address, error=error)
+                self._update(last_error=f"the switch does not forget stale connections: {error}")
+            self._log.debug("stale connections cut", kinds=len(stale), seconds=round(now - began, 4))
+            with self._condition:
+                if self._inbox.changes:
+                    return
 
     def _compare(self, connection: SwitchConnection) -> None:
         """Read the switch back; what differs becomes dirty."""
@@ -367,7 +336,7 @@ class Synchronizer:
                 # What cannot even be named to the switch is not there to be removed.
                 self._dirty.discard(key)
             else:
-                self._refused[part] = _Refused(self._desired.entries(part), why)
+                self._refused[part] = Refused(self._desired.entries(part), why)
                 self._replace(part, {})
         return True
 
@@ -414,13 +383,6 @@ class Synchronizer:
     def _update(self, **fields: Any) -> None:
         with self._condition:
             self._status = replace(self._status, **fields)
-
-
-def _entries(compile: Compile | None) -> Entries:
-    if compile is None:
-        return {}
-    made = compile()
-    return made if isinstance(made, Encoded) else encode(made)
 
 
 def _flows(entries: Entries) -> int:

@@ -14,6 +14,7 @@ from tests.switch.service_node import (
     add_pod_ports,
     connections,
     endpoint,
+    frame,
     pod,
     send,
     service,
@@ -150,3 +151,16 @@ def test_a_gone_pod_is_forgotten_when_the_switch_comes_back(switch: PrivateSwitc
         second.connect()
         assert waiting() is None
         assert connections(switch) == set()
+
+
+def test_many_endpoints_that_go_at_once_are_all_forgotten(switch: PrivateSwitch, node: ServiceNode) -> None:
+    """More than are flushed in one go, of a table that gets empty: a single flush would pass entries over."""
+    endpoints = [endpoint(1, port) for port in range(9000, 9100)]
+    node.put(service(1, endpoints))
+    frames = [frame(0, "10.96.0.1", 80, port, Protocol.UDP).hex() for port in range(20000, 20400)]
+    for first in range(0, len(frames), 50):
+        switch.appctl("netdev-dummy/receive", "p0", *frames[first : first + 50])
+    wait_until(lambda: len(connections(switch)) == len(frames), "the connections")
+    node.put(service(1, []))
+    # The last of them may need the second flush; by itself an entry stays for half a minute and more.
+    wait_until(lambda: connections(switch) == set(), "the connections to be forgotten", 15)
