@@ -81,7 +81,7 @@ class _Agent:
             config.controllers, config.node_name, self._services, ServiceCache(config.state_dir)
         )
         self._service_plane = ServicePlane(self._services, self._setup)
-        self._dns = DnsServer()
+        self._dns = DnsServer(config.state_dir)
         self._reconciler = Reconciler(state, self._ovsdb, self._attachments)
         verbs = Verbs(config, state, self._ovsdb, vswitchd, self._setup, self._reporter, self._attachments)
         self._plugin = Server(config.socket, verbs.answer, config.parallel_requests)
@@ -91,9 +91,17 @@ class _Agent:
     def run(self, stop: daemon.Stop) -> None:
         ending = threading.Event()
         stop.on_stop(ending.set)
+        # First what is known from disk, so that the set-up takes nothing of it away.
+        if self._service_watch.load():
+            # What a controller told an earlier agent: better than nothing until it tells us.
+            self._dns.complete()
+        self._services.subscribe(self._dns.take)
+        self._serve_dns()
+        self._dns.start()
         self._ovsdb.start()
         facts = wait_for_facts(self._setup, ending)
         if facts is None:
+            self._dns.close()
             self._ovsdb.close()
             return
         log.info(
@@ -105,14 +113,7 @@ class _Agent:
             datapath_id=f"{facts.datapath_id:016x}",
         )
         self._catch_up(ending)
-        # First what is known from disk, so that the set-up takes nothing of it away.
-        if self._service_watch.load():
-            # What a controller told an earlier agent: better than nothing until it tells us.
-            self._dns.complete()
         self._service_plane.start()
-        self._services.subscribe(self._dns.take)
-        self._serve_dns()
-        self._dns.start()
         self._setup.start()
         self._reporter.start()
         self._service_watch.start()

@@ -8,6 +8,8 @@ the switch leads the cluster's DNS address there. What is asked of the cluster's
     child      in the agent: starts the server's process, tells it of Services, starts it again when it ends
     config     what the process is told at its start
     feed       how Services travel through the pipe between the two
+    predecessor
+               the process of an agent that was here before, and its end
     ---
     __main__   in the process: sockets, pipe, loop
     server     UDP and TCP
@@ -18,7 +20,8 @@ the switch leads the cluster's DNS address there. What is asked of the cluster's
 
 It is a process of its own because anybody in a pod can ask as much as he likes, and whoever asks may not make the
 agent slow: in one interpreter the two would take turns (docs/decisions.md has the figures). It can be killed at any
-time; the agent makes a new one, tells it everything again, and resolvers ask again.
+time: the agent makes a new one, tells it everything again, and resolvers ask again. When the agent ends it goes on,
+until the next agent's serves.
 
 No cache: names of the cluster are in memory anyway, and for all others the upstream servers have one. A forwarded
 answer is never kept, so one that is poisoned harms one question only.

@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The DNS server's process: `python -m agent.dns CONFIG`, with Services on its standard input.
 
-It ends when that input ends, which is when the agent does.
+When that input ends, the agent has: then it goes on for a while with the names that it knows, unless somebody ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import os
 import signal
 import sys
-from typing import Final
+from typing import Any, Final
 
 import dns.rdata
 import msgspec
 
 from agent.dns import feed
-from agent.dns.config import DnsConfig
+from agent.dns.config import READY, DnsConfig
 from agent.dns.forwarder import Forwarder
 from agent.dns.resolver import Resolver
 from agent.dns.server import Server
@@ -29,11 +30,13 @@ log: Final = logs.get("agent.dns")
 
 #: What a pipe's reader keeps of a Service that did not come whole yet.
 _PIPE_BYTES: Final = 1 << 20
+#: After this long we serve names of others, though not told of all Services.
+_PATIENCE_SECONDS: Final = 2.0
 _NOBODY: Final = 65534
 
 
 async def serve(config: DnsConfig) -> None:
-    """Until standard input ends."""
+    """Until standard input ends and for `linger_seconds` after that, or until SIGTERM."""
     zone = Zone(
         config.domain,
         [ipaddress.ip_network(text) for text in config.ranges],
@@ -41,18 +44,43 @@ async def serve(config: DnsConfig) -> None:
     )
     upstreams = Upstreams(config.upstreams, (*config.listen, *config.nameservers))
     server = Server(Resolver(zone, Forwarder(upstreams.servers)))
-    listening = asyncio.gather(*(server.listen(address, config.port) for address in config.listen))
-    listening.add_done_callback(lambda done: None if done.cancelled() else _bound(done.exception()))
-    await _follow(zone)
+    complete = asyncio.Event()
+    starting = asyncio.create_task(_start(server, config, complete))
+    starting.add_done_callback(_raise_its_problem)
+    asked_to_end = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_end.set)
+    ends = [asyncio.create_task(asked_to_end.wait()), asyncio.create_task(_live(zone, complete, config))]
+    for task in ends:
+        task.add_done_callback(_raise_its_problem)
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    await server.end()
 
 
-def _bound(problem: BaseException | None) -> None:
-    if problem is not None:
-        raise problem
+async def _live(zone: Zone, complete: asyncio.Event, config: DnsConfig) -> None:
+    await _follow(zone, complete)
+    if complete.is_set() and config.linger_seconds:
+        log.info("the agent is away; names stay as they are", seconds=config.linger_seconds)
+        await asyncio.sleep(config.linger_seconds)
+
+
+async def _start(server: Server, config: DnsConfig, complete: asyncio.Event) -> None:
+    # The process of an agent before may still serve, and knows more than one that was told nothing yet.
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(complete.wait(), _PATIENCE_SECONDS)
+    await asyncio.gather(*(server.listen(address, config.port) for address in config.listen))
     _give_up_privileges()
+    await complete.wait()
+    # An agent that is gone does not listen.
+    with contextlib.suppress(OSError):
+        os.write(sys.stdout.fileno(), READY)
 
 
-async def _follow(zone: Zone) -> None:
+def _raise_its_problem(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (problem := task.exception()) is not None:
+        raise problem
+
+
+async def _follow(zone: Zone, complete: asyncio.Event) -> None:
     """Take in what the agent tells."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=_PIPE_BYTES)
@@ -69,6 +97,7 @@ async def _follow(zone: Zone) -> None:
             zone.remove(update.removed.namespace, update.removed.name)
         elif not zone.complete:
             zone.complete = True
+            complete.set()
             log.info("all Services have names", serial=zone.serial)
 
 
@@ -104,8 +133,6 @@ def main(argv: list[str]) -> int:
     """Exit code 0 when the agent has ended."""
     config = msgspec.json.decode(argv[1], type=DnsConfig)
     logs.setup(config.log_level)
-    # What a terminal sends to the agent reaches its children too; the agent says when to end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Types are loaded when first met, perhaps from files that only root may read.
     dns.rdata.load_all_types()  # type: ignore[no-untyped-call]
     asyncio.run(_main(config))

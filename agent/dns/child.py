@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The DNS server as the agent sees it: a process that is told of Services, and made anew when it ends.
 
-    server = DnsServer()
+    server = DnsServer(folder)
     server.start()
     server.assign(config)        # what to serve, or None; whenever it changes
     table.subscribe(server.take) # Services, as they change
@@ -9,6 +9,9 @@
 One thread does everything that may wait (starting, writing into the pipe); those who tell it something only note it. A
 process that is slow to read therefore delays nobody, and of a Service that changes meanwhile only the last state is
 written. A new process is told everything that is known.
+
+When the agent ends, its process goes on with the names that it knows, for LINGER_SECONDS; the next agent's takes over
+when it serves. Both have the same addresses for a moment (SO_REUSEPORT), so a restart of the agent is not noticed.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Final
 
 import msgspec
 
-from agent.dns import feed
-from agent.dns.config import DnsConfig
+from agent.dns import feed, predecessor
+from agent.dns.config import READY, DnsConfig
 from agent.services.table import Changes, Key
 from sdn import logs
 
@@ -36,12 +40,16 @@ _LONGEST_PAUSE: Final = 5.0
 #: A process that has lived so long did not fail at its start.
 _LIVED_SECONDS: Final = 10.0
 _END_SECONDS: Final = 5.0
+#: Long enough for an agent to be replaced by another version.
+LINGER_SECONDS: Final = 60.0
 
 
 class DnsServer:
     """Keeps the process. Every method may be called in every thread, and returns at once (but `close`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder` holds the file that names the process to the next agent; without it, the process ends with us."""
+        self._file = folder / "dns.json" if folder is not None else None
         self._changed = threading.Condition()
         self._stopping = False
         self._config: DnsConfig | None = None
@@ -59,7 +67,7 @@ class DnsServer:
         self._thread.start()
 
     def close(self) -> None:
-        """End the process."""
+        """Let go of the process."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -67,6 +75,8 @@ class DnsServer:
 
     def assign(self, config: DnsConfig | None) -> None:
         """What to serve from now on; None: nothing."""
+        if config is not None and self._file is not None:
+            config = msgspec.structs.replace(config, linger_seconds=LINGER_SECONDS)
         with self._changed:
             self._config = config
             self._changed.notify()
@@ -113,7 +123,8 @@ class DnsServer:
                 self._begin(config)
             else:
                 self._tell()
-        self._end()
+        if self._process is not None:
+            _close(self._process)
 
     def _has_work(self) -> bool:
         if self._stopping or self._config != self._running:
@@ -134,10 +145,11 @@ class DnsServer:
         process = subprocess.Popen(
             [sys.executable, "-m", "agent.dns", msgspec.json.encode(config).decode()],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             env=environment,
+            start_new_session=True,
         )
-        threading.Thread(target=self._notice_end, args=(process,), name="dns-end", daemon=True).start()
+        threading.Thread(target=self._attend, args=(process,), name="dns-process", daemon=True).start()
         with self._changed:
             self._process = process
             self._running = config
@@ -146,7 +158,14 @@ class DnsServer:
             self._complete_told = False
         log.info("the DNS server is started", pid=process.pid, addresses=config.listen)
 
-    def _notice_end(self, process: subprocess.Popen[bytes]) -> None:
+    def _attend(self, process: subprocess.Popen[bytes]) -> None:
+        """Notice that it serves, and that it has ended."""
+        assert process.stdout is not None
+        with process.stdout as said:
+            if said.readline() == READY and self._file is not None:
+                before = predecessor.succeed(self._file, process.pid)
+                if before is not None:
+                    log.info("the DNS server of an earlier agent has a successor", pid=before)
         process.wait()
         with self._changed:
             self._changed.notify()
@@ -171,15 +190,20 @@ class DnsServer:
         process, self._process, self._running = self._process, None, None
         if process is None:
             return
-        assert process.stdin is not None
-        # What it was not told any more does not matter.
-        with contextlib.suppress(OSError):
-            process.stdin.close()
+        process.terminate()
+        _close(process)
         try:
             process.wait(timeout=_END_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    # What it was not told any more does not matter.
+    with contextlib.suppress(OSError):
+        process.stdin.close()
 
 
 def _frames(untold: dict[Key, bytes | None], complete: bool) -> Iterator[bytes]:

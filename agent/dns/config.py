@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Final
 
 import msgspec
 
 from agent import ipam
 from agent.nodesetup.facts import Assignment
 
-PORT = 53
+PORT: Final = 53
+#: What the process prints when it serves and knows all Services.
+READY: Final = b"ready\n"
 
 
 class DnsConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +24,7 @@ class DnsConfig(msgspec.Struct, frozen=True, kw_only=True):
     nameservers  addresses of the cluster's DNS, as pods know them
     upstreams    servers for all other names: ADDRESS, IPV4:PORT or [IPV6]:PORT; empty: those of /etc/resolv.conf
     log_level    a level specification (sdn.logs)
+    linger_seconds  how long to go on when the agent has ended
     """
 
     listen: tuple[str, ...]
@@ -30,6 +34,7 @@ class DnsConfig(msgspec.Struct, frozen=True, kw_only=True):
     upstreams: tuple[str, ...] = ()
     log_level: str = "info"
     port: int = PORT
+    linger_seconds: float = 0.0
 
 
 def from_assignment(

@@ -28,6 +28,8 @@ _BACKLOG: Final = 256
 _MOST_CONNECTIONS: Final = 256
 #: Of a connection on which nothing is asked (RFC 7766, section 6.2.3: some seconds).
 _IDLE_SECONDS: Final = 10.0
+#: For questions that are under way to upstream servers.
+_END_SECONDS: Final = 2.0
 
 
 def bound(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
@@ -40,6 +42,8 @@ def bound(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
             channel.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
         else:
             channel.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        # With the process of the agent before, until that has ended.
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if kind == socket.SOCK_STREAM:
             channel.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
@@ -70,16 +74,28 @@ class Server:
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
         self._tasks: set[asyncio.Task[None]] = set()
+        self._datagrams: list[tuple[socket.socket, asyncio.DatagramTransport]] = []
         self._connections = 0
 
     async def listen(self, address: str, port: int) -> None:
         """Serve on one address, from now on."""
         loop = asyncio.get_running_loop()
         datagrams = await patiently_bound(address, port, socket.SOCK_DGRAM)
-        await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=datagrams)
+        transport, _protocol = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=datagrams)
+        self._datagrams.append((datagrams, transport))
         stream = await patiently_bound(address, port, socket.SOCK_STREAM)
         await asyncio.start_server(self._connected, sock=stream, backlog=_BACKLOG)
         log.info("serving DNS", address=address, port=port)
+
+    async def end(self) -> None:
+        """Answer what has come, and take no more: another process has the same addresses by now."""
+        if under_way := set(self._tasks):
+            await asyncio.wait(under_way, timeout=_END_SECONDS)
+        for channel, transport in self._datagrams:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    self.received(transport, *channel.recvfrom(MOST_TCP))
+            transport.close()
 
     def received(self, transport: asyncio.DatagramTransport, raw: bytes, sender: tuple[str, int]) -> None:
         """A datagram came."""
@@ -94,7 +110,9 @@ class Server:
     async def _later(
         self, transport: asyncio.DatagramTransport, question: Question, sender: tuple[str, int]
     ) -> None:
-        transport.sendto(await self._resolver.later(question), sender)
+        answer = await self._resolver.later(question)
+        if not transport.is_closing():
+            transport.sendto(answer, sender)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._connections >= _MOST_CONNECTIONS:

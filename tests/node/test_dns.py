@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -81,13 +82,24 @@ def running(underlay: Underlay, controller: Controller, upstream: str) -> Iterat
         node.start_agent()
         node.wait_able()
         yield node
+        node.kill("agent")
+        for server in servers(node):
+            os.kill(server, signal.SIGKILL)
 
 
-def ask(node: Node, name: str, kind: str = "A", *, where: str = GATEWAYS[0], tcp: bool = False) -> list[str]:
+def ask(
+    node: Node,
+    name: str,
+    kind: str = "A",
+    *,
+    where: str = GATEWAYS[0],
+    tcp: bool = False,
+    within: float = 30.0,
+) -> list[str]:
     """The data of the answer; what no resolver would take is an exception of dnspython's."""
     resolver = dns.resolver.Resolver(configure=False)
     resolver.nameservers = [where]
-    resolver.timeout = resolver.lifetime = 30
+    resolver.timeout = resolver.lifetime = within
     with entered(node.netns):
         return [str(item) for item in resolver.resolve(name, kind, tcp=tcp)]
 
@@ -101,10 +113,11 @@ def answered(ask_it: Callable[[], object]) -> bool:
 
 
 def wait_served(node: Node) -> None:
+    """Wait until Services are known on all addresses."""
+
     def served() -> bool:
-        query = dns.message.make_query("dns-version.cluster.local", "TXT")
-        with entered(node.netns):
-            return all(answered(lambda at=at: dns.query.udp(query, at, timeout=0.2)) for at in GATEWAYS)
+        name = "web.default.svc.cluster.local"
+        return all(answered(lambda at=at: ask(node, name, where=at, within=0.2)) for at in GATEWAYS)
 
     wait_until(served, "the DNS server")
 
@@ -172,21 +185,33 @@ def test_only_the_gateway_addresses_are_served(node: Node) -> None:
     assert len(listening) == 4
 
 
-def test_the_server_is_nobody_and_ends_with_the_agent(node: Node) -> None:
+def test_the_server_has_no_rights(node: Node) -> None:
     wait_served(node)
     (server,) = servers(node)
     wait_until(lambda: "\nUid:\t65534" in Path(f"/proc/{server}/status").read_text(), "rights to be given up")
-    node.kill("agent")
-    wait_until(lambda: servers(node) == [], "the server's end")
-    node.start_agent()
-    node.wait_able()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_name_is_missed_while_the_agent_is_started_again(node: Node, number: signal.Signals) -> None:
     wait_served(node)
+    (before,) = servers(node)
+    node.kill("agent", number)
+    assert ask(node, "web.default.svc.cluster.local", within=1) == ["10.97.0.5"]
+    node.start_agent(wait=False)
+
+    def another() -> bool:
+        assert ask(node, "web.default.svc.cluster.local", within=1) == ["10.97.0.5"]
+        return servers(node) not in ([], [before]) and len(servers(node)) == 1
+
+    wait_until(another, "the next agent's server to be the only one")
+    assert before not in servers(node)
+    node.wait_able()
 
 
 def test_a_server_that_is_killed_comes_back_with_all_names(node: Node) -> None:
     wait_served(node)
     (before,) = servers(node)
-    os.kill(before, 9)
+    os.kill(before, signal.SIGKILL)
     wait_until(lambda: servers(node) not in ([], [before]), "another server")
     wait_served(node)
     wait_until(lambda: answered(lambda: ask(node, "web.default.svc.cluster.local")), "the names")

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +18,10 @@ import dns.flags
 import dns.message
 import dns.query
 import dns.rcode
+import msgspec
 import pytest
 
+from agent.dns import predecessor
 from agent.dns.child import DnsServer
 from agent.dns.config import DnsConfig, from_assignment, upstream
 from agent.dns.upstreams import Upstreams, nameservers
@@ -53,16 +56,16 @@ def free_port() -> int:
 class Served:
     """A DNS server, and questions to it."""
 
-    def __init__(self, *upstreams: str) -> None:
+    def __init__(self, *upstreams: str, folder: Path | None = None, port: int = 0) -> None:
         self.config = DnsConfig(
             listen=("127.0.0.1", "::1"),
             domain="cluster.local",
             ranges=("10.96.0.0/16", "10.244.0.0/16"),
             nameservers=("10.96.0.10",),
             upstreams=upstreams,
-            port=free_port(),
+            port=port or free_port(),
         )
-        self.server = DnsServer()
+        self.server = DnsServer(folder)
         self.server.assign(self.config)
         self.server.start()
         self.until(self.up)
@@ -203,7 +206,53 @@ def test_nothing_is_denied_before_all_services_are_known_and_nothing_served_when
         process = made.server._process
         assert process is not None
         made.server.assign(None)
-        made.until(lambda: process.poll() == 0)
+        made.until(lambda: process.poll() is not None)
+
+
+def test_the_process_of_an_agent_that_ended_serves_until_the_next_agents_does(tmp_path: Path) -> None:
+    old = Served(folder=tmp_path)
+    old.server.take(Changes((WEB,), (), True))
+    old.until((tmp_path / "dns.json").exists)
+    process = old.server._process
+    assert process is not None
+    old.server.close()
+    new = None
+    try:
+        for _ in range(20):
+            assert old.data("web.default.svc.cluster.local") == ["10.96.0.5"]
+        new = Served(folder=tmp_path, port=old.config.port)
+        assert process.poll() is None
+        # Whoever of the two answers: never "no".
+        while process.poll() is None:
+            assert old.code("web.default.svc.cluster.local") in (dns.rcode.NOERROR, dns.rcode.SERVFAIL)
+            new.server.take(Changes((WEB,), (), True))
+        assert new.data("web.default.svc.cluster.local") == ["10.96.0.5"]
+    finally:
+        process.kill()
+        if new is not None:
+            new.server.close()
+            assert new.server._process is not None
+            new.server._process.kill()
+
+
+def test_only_the_process_that_was_meant_is_ended(tmp_path: Path) -> None:
+    file = tmp_path / "dns.json"
+    assert predecessor.succeed(file, os.getpid()) is None
+    me = file.read_bytes()
+    assert predecessor.succeed(file, os.getpid()) is None
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        try:
+            # Somebody else has the pid by now.
+            file.write_bytes(msgspec.json.encode(predecessor.Process(other.pid, 1)))
+            assert predecessor.succeed(file, os.getpid()) is None
+            assert other.poll() is None
+            file.write_bytes(b"{")
+            assert predecessor.succeed(file, other.pid) is None
+            assert predecessor.succeed(file, os.getpid()) == other.pid
+            assert other.wait(PATIENCE) == -signal.SIGTERM
+        finally:
+            other.kill()
+    assert file.read_bytes() == me
 
 
 def test_a_server_that_is_silent_or_refuses_is_passed_over() -> None:
