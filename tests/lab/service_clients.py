@@ -89,6 +89,8 @@ class Answer:
     began: float = 0.0
     ended: float = 0.0
     error: str = ""
+    #: What the last attempt said, by which a server knows it again.
+    token: str = ""
 
     @property
     def seconds(self) -> float:
@@ -118,6 +120,8 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._listeners: dict[str, list[socket.socket]] = {}
         self._connections: dict[str, set[socket.socket]] = {}
+        #: Who received the datagram with which token.
+        self._received: dict[str, str] = {}
 
     def add(self, listener: Listener) -> None:
         """Listen from now on. OSError if the address cannot be had."""
@@ -176,7 +180,8 @@ class Server:
                 problems.append(f"{fields}: {problem}")
         for name in order.get("close", ()):
             self.remove(name)
-        return {"problems": problems}
+        found = {token: self._received[token] for token in order.get("seen", ()) if token in self._received}
+        return {"problems": problems, "seen": found}
 
     def _datagrams(self, channel: socket.socket, name: str) -> None:
         for _ in range(64):
@@ -186,7 +191,9 @@ class Server:
                 return
             except OSError:  # an ICMP error about an earlier answer
                 continue
-            said = _said(name, sender, data.partition(b"\n")[0])
+            token = data.partition(b"\n")[0]
+            self._received[token.decode(errors="replace")] = name
+            said = _said(name, sender, token)
             with suppress(OSError):  # a client that went, or a full buffer: datagrams may be lost
                 channel.sendto(said.ljust(len(data)), sender)
 
@@ -259,7 +266,12 @@ class Servers:
         """Close all listeners and connections of these names."""
         self._order({"close": names})
 
-    def _order(self, order: dict[str, Any]) -> None:
+    def seen(self, *tokens: str) -> dict[str, str]:
+        """Who received the datagrams with these tokens, whether his answer arrived or not."""
+        found: dict[str, str] = self._order({"seen": tokens})["seen"]
+        return found
+
+    def _order(self, order: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -267,9 +279,10 @@ class Servers:
         answer = self._process.stdout.readline()
         if not answer:
             raise OSError(f"the server process ended with {self._process.wait(10)}")
-        problems = json.loads(answer)["problems"]
-        if problems:
-            raise OSError("; ".join(problems))
+        told: dict[str, Any] = json.loads(answer)
+        if told["problems"]:
+            raise OSError("; ".join(told["problems"]))
+        return told
 
     def __enter__(self) -> Servers:
         return self
@@ -417,6 +430,7 @@ class _Flight:
             attempts=self.attempt,
             began=self.began,
             ended=time.monotonic(),
+            token=self.token,
             **fields,
         )
 

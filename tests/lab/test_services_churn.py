@@ -45,6 +45,8 @@ class History:
     gone: dict[str, list[list[float]]] = field(default_factory=dict)
     #: Spans in which pods were taken away without warning.
     abrupt: list[tuple[float, float]] = field(default_factory=list)
+    #: What happened to pods, and when.
+    told: list[tuple[float, str]] = field(default_factory=list)
     changes: Counter[str] = field(default_factory=Counter)
 
     def removed(self, name: str) -> None:
@@ -64,9 +66,28 @@ class History:
             for began, ended in self.gone.get(answer.name, ())
         )
 
-    def excused(self, answer: Answer) -> bool:
-        """Whether a request that failed may have met a pod that was taken away without warning."""
-        return any(began <= answer.ended and answer.began <= ended for began, ended in self.abrupt)
+    def tell(self, what: str) -> None:
+        self.told.append((time.monotonic(), what))
+
+    def around(self, answer: Answer) -> str:
+        """What happened to pods while a request was under way, and shortly before: seconds from its begin."""
+        near = [
+            f"{when - answer.began:+.3f} {what}"
+            for when, what in self.told
+            if answer.began - 2.5 < when < answer.ended + 0.5
+        ]
+        return ", ".join(near)
+
+    def excused(self, answer: Answer, receiver: str) -> bool:
+        """Whether a request that failed hit what was being removed: a pod that was taken away without warning, or, if
+        it was received, an endpoint whose tracked datagrams were forgotten before its answer came through.
+        """
+        if any(began <= answer.ended and answer.began <= ended for began, ended in self.abrupt):
+            return True
+        return any(
+            answer.began - 0.1 <= began <= answer.began + patience(GRACE)
+            for began, _ in self.gone.get(receiver, ())
+        )
 
 
 @pytest.fixture(scope="module")
@@ -173,17 +194,27 @@ class Churn:
         while not self.end.is_set():
             number += 1
             name = f"real-{number}"
-            self.cluster.add(name, f"node-{number % 3 + 1}", {"app": "web"})
+            # Not ready before it serves.
+            node, labels = f"node-{number % 3 + 1}", {"name": name, "app": "web"}
+            objects.apply(self.cluster.lab, objects.pod(name, node, labels, ready=False))
+            self.cluster.add(name, node, {"app": "web"})
+            objects.apply(self.cluster.lab, self.cluster.told(name))
+            self.history.tell(f"{name} ready")
             self.end.wait(0.5)
             if number % 2:
                 self.cluster.ready(name, False)
                 self.history.removed(name)
+                self.history.tell(f"{name} not ready")
                 # What was on its way is answered before the pod ends, as its grace period is for.
                 time.sleep(patience(GRACE))
+                self.history.tell(f"{name} ends")
                 self.cluster.remove(name)
+                self.history.tell(f"{name} ended")
             else:
                 begun = time.monotonic()
+                self.history.tell(f"{name} ends abruptly")
                 self.cluster.remove(name)
+                self.history.tell(f"{name} ended abruptly")
                 self.history.removed(name)
                 self.history.abrupt.append((begun, time.monotonic() + patience(GRACE)))
             self.history.changes["pod"] += 2
@@ -244,10 +275,17 @@ def test_no_request_is_lost_or_answered_by_an_endpoint_that_is_long_gone(
     objects.settle(cluster.lab)
     late = [(request, answer) for request, answer in answers if history.too_late(answer)]
     assert not late, f"{len(late)} were answered by endpoints long gone: {late[:3]}"
+    failed = [(request, answer) for request, answer in answers if answer.outcome != "answered"]
+    received = cluster.servers.seen(*(answer.token for _, answer in failed))
     lost = [
         (request, answer)
-        for request, answer in answers
-        if answer.outcome != "answered" and not history.excused(answer)
+        for request, answer in failed
+        if not history.excused(answer, received.get(answer.token, ""))
     ]
-    assert not lost, f"{len(lost)} of {len(answers)} failed: {lost[:3]}"
+    for request, answer in lost:
+        print(
+            f"{request.netns} {request.transport} {request.address} {request.port} {answer.outcome} after"
+            f" {answer.seconds:.3f} s; received by {received.get(answer.token)}; around it: {history.around(answer)}"
+        )
+    assert not lost, f"{len(lost)} of {len(answers)} failed"
     assert len(answers) > 1000

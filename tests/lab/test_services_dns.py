@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import dns.exception
 import dns.message
 import dns.query
 import dns.rcode
@@ -70,8 +71,11 @@ def known(cluster: ServiceLab, client: str, name: str, kind: str = "A") -> set[s
     found: set[str] = set()
 
     def there() -> bool:
-        answer = ask(cluster, client, name, kind)
         found.clear()
+        try:
+            answer = ask(cluster, client, name, kind)
+        except dns.exception.Timeout:  # the server was just started again
+            return False
         found.update(data(answer, kind))
         return bool(found)
 
