@@ -20,7 +20,7 @@ from sdn.pipeline.registers import SERVICE_ZONE
 from sdn.pipeline.service import Protocol
 
 #: A flush that took no longer is repeated REPEATED times at once.
-CHEAP = 0.005
+CHEAP = 0.002
 REPEATED = 14
 #: A table that goes down to less than this share was shrinking.
 _SHRINKING = 0.75

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.cutting import flushes
+from controller.connection import Flush, SwitchConnection
+from controller.cutting import CHEAP, REPEATED, cut, flushes
 from controller.desired import Desired, encode
 from controller.endpointflows import (
     FrontendAddress,
@@ -205,3 +207,30 @@ def test_whatever_the_changes_what_is_desired_is_never_flushed_and_what_is_lost_
             assert each.endpoint not in state[number]
     lost = set().union(*ever.values()) - wanted
     assert {each.endpoint for each in taken if each.frontend is None} == lost
+
+
+class Tracker:
+    """A connection whose flushes take the times that a test says, in seconds; the last one again and again."""
+
+    def __init__(self, *times: float) -> None:
+        self.sizes: list[int] = []
+        self.now = 0.0
+        self._times = list(times)
+
+    def flush(self, wanted: Sequence[Flush]) -> str:
+        self.sizes.append(len(wanted))
+        self.now += self._times.pop(0) if len(self._times) > 1 else self._times[0]
+        return ""
+
+    def cut(self) -> list[int]:
+        """Flush something; gives how many flushes were sent each time."""
+        gone = [Gone(CLUSTER_IP, both_ways=False)]
+        assert cut(cast(SwitchConnection, self), gone, lambda: self.now) == ""
+        return self.sizes
+
+
+def test_a_small_table_is_flushed_often_and_a_large_one_until_it_shrinks_no_more() -> None:
+    assert Tracker(CHEAP).cut() == [1, REPEATED]
+    assert Tracker(1.0).cut() == [1, 1], "no shorter: little was there to be forgotten"
+    assert Tracker(1.0, 0.5, 0.25, 0.24).cut() == [1, 1, 1, 1]
+    assert Tracker(1.0, 0.5, CHEAP).cut() == [1, 1, 1, REPEATED]
