@@ -184,11 +184,15 @@ class Programs:
         """Computes every flow that the node's switch must hold, to explain a listing; may run in any
         thread.
         """
-        pods = [pod_port(record) for record in cluster.attachments_on(node)]
-        peers = [remote for name, remote in self._remote.items() if name != node]
-        others = functools.partial(switch_flows, self._local[node], pods, peers)
+        others = self.flows_beside_services(node, cluster)
         services = self.services_on(node)
         return lambda: (*others(), *(entry for entry in services() if isinstance(entry, Flow)))
+
+    def flows_beside_services(self, node: str, cluster: Cluster) -> Callable[[], tuple[Flow, ...]]:
+        """The same without the Services' flows."""
+        pods = [pod_port(record) for record in cluster.attachments_on(node)]
+        peers = [remote for name, remote in self._remote.items() if name != node]
+        return functools.partial(switch_flows, self._local[node], pods, peers)
 
     def stop(self) -> None:
         """End all synchronizers; the switches keep what they hold."""

@@ -213,7 +213,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         if meant.kind == "Service":
             computed = self._engine.loadbalancing.entries_on(node, (meant.namespace, meant.name))
         else:
-            computed = self._engine.programs.flows_of(node, self._engine.cluster)
+            computed = self._engine.programs.flows_beside_services(node, self._engine.cluster)
         return lambda: [flow for flow in computed() if isinstance(flow, Flow) and flow.owner == meant]
 
     async def ListGroups(  # noqa: N802
