@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -246,6 +247,39 @@ def test_flows_and_groups_of_a_service_are_listed_by_their_owner(
     switch.ofctl("del-groups", "group_id=77")
     assert controller.flows("node-1", owner="Service/shop/none") == []
     assert list_groups(inspection, "node-1", "Pod/shop/web") == []
+
+
+def test_what_the_switch_learned_for_session_affinity_is_its_services(
+    agent: AgentStream,
+    switch: PrivateSwitch,
+    controller: ControllerProcess,
+    pods: list[types_pb2.Attachment],
+    inspection: inspection_pb2_grpc.InspectionStub,
+) -> None:
+    apply(inspection, service("web", sessionAffinity="ClientIP"))
+    owner = "Service/shop/web"
+
+    def endpoints() -> list[inspection_pb2.FlowEntry]:
+        flows = controller.flows("node-1", owner=owner, table="endpoint")
+        return [flow for flow in flows if "learn(" in flow.actions]
+
+    wait_until(lambda: len(endpoints()) == 3, "three endpoints")
+    group = list_groups(inspection, "node-1", owner)[0].group_id
+    before = len(controller.flows("node-1", owner=owner))
+    learn = re.search(r"learn\(table=(\d+),.*?cookie=(0x[0-9a-f]+)", endpoints()[0].actions)
+    assert learn is not None
+    table, cookie = learn.groups()
+    # As the switch makes it at a client's first connection.
+    learned = f"table={table},cookie={cookie},priority=100,ip,reg5={group},nw_src=10.244.0.77"
+    switch.ofctl("add-flow", f"{learned},idle_timeout=600,actions=load:1->NXM_NX_REG3[]")
+    mine = controller.flows("node-1", owner=owner)
+    (found,) = [flow for flow in mine if flow.table == "session_affinity" and "10.244.0.77" in flow.match]
+    assert (found.owner, found.feature) == (owner, "session_affinity")
+    assert found.why.startswith("learned: ")
+    assert len(mine) == before + 1
+    (same,) = [flow for flow in controller.flows("node-1") if "10.244.0.77" in flow.match]
+    assert same.owner == owner
+    assert found.match in {flow.match for flow in describe(inspection, "web", node="node-1").nodes[0].flows}
 
 
 @pytest.mark.parametrize(
