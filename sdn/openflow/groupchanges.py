@@ -9,7 +9,8 @@ Many versions of Open vSwitch cannot, 3.1 among them (openvswitch/ovs-issues#357
 spread connections from the buckets of the message alone, before they add those that the group has already. After one
 bucket was inserted all new connections go to that one; after one was removed the group is spread in another way, by
 which all datagrams of a client go to one endpoint. To them a group that changes is written again as a whole, which at
-1,000 buckets takes the switch 2 ms instead of 1 ms. :func:`spreads_anew` tells the versions apart.
+1,000 buckets takes the switch 2 ms instead of 1 ms. :func:`spreads_anew` tells the versions apart. Groups whose
+selection is "hash" have no such table, and change by single buckets on every version.
 
 Open vSwitch describes a group in one piece, so a group longer than a message could be written, in parts, but not be
 read: Open vSwitch 3.1 then answers with lengths that have overflown, and, if other groups follow, it aborts (an
@@ -61,11 +62,11 @@ def group_changes(
 ) -> list[bytes]:
     """The messages, in order, that turn ``installed`` into ``wanted``: bodies of group images, None for no group.
 
-    Nothing when they are equal. With ``single_buckets`` (see :func:`spreads_anew`) buckets of a select group that are
-    in one of the two only are removed or inserted; one whose actions or weight changed is removed and inserted. The
-    group as a whole is modified without that, when its type or its selection differs, when more than
-    MAX_SINGLE_CHANGES messages would be needed, and always when it is no select group, where the order of buckets has
-    a meaning.
+    Nothing when they are equal. With ``single_buckets`` (see :func:`spreads_anew`), or if the group selects by "hash",
+    buckets of a select group that are in one of the two only are removed or inserted; one whose actions or weight
+    changed is removed and inserted. The group as a whole is modified without that, when its type or its selection
+    differs, when more than MAX_SINGLE_CHANGES messages would be needed, and always when it is no select group, where
+    the order of buckets has a meaning.
     Deleting takes every flow that uses the group with it. Raises CodecError when ``wanted`` is longer than
     MAX_GROUP_BODY.
     """
@@ -80,11 +81,18 @@ def group_changes(
         )
     if installed is None:
         return [group_mod(GroupCommand.ADD, group_id, wanted)]
-    if single_buckets and wanted[0] == _SELECT and _without_buckets(installed) == _without_buckets(wanted):
+    rest = _without_buckets(wanted)
+    singly_possible = wanted[0] == _SELECT and (single_buckets or _hashes_fields(rest[1]))
+    if singly_possible and _without_buckets(installed) == rest:
         singly = list(_single_buckets(group_id, encoded_buckets(installed), encoded_buckets(wanted)))
         if len(singly) <= MAX_SINGLE_CHANGES:
             return singly
     return [group_mod(GroupCommand.MODIFY, group_id, wanted)]
+
+
+def _hashes_fields(properties: bytes) -> bool:
+    """Whether the selection method property names "hash" (and not "dp_hash"), NUL-padded to 16 bytes."""
+    return b"hash".ljust(16, b"\0") in properties and b"dp_hash" not in properties
 
 
 def _without_buckets(body: bytes) -> tuple[int, bytes]:

@@ -46,6 +46,9 @@ from sdn.pipeline.fields import (
     IP_SRC,
     IPV6_DST,
     IPV6_SRC,
+    SCTP_SRC,
+    TCP_SRC,
+    UDP_SRC,
 )
 from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.match import match
@@ -80,12 +83,15 @@ _DROP: tuple[Action, ...] = ()
 #: Weight of an endpoint; the spare bucket's is 1. See the module.
 _WEIGHT = 4
 _FEWEST_WITH_SPARE, _MOST_WITH_SPARE = 5, 63
+#: Open vSwitch describes a group in one message of 64 KiB, and a bucket takes 48 bytes.
+_MOST_ENDPOINTS = 1300
 #: Bucket numbers: the spare has one of its own, endpoints' are spread over the rest.
 _SPARE = 1
 _FIRST_BUCKET, _LAST_BUCKET = 16, 0x7FFFFFFF
 #: OpenFlow's idle time-out is 16 bits wide: an affinity of more than 18 hours ends then.
 _LONGEST_TIMEOUT = 0xFFFF
 _MARK_BITS = 4
+_SOURCE_PORT = {Protocol.TCP: TCP_SRC, Protocol.UDP: UDP_SRC, Protocol.SCTP: SCTP_SRC}
 _WHOLE, _FIRST_FRAGMENT, _LATER_FRAGMENT = "0/3", "1/3", "3/3"
 _FRAGMENT_SECONDS = 10
 
@@ -286,7 +292,7 @@ class _Compilation:
         if not endpoints:
             return _DROP if port.elsewhere or (local and port.endpoints) else _REJECT
         group_id = port.group_base + local
-        self._used[group_id] = endpoints
+        self._used[group_id] = endpoints[:_MOST_ENDPOINTS]
         chosen = SetField(SERVICE_PORT_REGISTER, port.group_base)
         if not port.affinity_seconds:
             return chosen, GroupAction(group_id)
@@ -299,6 +305,7 @@ class _Compilation:
 
     def _group(self, group_id: int, endpoints: Sequence[tuple[int, Endpoint]]) -> Group:
         affinity = self._port.affinity_seconds > 0
+        protocol = self._port.protocol
         by_table = not affinity and len(endpoints) <= _MOST_WITH_SPARE
         source = IP_SRC if self._port.version == 4 else IPV6_SRC
         weights = sorted((bucket, _WEIGHT, bucket) for bucket, _ in endpoints)
@@ -310,10 +317,10 @@ class _Compilation:
             tuple(_bucket(number, weight, chosen) for number, weight, chosen in weights),
             self._port.owner,
             "one of the Service's endpoints",
-            # With affinity by the client's address, so that connections that begin together agree before the switch
-            # has learned where the first one went.
             selection_method="dp_hash" if by_table else "hash",
-            selection_fields=(source,) if affinity else (),
+            # With affinity by the client's address, so that connections that begin together agree before the switch
+            # has learned where the first one went. Without fields Open vSwitch would leave out the ports of UDP.
+            selection_fields=() if by_table else (source,) if affinity else (source, _SOURCE_PORT[protocol]),
         )
 
     def _endpoint(self, endpoint: Endpoint, bucket: int) -> Flow:
