@@ -24,6 +24,7 @@ from sdn.pipeline.owner import Owner
 from sdn.pipeline.topology import Address
 from sdn.simulator.packet import Packet, tcp, udp
 from tests.switch.frames import frame
+from tests.switch.ofproto_trace import Tracer
 from tests.switch.ovs import Connection, PrivateSwitch, running_switch
 
 pytestmark = pytest.mark.switch
@@ -221,3 +222,36 @@ def sent_by_ofctl(path: Path, command: str, *words: str) -> bytes:
         server.join(timeout=60)
     (message,) = sent
     return message
+
+
+def test_a_flush_of_most_of_the_tracker_leaves_some_and_repeated_ones_end(
+    switch: PrivateSwitch, connection: Connection
+) -> None:
+    """Open vSwitch 3.1 removes entries while it walks over them, and the table that shrinks meanwhile makes it skip
+    some. Where others remain that keep the table from shrinking, one flush takes all.
+    """
+    with Tracer(switch) as tracer:
+        for number in range(4000):
+            client = Address(4, address(CLIENTS[0]).value + (0x100 << number // 2000))
+            packet = udp(
+                eth_src=1,
+                eth_dst=2,
+                ip_src=client.value,
+                ip_dst="10.0.0.9",
+                udp_src=1000,
+                udp_dst=10_000 + number % 2000,
+            )
+            tracer.command("netdev-dummy/receive", "p1", frame(packet).hex())
+
+        def known() -> int:
+            return int(tracer.command("dpctl/ct-get-nconns"))
+
+        assert known() == 8 + 4000
+        counts = [known()]
+        while counts[-1] > 8 and len(counts) < 40:
+            connection.transact(ct_flush(1, 2, original=CtTuple(17, destination=address("10.0.0.9"))))
+            counts.append(known())
+        assert counts[-1] == 8
+        # Each takes about half of what is left, or more; so flushing for the third time leaves an eighth.
+        assert len(counts) > 2
+        assert counts[3] - 8 < 4000 / 4
