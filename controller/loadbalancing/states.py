@@ -71,9 +71,9 @@ class ServiceStates:
         self._feeds.discard(feed)
 
     def state(self, key: ServiceKey, node: str) -> controller_pb2.ServiceState | None:
-        """A Service as an agent is told of it; None: there is no such Service."""
+        """A Service as an agent is told of it; None: there is no such Service, or it must not be served."""
         service = self._index.services.get(key)
-        if service is None:
+        if service is None or self._allocated.conflict(*key):
             return None
         state = controller_pb2.ServiceState()
         state.CopyFrom(self._common_state(key, service))
@@ -110,7 +110,8 @@ class ServiceStates:
     def _elect(self, key: ServiceKey) -> bool:
         """Whether another node announces than before."""
         service = self._index.services.get(key)
-        if service is None or not self._allocated.load_balancer_addresses(*key):
+        addresses = self._allocated.load_balancer_addresses(*key)
+        if service is None or not addresses or self._allocated.conflict(*key):
             return bool(self._announcers.pop(key, ""))
         candidates: Iterable[str] = (node for node in self._cluster.nodes if node in self.candidates)
         if service.spec.external_traffic_policy == LOCAL:

@@ -7,11 +7,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from controller.engine import Engine
 from controller.loadbalancing import runtime, shared
-from sdn.model import parse
+from controller.records import object_key
+from controller.store import Put
+from sdn.model import parse, to_document
 from sdn.services.selection import Selection
 from tests.switch.controller_process import attachment
 from tests.unit.services_engine import (
@@ -349,6 +352,32 @@ def test_a_service_that_cannot_be_computed_holds_up_no_other(
         assert held(engine, "node-2", "web")
 
     in_engine(tmp_path, scenario)
+
+
+def test_a_stored_service_that_claims_anothers_address_is_served_to_nobody(tmp_path: Path) -> None:
+    """Only a changed setting, or somebody else's hand in the store, can lead to it."""
+
+    async def before(engine: Engine) -> None:
+        await register(engine, 1)
+        await apply(engine, service("first", clusterIP="10.96.0.77"))
+        await apply(engine, service("second", clusterIP="10.96.0.78"))
+        document = to_document(engine.cluster.objects["Service"]["default", "second"])
+        document["spec"] |= {"clusterIP": "10.96.0.77", "clusterIPs": ["10.96.0.77"]}
+        stored = Put(object_key("Service", "default", "second"), msgspec.json.encode(document))
+        await engine.ledger.write([stored])
+
+    async def after(engine: Engine) -> None:
+        assert held(engine, "node-1", "first")
+        assert not held(engine, "node-1", "second")
+        assert engine.states.state(("default", "first"), "node-1") is not None
+        assert engine.states.state(("default", "second"), "node-1") is None
+        await engine.declarations.remove("Service", "default", "second")
+        await apply(engine, service("second", clusterIP="10.96.0.78"))
+        assert held(engine, "node-1", "second")
+        assert engine.states.state(("default", "second"), "node-1") is not None
+
+    in_engine(tmp_path, before)
+    in_engine(tmp_path, after)
 
 
 def test_the_clusters_dns_has_every_node_and_each_node_uses_its_own(tmp_path: Path) -> None:
