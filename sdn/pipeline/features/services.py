@@ -5,11 +5,6 @@ For each port of a Service: one flow for each address and port that clients send
 each endpoint, and one flow for each endpoint that translates the destination. Nothing here depends on the node whose
 switch it is for, except by the :class:`ServicePort` that it is made from.
 
-Evenness: Open vSwitch spreads connections of a group over a table of 2^n slots (at most 256), so ten equal buckets get
-one or two of 16. Every endpoint weighs ``_WEIGHT``, and between 5 and 63 endpoints a spare bucket of weight 1, which
-leads to one of them, makes the switch use a table of at least four slots an endpoint. Beyond, where the table is too
-small to be even, each connection's five-tuple is hashed instead, at the cost of one datapath flow a connection.
-
 Fragments: on the userspace datapath the tracker gives the fragments of a first datagram back one by one, and only the
 first of them tells its port. That one therefore leaves a flow for a few seconds (in the table of learned flows) that
 tells the others which Service they are for. Each then chooses an endpoint; the tracker, which puts them together again
@@ -18,14 +13,11 @@ to translate them, uses the last one's choice for all. On the kernel datapath th
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from sdn.pipeline.actions import (
     CONTROLLER,
     Action,
-    Bucket,
     Ct,
     Goto,
     GroupAction,
@@ -36,6 +28,7 @@ from sdn.pipeline.actions import (
     Resubmit,
     SetField,
 )
+from sdn.pipeline.features.endpointgroups import MOST_ENDPOINTS, endpoint_group, numbered
 from sdn.pipeline.features.translation import to
 from sdn.pipeline.fields import (
     CT_MARK,
@@ -46,9 +39,6 @@ from sdn.pipeline.fields import (
     IP_SRC,
     IPV6_DST,
     IPV6_SRC,
-    SCTP_SRC,
-    TCP_SRC,
-    UDP_SRC,
 )
 from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.match import match
@@ -80,18 +70,9 @@ _FIRST_PACKET = "+new-rpl-inv+trk"
 _REJECT: tuple[Action, ...] = (CONTROLLER,)
 _DROP: tuple[Action, ...] = ()
 
-#: Weight of an endpoint; the spare bucket's is 1. See the module.
-_WEIGHT = 4
-_FEWEST_WITH_SPARE, _MOST_WITH_SPARE = 5, 63
-#: Open vSwitch describes a group in one message of 64 KiB, and a bucket takes 48 bytes.
-_MOST_ENDPOINTS = 1300
-#: Bucket numbers: the spare has one of its own, endpoints' are spread over the rest.
-_SPARE = 1
-_FIRST_BUCKET, _LAST_BUCKET = 16, 0x7FFFFFFF
 #: OpenFlow's idle time-out is 16 bits wide: an affinity of more than 18 hours ends then.
 _LONGEST_TIMEOUT = 0xFFFF
 _MARK_BITS = 4
-_SOURCE_PORT = {Protocol.TCP: TCP_SRC, Protocol.UDP: UDP_SRC, Protocol.SCTP: SCTP_SRC}
 _WHOLE, _FIRST_FRAGMENT, _LATER_FRAGMENT = "0/3", "1/3", "3/3"
 _FRAGMENT_SECONDS = 10
 
@@ -174,9 +155,9 @@ class _Compilation:
         port = self._port
         for frontend in port.frontends:
             yield from self._frontend(frontend)
-        buckets = _numbered(tuple({one for endpoints in self._used.values() for one in endpoints}))
+        buckets = numbered({one for endpoints in self._used.values() for one in endpoints})
         for group_id, endpoints in self._used.items():
-            yield self._group(group_id, [(buckets[one], one) for one in endpoints])
+            yield endpoint_group(port, group_id, (buckets[one] for one in endpoints))
             if port.affinity_seconds or port.protocol is Protocol.UDP:
                 yield ENDPOINT.flow(
                     match(eth_type=self._eth_type, reg2=port.group_base, reg3=0, reg5=group_id),
@@ -292,7 +273,7 @@ class _Compilation:
         if not endpoints:
             return _DROP if port.elsewhere or (local and port.endpoints) else _REJECT
         group_id = port.group_base + local
-        self._used[group_id] = endpoints[:_MOST_ENDPOINTS]
+        self._used[group_id] = endpoints[:MOST_ENDPOINTS]
         chosen = SetField(SERVICE_PORT_REGISTER, port.group_base)
         if not port.affinity_seconds:
             return chosen, GroupAction(group_id)
@@ -301,26 +282,6 @@ class _Compilation:
             SetField(GROUP_REGISTER, group_id),
             Resubmit(SESSION_AFFINITY.number),
             Resubmit(ENDPOINT.number),
-        )
-
-    def _group(self, group_id: int, endpoints: Sequence[tuple[int, Endpoint]]) -> Group:
-        affinity = self._port.affinity_seconds > 0
-        protocol = self._port.protocol
-        by_table = not affinity and len(endpoints) <= _MOST_WITH_SPARE
-        source = IP_SRC if self._port.version == 4 else IPV6_SRC
-        weights = sorted((bucket, _WEIGHT, bucket) for bucket, _ in endpoints)
-        if by_table and len(weights) >= _FEWEST_WITH_SPARE:
-            weights.insert(0, (_SPARE, 1, weights[0][0]))
-        return Group(
-            group_id,
-            "select",
-            tuple(_bucket(number, weight, chosen) for number, weight, chosen in weights),
-            self._port.owner,
-            "one of the Service's endpoints",
-            selection_method="dp_hash" if by_table else "hash",
-            # With affinity by the client's address, so that connections that begin together agree before the switch
-            # has learned where the first one went. Without fields Open vSwitch would leave out the ports of UDP.
-            selection_fields=() if by_table else (source,) if affinity else (source, _SOURCE_PORT[protocol]),
         )
 
     def _endpoint(self, endpoint: Endpoint, bucket: int) -> Flow:
@@ -371,11 +332,6 @@ class _Compilation:
         )
 
 
-@functools.lru_cache(maxsize=1 << 16)
-def _bucket(number: int, weight: int, chosen: int) -> Bucket:
-    return Bucket(number, (SetField(ENDPOINT_REGISTER, chosen), Resubmit(ENDPOINT.number)), weight)
-
-
 def _registers(actions: tuple[Action, ...]) -> tuple[SetField, ...]:
     """The registers that a first packet's flow sets, the group's number among them even if that flow needs it not."""
     known = [action for action in actions if isinstance(action, SetField)]
@@ -405,26 +361,3 @@ def _why(actions: tuple[Action, ...]) -> str:
 def _name(endpoint: Endpoint) -> str:
     host = f"[{endpoint.address}]" if endpoint.address.version == 6 else str(endpoint.address)
     return f"to endpoint {host}:{endpoint.port}"
-
-
-def _numbered(endpoints: tuple[Endpoint, ...]) -> dict[Endpoint, int]:
-    """A number for each endpoint that it keeps while others come and go.
-
-    It is a hash of the endpoint; of two that have the same the later one in order takes the next number.
-    """
-    numbers: dict[Endpoint, int] = {}
-    taken: set[int] = set()
-    for endpoint in sorted(endpoints, key=lambda one: (one.address.value, one.port, one.pod)):
-        number = _hash(endpoint)
-        while number in taken:
-            number = number + 1 if number < _LAST_BUCKET else _FIRST_BUCKET
-        taken.add(number)
-        numbers[endpoint] = number
-    return numbers
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _hash(endpoint: Endpoint) -> int:
-    text = f"{endpoint.address.version}/{endpoint.address.value}/{endpoint.port}/{endpoint.pod}"
-    digest = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
-    return _FIRST_BUCKET + digest % (_LAST_BUCKET - _FIRST_BUCKET)
