@@ -6,9 +6,9 @@ Open vSwitch takes it at once, never as part of a bundle, and does not answer: a
 all five parts of the original direction are given it reads every entry of the zone, in the thread that also serves
 OpenFlow (about 20 ms for 30,000 entries on a small machine). Entries cannot be chosen by their mark, label or state.
 
-On the userspace datapath one flush can leave entries behind: the tracker's table shrinks while they are removed, and the
-walk over it then skips some. That needs a flush that removes a large part of all entries; each further flush takes half
-of what is left, or more (4,000 became 1,000, 480, 230, 100, 40, 20, none). Whoever must be sure repeats it.
+On the userspace datapath one flush can leave entries behind: the tracker's table shrinks while they are removed, and
+the walk over it then skips some. That needs a flush that removes a large part of all entries; each further flush takes
+half of what is left, or more (4,000 became 1,000, 480, 230, 100, 40, 20, none). Whoever must be sure repeats it.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from sdn.pipeline.topology import Address
 from sdn.simulator.packet import Packet, tcp, udp
 from tests.switch.frames import frame
 from tests.switch.ofproto_trace import Tracer
-from tests.switch.ovs import Connection, PrivateSwitch, running_switch
+from tests.switch.ovs import Connection, PrivateSwitch, running_switch, wait_until
 
 pytestmark = pytest.mark.switch
 
@@ -64,7 +64,7 @@ def connection(switch: PrivateSwitch) -> Iterator[Connection]:
             _send(switch, tcp(ip_src=client, ip_dst=SERVICE, tcp_src=1001, tcp_dst=53, tcp_flags=2))
         _send(switch, udp(ipv6_src=CLIENT6, ipv6_dst=SERVICE6, udp_src=1001, udp_dst=53))
         _send(switch, udp(ip_src=CLIENTS[0], ip_dst=ENDPOINTS[0], udp_src=1003, udp_dst=5353))
-        assert len(entries(switch)) == 8
+        wait_until(lambda: len(entries(switch)) == 8, "all packets through the switch")
         yield connection
 
 
@@ -246,7 +246,7 @@ def test_a_flush_of_most_of_the_tracker_leaves_some_and_repeated_ones_end(
         def known() -> int:
             return int(tracer.command("dpctl/ct-get-nconns"))
 
-        assert known() == 8 + 4000
+        wait_until(lambda: known() == 8 + 4000, "all packets through the switch")
         counts = [known()]
         while counts[-1] > 8 and len(counts) < 40:
             connection.transact(ct_flush(1, 2, original=CtTuple(17, destination=address("10.0.0.9"))))
