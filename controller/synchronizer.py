@@ -195,6 +195,11 @@ class Synchronizer:
                 if change.done is not None:
                     change.done(str(problem))
                 continue
+            except Exception as problem:  # noqa: BLE001 - one object's defect must not stop all others
+                self._log.exception("entries cannot be made", part=str(change.part))
+                if change.done is not None:
+                    change.done(f"{type(problem).__name__}: {problem}")
+                continue
             self._replace(change.part, entries)
             if change.done is not None:
                 self._waiting.append((change.part, change.done))

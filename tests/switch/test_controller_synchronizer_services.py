@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from sdn.pipeline.flow import Flow
+from sdn.pipeline.actions import Bucket, Resubmit, set_field
+from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.match import match
 from sdn.pipeline.owner import Owner
 from sdn.pipeline.registers import Priority
@@ -94,10 +95,15 @@ def test_groups_are_known_again_however_they_came_to_be(node: ServiceNode) -> No
 
 def test_a_group_that_no_switch_could_describe_is_refused_before_it_is_sent(node: ServiceNode) -> None:
     """Open vSwitch 3.1 would abort when asked for it."""
-    for count in (1365, 1400):
-        why = node.put_later(service(1, many(count), Protocol.TCP))()
+    owner = Owner("Service", "default", "huge")
+    for count in (1500, 2000):
+        buckets = tuple(Bucket(number, (set_field(reg3=number), Resubmit(1))) for number in range(count))
+        group = Group(GROUP, "select", buckets, owner, "a test")
+        waiter = Waiter()
+        node.synchronizer.submit("huge", lambda group=group: [group], waiter.done)  # type: ignore[misc]
+        why = waiter()
         assert why is not None
-        assert "Service/default/service-1" in why
+        assert str(owner) in why
     node.put(service(2, [endpoint(1)]))
 
 
@@ -113,6 +119,13 @@ def test_a_group_that_somebody_has_changed_is_mended_without_taking_it_away(
     node.put(service(1, [endpoint(2)], Protocol.TCP))
     assert node.synchronizer.status.synchronized
     assert switch.ofctl("dump-groups").count("bucket_id") == 1
+    # Nothing is left to be changed, and the flows that used it went with it.
+    right = sorted(switch.dump_flows())
+    switch.ofctl("del-groups", f"group_id={GROUP}")
+    assert sorted(switch.dump_flows()) != right
+    node.put(service(1, [endpoint(1), endpoint(2)], Protocol.TCP))
+    node.put(service(1, [endpoint(2)], Protocol.TCP))
+    assert sorted(switch.dump_flows()) == right
 
 
 def learned(switch: PrivateSwitch) -> list[str]:

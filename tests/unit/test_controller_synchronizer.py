@@ -144,6 +144,21 @@ def test_a_connection_lost_in_a_bundle_is_no_refusal(side: OpenFlowSide, node: S
     assert done == [None]
 
 
+def test_a_defect_that_one_part_has_found_is_told_and_holds_up_nobody(
+    side: OpenFlowSide, node: Synchronizer
+) -> None:
+    def broken() -> list[Flow]:
+        raise KeyError("no such thing")
+
+    said: list[str | None] = []
+    node.submit("broken", broken, said.append)
+    node.submit("node", lambda: [FLOW])
+    ScriptedSwitch(side.switch(1), lambda _: None)
+    node.connected(side.recorder.came[0])
+    wait_for(lambda: node.status.installed_flows == 1, "the other part to be in force")
+    assert said == ["KeyError: 'no such thing'"]
+
+
 def test_a_flow_listed_with_its_fields_in_another_order_is_ours(
     side: OpenFlowSide, node: Synchronizer
 ) -> None:
