@@ -270,8 +270,13 @@ class Synchronizer:
         began = time.monotonic()
         self._single_buckets = spreads_anew(connection.software())
         installed = read_back(connection, self._desired)
-        self._installed_groups = {key: body for key, body in installed.items() if isinstance(key, int)}
         wrong = self._desired.differing(installed)
+        # Of those that are right our own bytes are kept: other switches share them.
+        self._installed_groups = {
+            key: body if key in wrong else self._desired.body(key) or body
+            for key, body in installed.items()
+            if isinstance(key, int)
+        }
         foreign = {key: installed[key] for key in wrong if self._desired.body(key) is None}
         # What was not written yet is no surprise; on the first comparison nothing was.
         drifted = wrong - self._dirty - foreign.keys() if self._ever_compared else set()
