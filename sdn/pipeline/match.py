@@ -34,6 +34,16 @@ class Match:
                 return value, mask
         return None
 
+    def with_value(self, field: Field, value: int) -> Match:
+        """The same match with another exact value of a field that it looks at: for many matches of one shape.
+
+        KeyError when it does not look at the field.
+        """
+        for place, term in enumerate(self.terms):
+            if term[0] is field:
+                return Match((*self.terms[:place], (field, value, None), *self.terms[place + 1 :]))
+        raise KeyError(field.name)
+
     def __str__(self) -> str:
         parts = []
         for field, value, mask in self.terms:

@@ -41,7 +41,7 @@ from sdn.pipeline.fields import (
     IPV6_SRC,
 )
 from sdn.pipeline.flow import Flow, Group
-from sdn.pipeline.match import match
+from sdn.pipeline.match import Match, match
 from sdn.pipeline.owner import Feature, Owner, cookie
 from sdn.pipeline.registers import (
     ENDPOINT_REGISTER,
@@ -73,6 +73,7 @@ _DROP: tuple[Action, ...] = ()
 #: OpenFlow's idle time-out is 16 bits wide: an affinity of more than 18 hours ends then.
 _LONGEST_TIMEOUT = 0xFFFF
 _MARK_BITS = 4
+_REMEMBER = (Move(SERVICE_REGISTER, 0, CT_MARK, 0, _MARK_BITS),)
 _WHOLE, _FIRST_FRAGMENT, _LATER_FRAGMENT = "0/3", "1/3", "3/3"
 _FRAGMENT_SECONDS = 10
 
@@ -165,8 +166,15 @@ class _Compilation:
                     owner=port.owner,
                     why="to be chosen",
                 )
+        chosen = match(
+            eth_type=self._eth_type,
+            ct_state=_FIRST_PACKET,
+            ct_nw_proto=port.protocol,
+            reg2=port.group_base,
+            reg3=0,
+        )
         for endpoint, bucket in buckets.items():
-            yield self._endpoint(endpoint, bucket)
+            yield self._endpoint(endpoint, bucket, chosen.with_value(ENDPOINT_REGISTER, bucket))
 
     def _frontend(self, frontend: Frontend) -> Iterator[Flow]:
         """Clients of this cluster are served alike; those outside may be held to the node's own endpoints.
@@ -284,7 +292,7 @@ class _Compilation:
             Resubmit(ENDPOINT.number),
         )
 
-    def _endpoint(self, endpoint: Endpoint, bucket: int) -> Flow:
+    def _endpoint(self, endpoint: Endpoint, bucket: int, chosen: Match) -> Flow:
         port = self._port
         actions: list[Action] = []
         if port.affinity_seconds:
@@ -299,21 +307,10 @@ class _Compilation:
                 commit=True,
                 nat=nat,
                 table=SOURCE_TRANSLATION.number,
-                execute=(Move(SERVICE_REGISTER, 0, CT_MARK, 0, _MARK_BITS),),
+                execute=_REMEMBER,
             )
         )
-        return ENDPOINT.flow(
-            match(
-                eth_type=self._eth_type,
-                ct_state=_FIRST_PACKET,
-                ct_nw_proto=port.protocol,
-                reg2=port.group_base,
-                reg3=bucket,
-            ),
-            tuple(actions),
-            owner=port.owner,
-            why=_name(endpoint),
-        )
+        return ENDPOINT.flow(chosen, tuple(actions), owner=port.owner, why=_name(endpoint))
 
     def _learn(self, bucket: int) -> Learn:
         port = self._port
