@@ -60,8 +60,9 @@ FIRST_CONNECTIONS: Final = 60
 QUICK_FIRST_CONNECTIONS: Final = 3
 ROUNDS: Final = 3
 QUICK_ROUNDS: Final = 1
-RATE_SECONDS: Final = 3.0
-QUICK_RATE_SECONDS: Final = 0.3
+MANY: Final = 10_000
+"""Connections of a round that counts how many there can be a second: no more than ports that a client has."""
+QUICK_MANY: Final = 200
 WAIT_SECONDS: Final = 60.0
 FLAT: Final = 1.25
 """What the ratio of the greatest to the smallest number of Services should be at most."""
@@ -108,7 +109,7 @@ def run(quick: bool) -> Report:
         for services in sizes:
             measured.append(_size(node, declared, services, quick))
             declared = services
-        rates = _rates(node, QUICK_RATE_SECONDS if quick else RATE_SECONDS, rounds)
+        rates = _rates(node, QUICK_MANY if quick else MANY, rounds)
         start, filled = programming.measure(node, Path(folder), rounds)
     return Report(
         name="services",
@@ -209,7 +210,7 @@ def _confirmed(node: Node, relay: Relay, document: Document) -> float:
 
 def _first(node: Node, address: str, port: int) -> float:
     """Milliseconds of a connection that no datapath flow is there for."""
-    node.switch.appctl("dpctl/del-flows", "netdev@ovs-netdev")
+    node.switch.appctl("revalidator/purge")
     return connecting.connect(node.client, address, port)
 
 
@@ -219,7 +220,7 @@ def _settle(node: Node) -> None:
         connecting.connect(node.client, address, STRAIGHT_PORT)
 
 
-def _rates(node: Node, seconds: float, rounds: int) -> connecting.Rates:
+def _rates(node: Node, count: int, rounds: int) -> connecting.Rates:
     """Through one Service; its group is written as it was at the end."""
     group = programming.group_to(node, service_address(0))
     other = group.replace("selection_method=dp_hash", "selection_method=hash")
@@ -229,14 +230,14 @@ def _rates(node: Node, seconds: float, rounds: int) -> connecting.Rates:
     def rate(as_written: str) -> Callable[[int], connecting.Rate]:
         def measure(_round: int) -> connecting.Rate:
             node.switch.ofctl("mod-group", as_written)
-            return connecting.rate(node.client, service_address(0), PORT, seconds, node.switch)
+            return connecting.rate(node.client, service_address(0), PORT, count, node.switch)
 
         return measure
 
     ours, peer = frame.interleave(rate(group), rate(other), rounds)
     node.switch.ofctl("mod-group", group)
     straight = tuple(
-        connecting.rate(node.client, node.endpoints[0], STRAIGHT_PORT, seconds, node.switch)
+        connecting.rate(node.client, node.endpoints[0], STRAIGHT_PORT, count, node.switch)
         for _ in range(rounds)
     )
     return connecting.Rates(ours, peer, straight)
