@@ -72,9 +72,10 @@ from sdn.openflow.flowdesc import (
     decode_flow_descs,
     split_flow_descs,
 )
-from sdn.openflow.groupchanges import MAX_GROUP_BODY, group_changes, spreads_anew
+from sdn.openflow.groupchanges import group_changes, spreads_anew
 from sdn.openflow.groupdesc import DecodedGroup, decode_group, decode_group_descs, split_group_descs
 from sdn.openflow.groupimage import (
+    MAX_GROUP_BODY,
     OFPG_BUCKET_ALL,
     OFPG_BUCKET_FIRST,
     OFPG_BUCKET_LAST,

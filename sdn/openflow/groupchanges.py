@@ -14,8 +14,8 @@ selection is "hash" have no such table, and change by single buckets on every ve
 
 Open vSwitch describes a group in one piece, so a group longer than a message could be written, in parts, but not be
 read: Open vSwitch 3.1 then answers with lengths that have overflown, and, if other groups follow, it aborts (an
-assertion in ``ofpmp_postappend``). A group of more than :data:`MAX_GROUP_BODY` bytes is refused here, and never
-written.
+assertion in ``ofpmp_postappend``). A group of more than :data:`~sdn.openflow.groupimage.MAX_GROUP_BODY` bytes has no
+image, and is refused here too: it is never written.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Final
 from sdn.openflow.errors import CodecError
 from sdn.openflow.groupimage import (
     GROUP_TYPES,
+    MAX_GROUP_BODY,
     OFPG_BUCKET_FIRST,
     GroupCommand,
     encoded_buckets,
@@ -38,9 +39,6 @@ from sdn.openflow.groupimage import (
 #: the switch about 1 ms, and writing all about 2 ms.
 MAX_SINGLE_CHANGES: Final = 64
 _SELECT: Final = GROUP_TYPES["select"]
-#: The longest body (:class:`~sdn.openflow.groupimage.GroupImage`) of a group that fits into one message: a group_mod
-#: has 24 bytes of headers where the image has 4, and a bundle wraps it in 16.
-MAX_GROUP_BODY: Final = 0xFFFF - 16 - 24 + 4
 #: Releases that spread anew, by the first right one of their series; all series that come after are right.
 _RIGHT_SINCE: Final = {(3, 2): 6, (3, 3): 6, (3, 4): 4, (3, 5): 2}
 

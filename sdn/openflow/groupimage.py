@@ -75,6 +75,10 @@ HASH_FIELDS: Final[tuple[Field, ...]] = tuple(
 )
 _HASH_ORDER: Final = {field: place for place, field in enumerate(HASH_FIELDS)}
 
+#: The longest body of a group's image that fits into one message: a group_mod has 24 bytes of headers where the image
+#: has 4, and a bundle wraps it in 16. See :mod:`~sdn.openflow.groupchanges` for what becomes of longer groups.
+MAX_GROUP_BODY: Final = 0xFFFF - 16 - 24 + 4
+
 OFPGBPT_WEIGHT: Final = 0
 OFPGBPT_WATCH_PORT: Final = 1
 OFPGPT_EXPERIMENTER: Final = 0xFFFF
@@ -112,6 +116,8 @@ def group_image(group: Group) -> GroupImage:
             ordered = tuple(sorted(ordered, key=lambda bucket: bucket.bucket_id))
         buckets = b"".join([_encode_bucket(bucket, group.type) for bucket in ordered])
         properties = _encode_method(group.selection_method, group.selection_fields)
+        if 4 + len(buckets) + len(properties) > MAX_GROUP_BODY:
+            raise CodecError(f"{len(ordered)} buckets are more than fit into a message")
         body = _TYPE_BUCKETS.pack(GROUP_TYPES[group.type], len(buckets)) + buckets + properties
     except (struct.error, OverflowError, KeyError, CodecError) as error:
         raise CodecError(f"group {group.group_id} of {group.owner}: {error}") from error

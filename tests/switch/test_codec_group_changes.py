@@ -221,8 +221,16 @@ def test_the_largest_group_is_the_largest_that_a_switch_can_describe(
     write(connection, group_changes(NUMBER, None, largest, single_buckets=True))
     assert read(connection)[NUMBER] == largest
     assert len(read(connection)) == 2
+    with pytest.raises(
+        CodecError, match=r"group 2048 of Service/default/web: 1364 buckets are more than fit"
+    ):
+        body(range(1364))
+    # One more by hand: 48 bytes, behind the length of all.
+    end = 4 + 1363 * 48
+    more = body([2000])[4 : 4 + 48]
+    too_large = largest[:2] + (1364 * 48).to_bytes(2, "big") + largest[4:end] + more + largest[end:]
     with pytest.raises(CodecError, match=r"group 2048 has 1364 buckets in 65516 bytes"):
-        group_changes(NUMBER, largest, body(range(1364)), single_buckets=True)
+        group_changes(NUMBER, largest, too_large, single_buckets=True)
 
 
 def test_counters_of_the_other_endpoints_go_on_when_one_comes_or_goes(
