@@ -6,6 +6,7 @@ and one asks from all of them: a thousand requests cost a thousand sockets, not 
 
     python -S -m tests.lab.service_clients serve     listeners as JSON lines on stdin, until its end
     python -S -m tests.lab.service_clients load      one plan on stdin, one line of JSON on stdout for each request
+    python -S -m tests.lab.service_clients try       listeners and requests on stdin, the answers on stdout, the end
 
 A server answers each line (TCP, SCTP) or datagram (UDP) with one JSON object: its name, the client's address and port
 as it sees them, and the token that it was asked with. Needs nothing but the standard library and sdn.lab.namespaces.
@@ -21,6 +22,7 @@ import selectors
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -563,6 +565,23 @@ def _load(control: int) -> None:
         sys.stdout.write(json.dumps([asdict(requests[number]), asdict(answer)]) + "\n")
 
 
+def _try() -> None:
+    """Serve and ask in one process: for a machine on which starting one takes seconds."""
+    plan = json.load(sys.stdin)
+    server = Server()
+    for fields in plan["listeners"]:
+        server.add(Listener(**fields))
+    reading, writing = os.pipe()
+    serving = threading.Thread(target=server.run, args=(reading,))
+    serving.start()
+    try:
+        answers = ask(*(Request(**fields) for fields in plan["requests"]), window=plan["window"])
+    finally:
+        os.close(writing)
+        serving.join()
+    print(json.dumps([asdict(answer) for answer in answers]))
+
+
 def _first_line(control: int) -> bytes:
     line = b""
     while not line.endswith(b"\n"):
@@ -579,8 +598,10 @@ def main() -> None:
         Server().run(sys.stdin.fileno())
     elif verb == "load":
         _load(sys.stdin.fileno())
+    elif verb == "try":
+        _try()
     else:
-        raise SystemExit(f"{verb}: serve or load")
+        raise SystemExit(f"{verb}: serve, load or try")
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ def test_the_same_datagrams_to_a_node_port_from_outside_move_too(cluster: Servic
     with cluster.service("dns", [objects.port(53, 8080, "UDP")], {"app": "web"}, type="NodePort") as name:
         port = objects.node_port(cluster.lab, name, "UDP")
         address = cluster.lab.spec.node("node-1").ipv4
+        cluster.wait_for("outside", address, port, "udp")
         with cluster.converse("outside", address, port, "udp", SOURCE_PORT) as socket:
             assert name_of(socket) == "web-2"
             cluster.ready("web-3")
@@ -137,6 +138,7 @@ def conversations(cluster: ServiceLab, service: str) -> list[Conversation]:
                 ]
             port = objects.node_port(cluster.lab, service, transport)
             address = node.ipv4 if family == "IPv4" else node.ipv6
+            cluster.wait_for("outside", address, port, transport)
             found.append(cluster.converse("outside", address, port, transport))
     return found
 

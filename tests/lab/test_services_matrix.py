@@ -14,6 +14,7 @@ import pytest
 
 from sdn.lab.lab import Lab
 from sdn.lab.spec import Machine
+from sdn.lab.waiting import wait_until
 from tests.lab import labs
 from tests.lab import service_objects as objects
 from tests.lab.service_clients import Answer, Request, Servers, ask
@@ -70,8 +71,24 @@ def lab() -> Iterator[Lab]:
         yield lab
 
 
+def wait_for_the_nodes(lab: Lab, services: dict[str, dict[str, Any]]) -> None:
+    """Wait until each node's own rules have followed the flows: nobody tells when they are there."""
+    route_outside(lab, HOME)
+    asked = [
+        case
+        for case in cases(dict.fromkeys(ALL_NAMES, HOME))
+        if case.policy == "Cluster" and case.client != "pod"
+    ]
+    sent = [request(lab, case, services[case.service]) for case in asked]
+
+    def answered() -> bool:
+        return all(answer.outcome == "answered" for answer in ask(*sent))
+
+    wait_until(answered, "the rules of the nodes", 30, every=0.5)
+
+
 @pytest.fixture(scope="module")
-def announcers(lab: Lab) -> dict[str, str]:
+def announcers(lab: Lab, services: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Which node announces the addresses of each LoadBalancer Service, by the MACs that `outside` learned."""
     found = {}
     for policy, endpoint in itertools.product(POLICIES, ENDPOINTS):
@@ -150,8 +167,17 @@ def route_outside(lab: Lab, node: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def answers(lab: Lab, announcers: dict[str, str]) -> Iterator[dict[Case, Answer]]:
-    services = {name: objects.get(lab, "Service", name) for name in ALL_NAMES}
+def services(lab: Lab) -> dict[str, dict[str, Any]]:
+    """All Services as they were made, by name; the nodes know them."""
+    found = {name: objects.get(lab, "Service", name) for name in ALL_NAMES}
+    wait_for_the_nodes(lab, found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def answers(
+    lab: Lab, announcers: dict[str, str], services: dict[str, dict[str, Any]]
+) -> Iterator[dict[Case, Answer]]:
     todo = list(cases(announcers))
     found: dict[Case, Answer] = {}
     phases = {"": [case for case in todo if case.client != "outside"]}

@@ -71,6 +71,7 @@ def test_a_load_balancers_address_leads_to_all_endpoints(
 ) -> None:
     with cluster.service("open", objects.both(80, 8080), {"app": "web"}, type="LoadBalancer") as name:
         address = objects.load_balancer_ip(cluster.lab, name, family)
+        cluster.wait_for("outside", address, transport=transport)
         for client in ("outside", "client-1", "client-2", "node-1"):
             found = cluster.answerers(client, address, transport=transport, count=30)
             assert set(found) == {"web-1", "web-2", "web-3"}, client
@@ -94,6 +95,7 @@ def test_only_source_ranges_may_use_a_load_balancer(cluster: ServiceLab, family:
     cluster.declare(declared(allowed))
     try:
         address = objects.load_balancer_ip(cluster.lab, "narrow", family)
+        cluster.wait_for("outside", address, transport=transport)
         assert len(cluster.answerers("outside", address, transport=transport)) == 3
         cluster.declare(declared(others))
         answers = cluster.ask("outside", address, transport=transport, count=4, attempts=1)
@@ -189,7 +191,7 @@ def test_one_node_answers_for_a_load_balancers_address_and_only_while_it_is_give
     greet(lab)
     with cluster.service("announced", objects.both(80, 8080), {"app": "web"}, type="LoadBalancer") as name:
         address = objects.load_balancer_ip(lab, name, family)
-        cluster.answerers("outside", address)
+        cluster.wait_for("outside", address)
         assert announcer(lab, address) in NODES
         with Tap(lab.netns("outside")) as tap:
             for _ in range(3):
@@ -197,9 +199,13 @@ def test_one_node_answers_for_a_load_balancers_address_and_only_while_it_is_give
                 cluster.answerers("outside", address, count=2)
             claims = {frame[6:12] for frame in tap.arrived() if claimed(frame) == address}
         assert len(claims) == 1, claims
-    lab.run("outside", "ip", "neighbour", "flush", "dev", "eth0")
-    assert cluster.ask("outside", address, attempts=1)[0].outcome in ("silence", "unreachable")
-    assert address not in neighbours(lab)
+
+    def nobody() -> bool:
+        lab.run("outside", "ip", "neighbour", "flush", "dev", "eth0")
+        answer = cluster.ask("outside", address, attempts=1)[0]
+        return answer.outcome in ("silence", "unreachable") and address not in neighbours(lab)
+
+    wait_until(nobody, "nobody to answer for an address that is given back", 15)
 
 
 def test_another_node_takes_the_address_when_its_announcer_dies(cluster: ServiceLab) -> None:
@@ -208,7 +214,7 @@ def test_another_node_takes_the_address_when_its_announcer_dies(cluster: Service
     with cluster.service("moving", objects.both(80, 8080), {"app": "web"}, type="LoadBalancer") as name:
         addresses = [objects.load_balancer_ip(lab, name, family) for family in FAMILIES]
         for address in addresses:
-            cluster.answerers("outside", address)
+            cluster.wait_for("outside", address)
         first = announcer(lab, addresses[0])
         assert announcer(lab, addresses[1]) == first
         # Nothing of the node answers any more. That its pod is not ready is told, as a node controller does.
