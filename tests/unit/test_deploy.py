@@ -5,6 +5,7 @@ import configparser
 import json
 import shutil
 import subprocess
+import sys
 import tomllib
 import zipfile
 from collections.abc import Mapping
@@ -84,6 +85,38 @@ def test_the_controllers_unit_makes_the_folders_of_its_default_settings() -> Non
     config = settings.read(ControllerSettings, "sdn-controller", [], {})
     assert Path(config.store.removeprefix("sqlite://")).parent == Path("/var/lib") / service["StateDirectory"]
     assert Path(config.grpc_socket).parent == Path("/run") / service["RuntimeDirectory"]
+
+
+@pytest.mark.root
+def test_the_agents_unit_leaves_it_the_right_to_end_its_dns_server() -> None:
+    lines = (DEPLOY / "systemd" / "sdn-agent.service").read_text(encoding="utf-8").splitlines()
+    named = [line.partition("=")[2].split() for line in lines if line.startswith("CapabilityBoundingSet=")]
+    kept = ["+" + name.removeprefix("CAP_").lower() for names in named for name in names]
+    command = ["setpriv", "--bounding-set", ",".join(["-all", *kept]), sys.executable, "-c", DNS_SERVER]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout == "ended\n", done.stderr
+
+
+#: Begins a DNS server, waits until that is nobody's, and ends it.
+DNS_SERVER = """
+import time
+from pathlib import Path
+from agent.dns.child import DnsServer
+from agent.dns.config import DnsConfig
+
+server = DnsServer()
+server.assign(DnsConfig(listen=(), domain="cluster.local"))
+server.start()
+while server._process is None or "\\nUid:\\t65534" not in Path(f"/proc/{server._process.pid}/status").read_text():
+    time.sleep(0.02)
+process = server._process
+server.assign(None)
+while process.poll() is None and server._thread.is_alive():
+    time.sleep(0.02)
+print("ended" if server._thread.is_alive() else "failed", flush=True)
+server.close()
+process.stdin.close()
+"""
 
 
 def test_cni_configuration_names_the_plugin_and_the_agents_usual_socket() -> None:
