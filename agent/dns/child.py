@@ -120,7 +120,13 @@ class DnsServer:
                 self._end()
             elif self._running is None:
                 assert config is not None
-                self._begin(config)
+                try:
+                    self._begin(config)
+                except OSError as problem:
+                    # Out of memory or of processes, for a while.
+                    pause = min(pause * 2, _LONGEST_PAUSE)
+                    log.warning("the DNS server cannot be started", error=str(problem), pause=pause)
+                    self._wait(pause)
             else:
                 self._tell()
         if self._process is not None:
@@ -163,12 +169,20 @@ class DnsServer:
         assert process.stdout is not None
         with process.stdout as said:
             if said.readline() == READY and self._file is not None:
-                before = predecessor.succeed(self._file, process.pid)
-                if before is not None:
-                    log.info("the DNS server of an earlier agent has a successor", pid=before)
+                self._succeed(self._file, process.pid)
         process.wait()
         with self._changed:
             self._changed.notify()
+
+    def _succeed(self, file: Path, pid: int) -> None:
+        try:
+            before = predecessor.succeed(file, pid)
+        except OSError as problem:
+            # The earlier process ends by itself, and so will this one.
+            log.warning("the DNS server's process cannot be noted", file=file, error=str(problem))
+        else:
+            if before is not None:
+                log.info("the DNS server of an earlier agent has a successor", pid=before)
 
     def _tell(self) -> None:
         with self._changed:

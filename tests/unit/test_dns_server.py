@@ -235,6 +235,40 @@ def test_the_process_of_an_agent_that_ended_serves_until_the_next_agents_does(tm
             new.server._process.kill()
 
 
+def test_a_process_that_cannot_be_noted_is_looked_after_all_the_same(tmp_path: Path) -> None:
+    made = Served(folder=tmp_path / "gone")
+    try:
+        made.server.take(Changes((WEB,), (), True))
+        made.until(lambda: made.code("nobody.default.svc.cluster.local") == dns.rcode.NXDOMAIN)
+        before = made.pid
+        os.kill(before, signal.SIGKILL)
+        made.until(lambda: made.server._process is not None and made.pid != before)
+        made.until(made.up)
+    finally:
+        process = made.server._process
+        made.server.close()
+        assert process is not None
+        process.kill()
+        process.wait()
+
+
+def test_a_process_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("agent.dns.child.sys.executable", "/nowhere/python")
+        server = DnsServer()
+        server.assign(DnsConfig(listen=("127.0.0.1",), domain="cluster.local", port=free_port()))
+        server.start()
+        time.sleep(0.3)
+        assert server._process is None
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while server._process is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        server.close()
+
+
 def test_only_the_process_that_was_meant_is_ended(tmp_path: Path) -> None:
     file = tmp_path / "dns.json"
     assert predecessor.succeed(file, os.getpid()) is None
