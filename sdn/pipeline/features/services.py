@@ -74,7 +74,7 @@ _DROP: tuple[Action, ...] = ()
 _LONGEST_TIMEOUT = 0xFFFF
 _MARK_BITS = 4
 _REMEMBER = (Move(SERVICE_REGISTER, 0, CT_MARK, 0, _MARK_BITS),)
-_WHOLE, _FIRST_FRAGMENT, _LATER_FRAGMENT = "0/3", "1/3", "3/3"
+_WHOLE, _FIRST_FRAGMENT, _LATER_FRAGMENT, _WITH_PORT = "0/3", "1/3", "3/3", "0/2"
 _FRAGMENT_SECONDS = 10
 
 
@@ -235,6 +235,8 @@ class _Compilation:
             terms["ip_dst" if port.version == 4 else "ipv6_dst"] = frontend.address.value
         priority = _priority(frontend, more, urgent)
         if port.protocol is not Protocol.UDP or actions in (_DROP, _REJECT):
+            if port.protocol is Protocol.UDP:
+                terms["ip_frag"] = _WITH_PORT
             yield LOAD_BALANCING.flow(match(**terms), actions, owner=port.owner, why=why, priority=priority)
             return
         yield LOAD_BALANCING.flow(
