@@ -88,7 +88,7 @@ def cluster(guest: Guest, report: Report) -> Iterator[Cluster]:
     report(f"bringing up lab {NAME} in the guest, and {len(PODS)} pods: some minutes")
     cluster.up("geneve", PODS)
     guest.run(["tee", "/tmp/services.json"], stdin=json.dumps(declared())).check()
-    cluster.sdnctl("apply", "-f", "/tmp/services.json").check()
+    cluster.sdnctl("apply", "-f", "/tmp/services.json", timeout=600).check()
     yield cluster
     cluster.down()
 

@@ -99,10 +99,12 @@ class ServiceLab:
         """So many requests, each with a connection of its own."""
         return ask(*[self.request(client, address, port, transport, **more)] * count)
 
-    def wait_for(self, client: str, address: str, port: int = 80, transport: str = "tcp") -> None:
+    def wait_for(
+        self, client: str, address: str, port: int = 80, transport: str = "tcp", outcome: str = "answered"
+    ) -> None:
         """Wait until it answers: a node's own rules follow the flows, and nobody tells when they are there."""
         wait_until(
-            lambda: self.ask(client, address, port, transport, attempts=1)[0].outcome == "answered",
+            lambda: self.ask(client, address, port, transport, attempts=1)[0].outcome == outcome,
             f"an answer to {client} from {address} {transport} {port}",
             20,
         )

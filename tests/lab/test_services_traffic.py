@@ -10,6 +10,7 @@ import pytest
 from tests.lab import service_objects as objects
 from tests.lab.service_clients import Answer
 from tests.lab.service_lab import EACH, FAMILIES, TRANSPORTS, ServiceLab, serving
+from tests.lab.traffic import transfer
 
 AT_ONCE = 1.5
 """Seconds (not a limit of the network): long before a client would try again or give up."""
@@ -158,6 +159,52 @@ def test_a_first_datagram_in_fragments_arrives_and_so_does_the_answer(
     address = cluster.cluster_ip(service, family)
     answers = cluster.ask(client, address, transport="udp", count=3, size=size, attempts=1)
     assert [answer.outcome for answer in answers] == ["answered"] * 3
+
+
+@pytest.mark.parametrize("client", ["client-1", "node-1", "outside", "web-2"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_long_transfer_arrives_whole(cluster: ServiceLab, family: str, client: str) -> None:
+    """To an endpoint on another node; by the node's port from outside; to the client itself."""
+    pod = cluster.lab.pod("web-2")
+    with cluster.service("bulk", [objects.port(80, 8090)], {"name": "web-2"}, type="NodePort") as name:
+        through = cluster.cluster_ip(name, family), 80
+        if client == "outside":
+            node = cluster.lab.spec.node("node-1")
+            through = node.ipv4 if family == "IPv4" else node.ipv6, objects.node_port(cluster.lab, name)
+            cluster.wait_for("outside", *through, outcome="refused")
+        address = pod.addresses[FAMILIES.index(family)]
+        transfer(cluster.lab.netns(client), pod.netns, address, 8 << 20, 8090, through)
+
+
+def test_datagrams_are_spread_over_hundreds_of_endpoints(cluster: ServiceLab) -> None:
+    """More than the slots by which Open vSwitch spreads a group's connections (256)."""
+    ports = range(10000, 10100)
+    pods = [cluster.lab.pod(f"web-{number}") for number in (1, 2, 3)]
+    for pod in pods:
+        for port in ports:
+            cluster.servers.everywhere(pod.netns, f"{pod.name}:{port}", pod.addresses[:1], [port])
+    endpoints = [{"addresses": [pod.addresses[0]], "nodeName": pod.node} for pod in pods]
+    slices = [
+        objects.endpoint_slice(
+            *("many", "IPv4", endpoints),
+            [{"name": f"{t}-80", "protocol": t.upper(), "port": port} for t in TRANSPORTS],
+            f"many-{port}",
+        )
+        for port in ports
+    ]
+    objects.apply(cluster.lab, *slices)
+    try:
+        with cluster.service("many", objects.both(80), None) as name:
+            for transport in TRANSPORTS:
+                found = cluster.answerers("client-1", cluster.cluster_ip(name), 80, transport, 900)
+                print(
+                    f"\n{transport}: {len(found)} of 300 endpoints got 900 connections, at most {max(found.values())}"
+                )
+                # A fair draw leaves out 300 * (1 - 1/300)^900, that is 15 of them.
+                assert len(found) > 250
+                assert max(found.values()) < 20
+    finally:
+        objects.delete(cluster.lab, "EndpointSlice", *(one["metadata"]["name"] for one in slices))
 
 
 def refused_at_once(answers: list[Answer]) -> bool:

@@ -74,8 +74,12 @@ def exchange(
         )
 
 
-def transfer(source: str, target: str, address: str, size: int) -> int:
-    """Send `size` bytes over TCP, check that they arrive as they are, and give the segment size that was agreed."""
+def transfer(
+    source: str, target: str, address: str, size: int, port: int = 0, through: tuple[str, int] | None = None
+) -> int:
+    """Send `size` bytes over TCP to `address` in `target`, check that they arrive as they are, and give the segment
+    size that was agreed. `through` is another address and port to connect to, that lead to `port` there.
+    """
     family = family_of(address)
     with namespaces.entered(target):
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -97,13 +101,14 @@ def transfer(source: str, target: str, address: str, size: int) -> int:
 
     with listener, client:
         listener.settimeout(patience(30))
-        listener.bind((address, 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
         listener.listen()
         receiver = threading.Thread(target=receive)
         receiver.start()
         try:
             client.settimeout(patience(60))
-            client.connect((address, listener.getsockname()[1]))
+            client.connect(through or (address, listener.getsockname()[1]))
             sent = 0
             while sent < size:
                 part = data[: size - sent]
