@@ -25,6 +25,8 @@ _RETRY_SECONDS: Final = 0.5
 #: A burst waits here rather than being lost.
 _RECEIVE_BUFFER: Final = 1 << 20
 _BACKLOG: Final = 256
+#: Connections at once; of more the one that has been silent longest is ended, so that nobody can keep others out by
+#: opening many.
 _MOST_CONNECTIONS: Final = 256
 #: Of a connection on which nothing is asked (RFC 7766, section 6.2.3: some seconds).
 _IDLE_SECONDS: Final = 10.0
@@ -75,7 +77,8 @@ class Server:
         self._resolver = resolver
         self._tasks: set[asyncio.Task[None]] = set()
         self._datagrams: list[tuple[socket.socket, asyncio.DatagramTransport]] = []
-        self._connections = 0
+        #: Those that asked last at the end.
+        self._connections: dict[asyncio.StreamWriter, None] = {}
 
     async def listen(self, address: str, port: int) -> None:
         """Serve on one address, from now on."""
@@ -115,15 +118,16 @@ class Server:
             transport.sendto(answer, sender)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._connections >= _MOST_CONNECTIONS:
-            writer.close()
-            return
-        self._connections += 1
+        if len(self._connections) >= _MOST_CONNECTIONS:
+            silent = next(iter(self._connections))
+            del self._connections[silent]
+            silent.transport.abort()
+        self._connections[writer] = None
         try:
             with contextlib.suppress(OSError, EOFError, TimeoutError):
                 await self._converse(reader, writer)
         finally:
-            self._connections -= 1
+            self._connections.pop(writer, None)
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -131,6 +135,8 @@ class Server:
         while True:
             async with asyncio.timeout(_IDLE_SECONDS):
                 raw = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+            if self._connections.pop(writer, writer) is None:
+                self._connections[writer] = None
             answer = self._resolver.at_once(raw, tcp=True)
             if isinstance(answer, Question):
                 answer = await self._resolver.later(answer, tcp=True)

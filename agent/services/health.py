@@ -26,7 +26,8 @@ log: Final = logs.get("agent.services.health")
 _REQUEST_SECONDS: Final = 10.0
 _REQUEST_BYTES: Final = 16384
 _BACKLOG: Final = 128
-#: Of one port at once; what is above is turned away, since a checker asks every few seconds.
+#: Connections at once, of all ports. A checker sends its request with the connection, so of more the one that has been
+#: open longest is ended: whoever opens many and says nothing does not keep checkers out.
 _PARALLEL: Final = 256
 _IP_FREEBIND: Final = 15
 _IPV6_FREEBIND: Final = 78
@@ -61,7 +62,8 @@ class HealthServers:
         self._answers: dict[int, bytes] = {}
         self._servers: dict[tuple[Address, int], asyncio.Server] = {}
         self._told: set[tuple[Address, int]] = set()
-        self._open = 0
+        #: The longest open ones first.
+        self._open: dict[asyncio.StreamWriter, None] = {}
 
     def start(self) -> None:
         self._thread.start()
@@ -113,10 +115,11 @@ class HealthServers:
         self._told &= sockets
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._open >= _PARALLEL:
-            writer.transport.abort()
-            return
-        self._open += 1
+        if len(self._open) >= _PARALLEL:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.transport.abort()
+        self._open[writer] = None
         try:
             async with asyncio.timeout(_REQUEST_SECONDS):
                 await reader.readuntil(b"\r\n\r\n")
@@ -129,7 +132,7 @@ class HealthServers:
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             writer.transport.abort()  # whoever asked went away, or asks no HTTP
         finally:
-            self._open -= 1
+            self._open.pop(writer, None)
 
 
 def _listen(address: Address, port: int) -> socket.socket:

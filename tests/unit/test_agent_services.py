@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -15,7 +17,7 @@ from agent.nodesetup.frontends import Frontends, Health, NodePort, OwnAddress
 from agent.services.cache import ServiceCache
 from agent.services.connections import Destination, counted
 from agent.services.gratuitous import frame
-from agent.services.health import answer
+from agent.services.health import HealthServers, answer
 from agent.services.table import Changes, Port, Service, ServiceTable, from_message
 from agent.services.wanted import Surroundings, contribution, total
 from agent.state import State
@@ -161,6 +163,29 @@ def test_a_health_check_is_answered_as_kube_proxy_does() -> None:
         '\t"localEndpoints": 3,\n\t"serviceProxyHealthy": true\n}'
     )
     assert answer(Health("shop", "web", 0)).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+
+
+def test_health_checks_are_answered_whatever_else_is_connected() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    servers = HealthServers()
+    servers.start()
+    try:
+        servers.serve([ip("127.0.0.1")], {port: Health("default", "a", 1)})
+        with ExitStack() as opened:
+
+            def connect() -> socket.socket:
+                where = ("127.0.0.1", port)
+                return opened.enter_context(socket.create_connection(where, timeout=60))
+
+            silent = [connect() for _ in range(300)]
+            checker = connect()
+            checker.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert checker.recv(12) == b"HTTP/1.1 200"
+            assert silent[0].recv(1) == b""
+    finally:
+        servers.close()
 
 
 def test_an_announcement_claims_the_address_for_the_mac() -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dns.exception
@@ -155,6 +155,26 @@ def test_several_questions_may_come_on_one_connection_also_in_parts(dns_server: 
             assert dns.message.from_wire(stream.read(size)).answer
         connection.sendall(b"\0\3abc")
         assert stream.read() == b""
+
+
+def test_nobody_is_kept_out_by_connections_that_ask_nothing(dns_server: Served) -> None:
+    query = dns.message.make_query("web.default.svc.cluster.local", "A").to_wire()
+    framed = len(query).to_bytes(2, "big") + query
+    with ExitStack() as opened:
+
+        def connect() -> socket.socket:
+            where = ("127.0.0.1", dns_server.config.port)
+            return opened.enter_context(socket.create_connection(where, timeout=PATIENCE))
+
+        def answered(connection: socket.socket) -> bool:
+            connection.sendall(framed)
+            return bool(connection.recv(4096))
+
+        busy = connect()
+        for _ in range(300):
+            connect()
+            assert answered(busy)
+        assert answered(connect())
 
 
 def test_services_that_change_and_go_are_followed(dns_server: Served) -> None:
