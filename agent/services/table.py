@@ -22,6 +22,7 @@ from sdn.v1 import controller_pb2 as messages
 #: (namespace, name)
 Key = tuple[str, str]
 PROTOCOLS: Final = ("TCP", "UDP", "SCTP")
+_LAST_PORT: Final = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,12 @@ class ServiceTable:
 
 
 def from_message(state: messages.ServiceState) -> Service:
-    """The wire's form as a value. ValueError for what is no address."""
+    """The wire's form as a value. ValueError for what is no address, and for ports that the node's stack would refuse
+    (together with those of all other Services).
+    """
+    for port in state.ports:
+        if port.protocol not in PROTOCOLS or not 0 < port.port <= _LAST_PORT or port.node_port > _LAST_PORT:
+            raise ValueError(f"{port.protocol!r} {port.port} {port.node_port} is no port")
     listed = state.endpoints if not state.cluster_ips else ()
     return Service(
         namespace=state.namespace,

@@ -154,6 +154,18 @@ def test_what_an_agent_without_services_was_told_is_still_understood(tmp_path: P
     assert not assignment.serve_dns
 
 
+@pytest.mark.parametrize(
+    ("protocol", "port", "node_port"),
+    [("QUIC", 80, 0), ("", 80, 0), ("tcp } ; flush ruleset", 80, 30080), ("TCP", 0, 0), ("UDP", 80, 70000)],
+)
+def test_a_port_that_the_node_would_refuse_is_its_services_problem_alone(
+    protocol: str, port: int, node_port: int
+) -> None:
+    wrong = messages.ServicePortState(name="a", protocol=protocol, port=port, node_port=node_port)
+    with pytest.raises(ValueError, match="is no port"):
+        from_message(messages.ServiceState(namespace="default", name="a", ports=[wrong]))
+
+
 def test_a_health_check_is_answered_as_kube_proxy_does() -> None:
     head, _, body = answer(Health("shop", "web", 3)).partition(b"\r\n\r\n")
     assert head.split(b"\r\n")[0] == b"HTTP/1.1 200 OK"
