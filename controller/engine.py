@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine: the cluster in memory, and the parts that change it, one change at a time.
 
-=================
-===============================================================================================
-``registrations``  nodes: names, uids, ranges ``attachments``    what agents report of pods
-``declarations``   what users apply
-``allocation``     what Services were given
-``loadbalancing``  which endpoints Services have, and what each switch gets of them
-``states``         Services as agents are told of them
-``programs``       what follows from it for each switch
-``events``         what happened to objects, for people
-``watchers``       who is told of it
-=================
-===============================================================================================
+==================  ===========================================================================
+``registrations``   nodes: names, uids, ranges
+``attachments``     what agents report of pods
+``declarations``    what users apply
+``allocation``      what Services were given
+``loadbalancing``   which endpoints Services have, and what each switch gets of them
+``states``          Services as agents are told of them
+``absences``        which nodes cannot announce
+``programs``        what follows from it for each switch
+``events``          what happened to objects, for people
+``watchers``        who is told of it
+==================  ===========================================================================
 
 Everything here runs in the asyncio thread. A change is checked against the model, written to the store, made
 in the model, and handed to the synchronizers that it concerns, in this order: what is programmed is always
