@@ -21,7 +21,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from controller import osken
+from controller import collector, osken
 from controller.addresses import split_address
 from controller.engine import Engine
 from controller.listener import Listener, ListenError, listen
@@ -89,6 +89,7 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
     finally:
         gc.freeze()
         gc.enable()
+        collector.set_survivors_aside()
     try:
         listener = _openflow_listener(config)
     except BaseException:

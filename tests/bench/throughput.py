@@ -98,9 +98,10 @@ def _datapath(lab: Lab) -> str:
         )
         if value
     }
+    passes = counters["packets received"] + counters["packet recirculations"]
     return (
         f"same node, both bridges: {counters['avg. datapath passes per packet']:.2f} datapath passes per packet, "
-        f"{counters['emc hits'] / counters['packets received']:.1%} found in the exact-match cache"
+        f"{counters['emc hits'] / passes:.1%} of them found in the exact-match cache"
     )
 
 
