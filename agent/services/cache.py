@@ -8,6 +8,7 @@ waited for.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,31 +35,23 @@ class ServiceCache:
     """The file. For one thread at a time."""
 
     def __init__(self, folder: Path) -> None:
-        """sqlite3.Error, OSError when there cannot be such a file."""
         self._path = folder / _FILE
         try:
-            self._db = self._open()
+            self._db = self._on_disk()
+        except (sqlite3.Error, OSError) as problem:
+            # The disk is full, for instance. Pods can be served all the same, until the agent ends.
+            log.error("Services are not kept on disk", file=self._path, error=str(problem))
+            self._db = _opened(":memory:")
+
+    def _on_disk(self) -> sqlite3.Connection:
+        try:
+            db = _opened(str(self._path))
         except sqlite3.DatabaseError as problem:
             log.warning("the Services on disk are lost", file=self._path, error=str(problem))
             for suffix in ("", "-wal", "-shm"):
                 self._path.with_name(_FILE + suffix).unlink(missing_ok=True)
-            self._db = self._open()
+            db = _opened(str(self._path))
         self._path.chmod(0o600)
-
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=OFF")
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version != _VERSION:
-                db.execute("DROP TABLE IF EXISTS service")
-                db.execute(_SCHEMA)
-                db.execute(f"PRAGMA user_version = {_VERSION}")
-            db.execute("SELECT count(*) FROM service").fetchone()
-        except BaseException:
-            db.close()
-            raise
         return db
 
     def close(self) -> None:
@@ -91,8 +84,26 @@ class ServiceCache:
             self._db.execute("COMMIT")
         except sqlite3.Error as problem:
             log.warning("Services are not on disk", file=self._path, error=str(problem))
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+
+
+def _opened(path: str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=OFF")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version != _VERSION:
+            db.execute("DROP TABLE IF EXISTS service")
+            db.execute(_SCHEMA)
+            db.execute(f"PRAGMA user_version = {_VERSION}")
+        db.execute("SELECT count(*) FROM service").fetchone()
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def _needed(state: messages.ServiceState) -> bytes:

@@ -105,6 +105,14 @@ def state(name: str, **fields: object) -> messages.ServiceState:
     return messages.ServiceState(namespace="default", name=name, **fields)
 
 
+def test_an_agent_goes_on_without_a_place_on_disk_for_its_services(tmp_path: Path) -> None:
+    (tmp_path / "services.db").mkdir()
+    cache = ServiceCache(tmp_path)
+    cache.save([state("a")], [])
+    assert [service.name for service in cache.load()] == ["a"]
+    cache.close()
+
+
 def test_services_on_disk_are_what_was_saved_last(tmp_path: Path) -> None:
     cache = ServiceCache(tmp_path)
     cache.save([state("a", type="ClusterIP"), state("b")], [])
