@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sdn.model.names import InvalidObjectError, check_text_map, type_name
+from sdn.model.names import InvalidObjectError, type_name
 
 
 class Fields:
@@ -81,10 +81,6 @@ class Fields:
             if not isinstance(member, str):
                 raise InvalidObjectError(path, f"must be text, got {type_name(member)}")
         return tuple(member for _, member in members)
-
-    def text_map(self, name: str) -> dict[str, str]:
-        """A map from text to text; empty when absent."""
-        return check_text_map(self.path(name), self.raw(name))
 
     def inner(self, name: str, what: str) -> Fields | None:
         """A map inside of this one; None when absent."""
