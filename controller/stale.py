@@ -73,6 +73,8 @@ class StaleConnections:
         self._users: dict[Target, tuple[int, ...]] = {}
         self._first = _Sweep({}, set())
         self._second: deque[tuple[float, _Sweep]] = deque()
+        #: What was taken for the second time just now.
+        self._last: _Sweep | None = None
         self._rest_until = 0.0
 
     def changed(
@@ -154,9 +156,10 @@ class StaleConnections:
         if first.pairs or first.gone:
             stale += self._stale(first, both_ways=False)
             self._second.append((now + SECOND_AFTER, first))
+        self._last = None
         if self._second and self._second[0][0] <= now and rested:
-            _, sweep = self._second.popleft()
-            stale += self._stale(sweep, both_ways=True)
+            _, self._last = self._second.popleft()
+            stale += self._stale(self._last, both_ways=True)
         return list(dict.fromkeys(stale))
 
     def spent(self, now: float, seconds: float) -> None:
@@ -173,8 +176,12 @@ class StaleConnections:
 
     def interrupted(self) -> None:
         """What was taken could not be flushed: begin anew."""
-        for _, sweep in self._second:
-            self._first.pairs.update(sweep.pairs)
+        taken = [sweep for _, sweep in self._second]
+        if self._last is not None:
+            taken.append(self._last)
+        for sweep in taken:
+            for pair, known in sweep.pairs.items():
+                self._first.pairs.setdefault(pair, set()).update(known)
             self._first.gone.update(sweep.gone)
         self._second.clear()
 

@@ -147,6 +147,19 @@ def test_what_could_not_be_flushed_is_begun_anew() -> None:
     assert switch.stale.take(2.0) == taken
 
 
+def test_a_second_flush_that_failed_is_made_again_too() -> None:
+    switch = Switch()
+    switch.put(service(1, [endpoint(1)]))
+    switch.put(service(1, []))
+    switch.stale.gone([endpoint(3).address])
+    taken = switch.stale.take(1.0)
+    assert switch.stale.take(1.0 + SECOND_AFTER)
+    switch.stale.interrupted()
+    assert switch.stale.take(3.0) == taken
+    assert switch.stale.take(3.0 + SECOND_AFTER)
+    assert switch.stale.due() is None
+
+
 def test_pods_that_are_gone_wait_while_flushing_takes_its_time_and_lost_endpoints_do_not() -> None:
     switch = Switch()
     switch.put(service(1, [endpoint(1)]))
