@@ -118,9 +118,11 @@ def test_connections_are_spread_evenly(
             found += cluster.answerers("client-1", address, transport=transport, count=count)
     assert set(found) == set(names)
     # Were the choice a fair draw, each count would be within five standard deviations of its mean practically always.
+    # The switch draws one of 2^n slots, at least four for each endpoint (sdn/pipeline/features/services.py), so that an
+    # endpoint may have a slot more than its share, which is one in four.
     total = sum(found.values())
     mean = total / endpoints
-    bound = 5 * math.sqrt(total * (1 / endpoints) * (1 - 1 / endpoints))
+    bound = mean / 4 + 5 * math.sqrt(total * (1 / endpoints) * (1 - 1 / endpoints))
     print(
         f"\n{transport}, {endpoints} endpoints, {total} connections: {dict(found)}, {mean:.0f} ± {bound:.0f}"
     )
