@@ -125,6 +125,21 @@ def test_an_established_connection_goes_on_when_its_endpoint_leaves_the_service(
             assert {answer.outcome for answer in answers} == {"refused"}
 
 
+@pytest.mark.parametrize("client", ["client-1", "client-2"])
+@pytest.mark.parametrize(*EACH)
+def test_two_services_with_one_endpoint_can_be_asked_from_the_same_port(
+    cluster: ServiceLab, family: str, transport: str, client: str
+) -> None:
+    """What the endpoint would see of both connections is the same, unless one gets another source port."""
+    ports = objects.both(80, 8080)
+    with cluster.service("one", ports, {"name": "web-1"}), cluster.service("two", ports, {"name": "web-1"}):
+        first, second = (cluster.cluster_ip(name, family) for name in ("one", "two"))
+        with cluster.converse(client, first, 80, transport, SOURCE_PORT) as one:
+            assert name_of(one) == "web-1"
+            with cluster.converse(client, second, 80, transport, SOURCE_PORT) as two:
+                assert [name_of(two), name_of(one)] * 3 == ["web-1"] * 6
+
+
 def conversations(cluster: ServiceLab, service: str) -> list[Conversation]:
     """From pods, nodes and outside, in all families and transports, by the Service's address and by a node's port."""
     found = []
