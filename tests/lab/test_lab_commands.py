@@ -168,17 +168,20 @@ def test_flows_are_shown_with_owner_and_reason_in_every_form(lab: Lab, form: str
 def test_watch_prints_what_changes(lab: Lab) -> None:
     command = [*SDNCTL, "--lab", lab.name, "get", "pods", "--watch", "-o", "json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watch:
-        assert watch.stdout is not None
-        lab.pod_add("watched")
-        seen: list[tuple[str, str]] = []
-        for line in watch.stdout:
-            event = json.loads(line)
-            seen.append((event["type"], event["object"]["metadata"]["name"]))
-            if seen[-1][0] == "ADDED":
-                lab.pod_delete("watched")
-            if seen[-1] == ("DELETED", "watched"):
-                break
-        watch.terminate()
+        try:
+            assert watch.stdout is not None
+            lab.pod_add("watched")
+            seen: list[tuple[str, str]] = []
+            for line in watch.stdout:
+                event = json.loads(line)
+                seen.append((event["type"], event["object"]["metadata"]["name"]))
+                if seen[-1][0] == "ADDED":
+                    lab.pod_delete("watched")
+                if seen[-1] == ("DELETED", "watched"):
+                    break
+        finally:
+            # Leaving the block waits for its end.
+            watch.terminate()
     assert seen[0] == ("ADDED", "watched")
 
 
