@@ -124,7 +124,7 @@ DECLARATIONS: tuple[Declaration, ...] = (
         "services",
         Feature.SERVICES,
         "reg0, reg4, ct_state, ip_dst, ct_nw_proto, ct_tp_dst",
-        "bridging",
+        "source_translation",
         "The first packet of a connection to a Service chooses an endpoint by a select group. Where there is none it "
         "is rejected at once. Ports are those that the tracker saw, so that fragments count too. Answers to clients "
         "that came by the gateway port leave by it.",
@@ -150,11 +150,12 @@ DECLARATIONS: tuple[Declaration, ...] = (
         "source_translation",
         "services",
         Feature.SERVICES,
-        "ct_mark, in_port, ip_dst",
+        "ct_mark, in_port, ip_src, ip_dst, reg2, ct_state",
         "bridging",
         "Where the answer would not come back here by itself, the client's address is translated: to the node's for "
         "clients outside (externalTrafficPolicy Cluster), to an address of the switch for an endpoint that is its "
-        "own client, and for endpoints that are no pods.",
+        "own client, and for endpoints that are no pods. Connections to no Service are remembered, so that no answer "
+        "is taken for one of a Service's.",
     ),
     Declaration(
         "bridging",

@@ -72,6 +72,11 @@ def _translation(request: Request) -> dict[str, int | str]:
     return translation
 
 
+def _source_of(packet: Packet) -> dict[str, int | str]:
+    field = "ip_src" if packet["eth_type"] == 0x0800 else "ipv6_src"
+    return {field: packet[field]}
+
+
 def _address(packet: Packet, end: str) -> Address:
     four = packet["eth_type"] == 0x0800
     return Address(4, packet[f"ip_{end}"]) if four else Address(6, packet[f"ipv6_{end}"])
@@ -318,4 +323,7 @@ def test_an_address_of_no_service_is_refused_and_other_traffic_passes(case: Serv
                     first_packet(client, protocol, Address.parse(world), 80), conntrack=tracker
                 )
                 assert journey.ports == ((GATEWAY_PORT,) if client.kind is Kind.POD else ())
-                assert not tracker.committed
+                # Remembered with its own address, so that its port is not taken for another connection's.
+                for request in tracker.committed:
+                    assert request.zone == SERVICE_ZONE
+                    assert _translation(request) in ({}, _source_of(request.packet))

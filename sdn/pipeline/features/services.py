@@ -57,7 +57,6 @@ from sdn.pipeline.registers import (
 )
 from sdn.pipeline.service import Endpoint, Frontend, Protocol, ServicePort
 from sdn.pipeline.tables import (
-    BRIDGING,
     ENDPOINT,
     LOAD_BALANCING,
     ROUTING,
@@ -132,7 +131,7 @@ def node_flows(local: LocalNode) -> Iterator[Flow]:
             )
     yield ENDPOINT.flow(
         match(reg2=0),
-        (Goto(BRIDGING.number),),
+        (Goto(SOURCE_TRANSLATION.number),),
         owner=local.owner,
         why="of no Service",
     )

@@ -10,6 +10,10 @@ alone, so that no change of flows and no restart moves a connection.
 A source is translated only where it must be, as kube-proxy does ("Virtual IPs and Service Proxies", Kubernetes
 documentation): clients outside under externalTrafficPolicy Cluster appear as the node. Their ports are taken from
 below the NodePorts, and the node's own connections have theirs above, so an answer cannot be taken for another's.
+
+Connections to no Service are remembered too, with another port of the client where its own is taken: a client may use
+one port both for a Service and for an endpoint of it by the endpoint's own address, and could not tell the answers
+apart, nor could the tracker.
 """
 
 from __future__ import annotations
@@ -46,6 +50,7 @@ from sdn.pipeline.tables import (
 )
 from sdn.pipeline.topology import Address, LocalNode, PodPort, RemoteNode
 
+_FIRST_PACKET = "+new-rpl-inv+trk"
 _ETH_TYPE = {4: ETH_TYPE_IPV4, 6: ETH_TYPE_IPV6}
 _TRACK = Ct(zone=SERVICE_ZONE, nat=Nat(), table=LOAD_BALANCING.number)
 _TRACK_TO_NODE = (SetField(SERVICE_REGISTER, TO_NODE_BIT, TO_NODE_BIT), _TRACK)
@@ -66,6 +71,7 @@ def node_flows(local: LocalNode) -> Iterator[Flow]:
     yield from _conntrack(local)
     yield from _established(local)
     yield from _source_translation(local)
+    yield from _direct(local)
     yield from _past_the_switch(local)
 
 
@@ -166,6 +172,49 @@ def _source_translation(local: LocalNode) -> Iterator[Flow]:
         )
 
 
+def _direct(local: LocalNode) -> Iterator[Flow]:
+    """First packets to no Service: remembered on both nodes, translated on the client's (see :func:`pod_flows`)."""
+    for address in (*local.addresses, *(pod_range.gateway for pod_range in local.pod_ranges)):
+        yield SOURCE_TRANSLATION.flow(
+            _first_from(address, reg0=Source.GATEWAY),
+            (_own_port(address),),
+            owner=local.owner,
+            why="from the node to no Service: its port must be no other connection's",
+            priority=Priority.HIGH,
+        )
+    for eth_type in _ETH_TYPE.values():
+        yield SOURCE_TRANSLATION.flow(
+            match(reg0=Source.OUTSIDE, eth_type=eth_type, ct_state=_FIRST_PACKET, reg2=0),
+            (Ct(zone=SERVICE_ZONE, commit=True, table=BRIDGING.number),),
+            owner=local.owner,
+            why="from elsewhere to no Service: remembered, so that answers are known as such",
+            priority=Priority.HIGH,
+        )
+        yield LOAD_BALANCING.flow(
+            match(reg0=Source.TUNNEL, eth_type=eth_type, ct_state=_FIRST_PACKET),
+            (Ct(zone=SERVICE_ZONE, commit=True, table=DELIVERY.number),),
+            owner=local.owner,
+            why="from another node's client: remembered, so that answers are known as such",
+            priority=Priority.URGENT,
+        )
+
+
+def _first_from(address: Address, **more: int | str) -> Match:
+    """First packets of this client to no Service."""
+    source = "ip_src" if address.version == 4 else "ipv6_src"
+    return match(**more, **{source: address.value}, ct_state=_FIRST_PACKET, reg2=0)
+
+
+def _own_port(address: Address) -> Ct:
+    """Remember the connection, with its own address and another port if its own is taken."""
+    return Ct(
+        zone=SERVICE_ZONE,
+        commit=True,
+        nat=Nat("src", address.version == 6, address.value),
+        table=BRIDGING.number,
+    )
+
+
 def _translate(local: LocalNode, eth_type: int, mark: str, nat: Nat, why: str) -> Flow:
     return SOURCE_TRANSLATION.flow(
         match(eth_type=eth_type, ct_mark=mark),
@@ -202,8 +251,15 @@ def _past_the_switch(local: LocalNode) -> Iterator[Flow]:
 
 
 def pod_flows(pod: PodPort) -> Iterator[Flow]:
-    """A pod that is the endpoint of its own connection: it must not see its own address as the client's."""
+    """A pod as a client: of itself, whose address it must not see as the client's, and of no Service."""
     for address in pod.addresses:
+        yield SOURCE_TRANSLATION.flow(
+            _first_from(address, in_port=pod.ofport, reg0=Source.POD),
+            (_own_port(address),),
+            owner=pod.owner,
+            why="from the pod to no Service: its port must be no other connection's",
+            priority=Priority.HIGH,
+        )
         hairpin = HAIRPIN_ADDRESS[address.version]
         yield SOURCE_TRANSLATION.flow(
             to(address, in_port=pod.ofport, ct_mark=_bits(Mark(0), _ALL_MARKS)),
