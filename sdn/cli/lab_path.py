@@ -67,10 +67,13 @@ def steps(trace: str, flows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _of_first_bridge(trace: str) -> Iterator[str]:
-    bridges = 0
+    """A packet that went through the connection tracker comes back to its bridge under a new heading."""
+    first = here = None
     for line in trace.splitlines():
-        bridges += line.startswith("bridge(")
-        if bridges == 1:
+        if line.startswith("bridge("):
+            here = line
+            first = first or here
+        if here is not None and here == first:
             yield line
 
 
