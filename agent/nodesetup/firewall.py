@@ -34,6 +34,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Final
 
+from agent import ipam
 from agent.ipam import Address
 from agent.nodesetup import returning
 from agent.nodesetup.facts import GATEWAY_INTERFACE, Assignment, NodeFacts
@@ -102,6 +103,7 @@ def rules(facts: NodeFacts, assignment: Assignment) -> str:
             "chain pod-ports",
             "type filter hook prerouting priority -450; policy accept;",
             f'iifname "{HOST_PREFIX}*" drop',
+            *_pods_side(assignment),
         ),
         *_block("chain to-switch", *to_switch),
         *_block(
@@ -153,6 +155,16 @@ def rules(facts: NodeFacts, assignment: Assignment) -> str:
 
 def _block(head: str, *lines: str) -> list[str]:
     return [f"  {head} {{", *(f"    {line}" for line in lines), "  }"]
+
+
+def _pods_side(assignment: Assignment) -> list[str]:
+    """The gateway's addresses are the pods': Linux would answer on them whatever link a packet came by, and what
+    is served there (the cluster's DNS) would be open to the node's neighbours.
+    """
+    return [
+        f'iifname != {{ "{GATEWAY_INTERFACE}", "lo" }} {_WORD[one.version]} daddr {ipam.gateway(one)} drop'
+        for one in assignment.ranges()
+    ]
 
 
 def _to_switch(own: dict[int, Address]) -> list[str]:

@@ -144,6 +144,21 @@ def test_a_resolver_gets_a_long_answer_over_tcp_by_itself(node: Node) -> None:
     assert ask(node, "db-7.db.default.svc.cluster.local") == ["10.241.2.7"]
 
 
+@pytest.mark.parametrize("where", GATEWAYS)
+def test_a_neighbour_of_the_node_that_knows_the_way_is_not_answered(
+    node: Node, underlay: Underlay, where: str
+) -> None:
+    wait_served(node)
+    via = node.ipv4 if "." in where else node.ipv6
+    underlay.exec("ip", "route", "replace", where, "via", via)
+    try:
+        question = dns.message.make_query("web.default.svc.cluster.local", "A")
+        with entered(underlay.name), pytest.raises(dns.exception.Timeout):
+            dns.query.udp(question, where, timeout=2)
+    finally:
+        underlay.exec("ip", "route", "del", where)
+
+
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
 def test_all_other_names_are_asked_of_the_upstream_server(node: Node, tcp: bool) -> None:
     wait_served(node)
