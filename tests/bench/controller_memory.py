@@ -159,7 +159,7 @@ def _controller(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [
         *(sys.executable, "-m", "controller.main", "--name=bench", "--grpc-address=127.0.0.1:50051"),
         *(f"--grpc-socket={folder}/controller.sock", f"--openflow-address={OPENFLOW}"),
-        *(f"--store=sqlite://{folder}/store.db", "--cluster-ranges=10.0.0.0/8,fd00:10::/32"),
+        *(f"--store=sqlite://{folder}/store.db", "--cluster-ranges=10.128.0.0/9,fd00:11::/32"),
     ]
     with (folder / "log").open("wb") as log, netns.entered(NETNS):
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

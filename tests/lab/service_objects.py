@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -171,13 +172,22 @@ def slices(lab: Lab, name: str, namespace: str = "default") -> list[Document]:
 
 
 def settle(lab: Lab, seconds: float = 30) -> None:
-    """Wait until every switch holds what it must."""
+    """Wait until every switch holds what it must, and until what it forwards by follows.
+
+    Open vSwitch confirms flows when they are in its tables. What it has cached in the datapath is compared with them
+    after that, which takes milliseconds, on a loaded machine up to half a second.
+    """
     wait_until(
         lambda: not readiness.unsynchronized(lab.spec, lab.folder),
         "every switch to hold its flows",
         seconds,
         because=lambda: ", ".join(readiness.unsynchronized(lab.spec, lab.folder)),
     )
+    command = ("ovs-appctl", "--timeout=20", "revalidator/wait")
+    waiting = [lab.popen(node.name, *command, stderr=subprocess.DEVNULL) for node in lab.spec.node_machines]
+    for process in waiting:
+        # A node whose switch does not run forwards by nothing.
+        process.wait(timeout=60)
 
 
 def cluster_ip(lab: Lab, name: str, family: str = "IPv4", namespace: str = "default") -> str:
