@@ -27,7 +27,7 @@ from tests.lab.service_lab import FAMILIES, TRANSPORTS, ServiceLab, serving
 CHANGES_A_SECOND = 50
 SECONDS = 20
 #: At most one datagram of so many may be lost.
-LOST_DATAGRAMS = 1000
+LOST_DATAGRAMS = 4000
 GRACE = 1.0
 """Seconds after which a removed endpoint must not get anything new."""
 SLICE_PORTS = range(9000, 9008)
