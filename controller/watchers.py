@@ -137,9 +137,13 @@ class Watchers:
                 return self._slice_document(namespace, name)
             case "Event":
                 return self._events.document(namespace, name)
-        synchronizer = self._programs.synchronizer(name)
-        status = synchronizer.status if synchronizer is not None else Status()
-        return node_document(self._cluster, name, self.agent_connected(name), status)
+            case "Node":
+                synchronizer = self._programs.synchronizer(name)
+                status = synchronizer.status if synchronizer is not None else Status()
+                return node_document(self._cluster, name, self.agent_connected(name), status)
+        # Of other kinds nothing is known but what was declared.
+        declared = self._cluster.objects[kind].get((namespace, name))
+        return to_document(declared) if declared is not None else None
 
     def _slice_document(self, namespace: str, name: str) -> Document | None:
         declared = self._cluster.objects["EndpointSlice"].get((namespace, name))

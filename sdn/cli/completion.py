@@ -34,7 +34,13 @@ def complete_name(context: typer.Context, incomplete: str) -> list[str]:
         wanted = kinds.kind_called(kind)
     except CommandError:
         return []
-    return _names(context, wanted.kind, str(context.params.get("namespace") or ""), incomplete)
+    space = str(context.params.get("namespace") or "")
+    return [
+        name
+        for each in kinds.members(wanted)
+        if each.namespaced or not space
+        for name in _names(context, each.kind, space, incomplete)
+    ]
 
 
 def complete_node(context: typer.Context, incomplete: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sdn.cli import services
+from sdn.cli import policies, services
 from sdn.cli.errors import UsageError
 from sdn.cli.output import NONE, joined, labels
 
@@ -24,12 +24,17 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """One kind of object, with the names that `get` knows it by, most usual first."""
+    """One kind of object, with the names that `get` knows it by, most usual first.
+
+    Or several kinds in one table: ``kinds`` are their names, and ``order`` sorts their objects.
+    """
 
     kind: str
     names: tuple[str, ...]
     namespaced: bool
     columns: tuple[Column, ...]
+    kinds: tuple[str, ...] = ()
+    order: Callable[[Document], Any] = lambda _document: 0
 
 
 def field(document: Document, path: str) -> Any:
@@ -85,6 +90,8 @@ NAME = Column("NAME", _text("metadata.name"))
 NAMESPACE = Column("NAMESPACE", _text("metadata.namespace"))
 AGE = Column("AGE", _age)
 LABELS = Column("LABELS", _labels, wide=True)
+STAGED = Column("STAGED", policies.staged, wide=True)
+AUDIT = Column("AUDIT", policies.audit, wide=True)
 
 KINDS = (
     Kind(
@@ -156,6 +163,54 @@ KINDS = (
         ),
     ),
     Kind(
+        "NetworkPolicy",
+        ("networkpolicies", "networkpolicy", "netpol"),
+        True,
+        (
+            NAMESPACE,
+            NAME,
+            Column("POD-SELECTOR", policies.pod_selector),
+            AGE,
+            Column("POLICY-TYPES", policies.policy_types, wide=True),
+            STAGED,
+            AUDIT,
+            LABELS,
+        ),
+    ),
+    Kind(
+        "ClusterNetworkPolicy",
+        ("clusternetworkpolicies", "clusternetworkpolicy", "cnp"),
+        False,
+        (
+            NAME,
+            Column("TIER", policies.tier),
+            Column("PRIORITY", policies.priority),
+            AGE,
+            Column("SUBJECT", policies.subject, wide=True),
+            STAGED,
+            AUDIT,
+            LABELS,
+        ),
+    ),
+    Kind(
+        "Policy",
+        ("policies", "policy"),
+        True,
+        (
+            Column("KIND", _text("kind")),
+            NAMESPACE,
+            NAME,
+            Column("TIER", policies.tier),
+            Column("PRIORITY", policies.priority),
+            Column("SUBJECT", policies.subject),
+            STAGED,
+            AUDIT,
+            LABELS,
+        ),
+        kinds=("NetworkPolicy", "ClusterNetworkPolicy"),
+        order=policies.order,
+    ),
+    Kind(
         "Event",
         ("events", "event", "ev"),
         True,
@@ -187,6 +242,20 @@ def kind_called(text: str) -> Kind:
         if text.lower() in kind.names:
             return kind
     raise UsageError(f"there is no kind {text!r}; there are {', '.join(known_names())}")
+
+
+def members(kind: Kind) -> list[Kind]:
+    """The kinds that are shown in one table; most often this one alone."""
+    return [each for each in KINDS if each.kind in kind.kinds] or [kind]
+
+
+def one_kind_called(text: str) -> Kind:
+    """As :func:`kind_called`, where several kinds will not do; UsageError says which they are."""
+    kind = kind_called(text)
+    if kind.kinds:
+        which = " or ".join(each.names[0] for each in members(kind))
+        raise UsageError(f"{kind.names[0]} are of several kinds: say {which}")
+    return kind
 
 
 def name_of(document: Document) -> str:

@@ -39,8 +39,8 @@ def get(
         str,
         typer.Argument(
             metavar="KIND",
-            help="nodes (no), pods (po), namespaces (ns), services (svc), endpointslices, events (ev) or "
-            "switches (sw).",
+            help="nodes (no), pods (po), namespaces (ns), services (svc), endpointslices, networkpolicies (netpol), "
+            "clusternetworkpolicies (cnp), policies (both), events (ev) or switches (sw).",
             autocompletion=complete_kind,
         ),
     ],
@@ -76,9 +76,9 @@ def get(
     if namespace and not wanted.namespaced:
         raise UsageError(f"{wanted.names[0]} are in no namespace")
     if watch:
-        _watch(wanted, namespace, name, selector, form)
+        _watch(kinds.one_kind_called(kind), namespace, name, selector, form)
         return
-    documents = fetch(wanted.kind, namespace, name, selector)
+    documents = _documents(wanted, namespace, name, selector)
     if name and not documents:
         raise CommandError(
             f"there is no {wanted.names[1]} {name!r}{f' in namespace {namespace}' if namespace else ''}"
@@ -93,6 +93,23 @@ def fetch(kind: str, namespace: str = "", name: str = "", selector: str = "") ->
     request = inspection_pb2.GetRequest(kind=kind, namespace=namespace, name=name, label_selector=selector)
     with inspection() as stub:
         return [as_document(item) for item in stub.Get(request, timeout=ANSWER_SECONDS).objects]
+
+
+def _documents(kind: kinds.Kind, namespace: str, name: str, selector: str) -> list[dict[str, Any]]:
+    """Objects of one kind or of several. Of several, those of the cluster go with each namespace, since they hold in
+    it, too; a name that is not said to be in a namespace may be one of them, or in default.
+    """
+    if not kind.kinds:
+        return fetch(kind.kind, namespace, name, selector)
+    found: list[dict[str, Any]] = []
+    for each in kinds.members(kind):
+        if each.namespaced:
+            found += fetch(each.kind, namespace or ("default" if name else ""), "", selector)
+        elif not (namespace and name):
+            found += fetch(each.kind, "", "", selector)
+    # Not asked for by name: a controller refuses a name that the one kind does not have.
+    named = [document for document in found if name in ("", kinds.field(document, "metadata.name"))]
+    return sorted(named, key=kind.order)
 
 
 def _print(kind: kinds.Kind, documents: list[dict[str, Any]], form: Format, single: bool) -> None:
@@ -196,7 +213,7 @@ def delete(
         str,
         typer.Argument(
             metavar="[KIND",
-            help="nodes, pods, namespaces, services or endpointslices.",
+            help="nodes, pods, namespaces, services, endpointslices, networkpolicies or clusternetworkpolicies.",
             autocompletion=complete_kind,
         ),
     ] = "",
@@ -221,14 +238,14 @@ def delete(
     targets: list[tuple[str, str, str]] = []
     if filename:
         for place, document in manifests.read(filename):
-            wanted = kinds.kind_called(str(document.get("kind") or ""))
+            wanted = kinds.one_kind_called(str(document.get("kind") or ""))
             metadata = document.get("metadata")
             if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
                 raise UsageError(f"{place}: metadata.name is missing")
             space = metadata.get("namespace") or namespace or "default"
             targets.append((wanted.kind, space if wanted.namespaced else "", metadata["name"]))
     else:
-        wanted = kinds.kind_called(kind)
+        wanted = kinds.one_kind_called(kind)
         if not names:
             raise UsageError(f"which of the {wanted.names[0]}? say its NAME")
         for name in names:

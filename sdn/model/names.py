@@ -22,6 +22,7 @@ _DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _LABEL_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 _SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _PORT_NAME = re.compile(r"[a-z0-9](-?[a-z0-9])*")
+_PREFIX_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
 
 #: The transport protocols of Services and containers, as Kubernetes spells them.
 PROTOCOLS = ("TCP", "UDP", "SCTP")
@@ -178,6 +179,24 @@ def check_network(path: str, text: str) -> Network:
         return ipaddress.ip_network(text)
     except ValueError as problem:
         raise InvalidObjectError(path, f"{text!r} is no range in CIDR notation: {problem}") from None
+
+
+def check_cidr(path: str, text: str) -> Network:
+    """The range that holds this address and has this prefix length. Bits after the prefix may be set, as Kubernetes
+    allows it in policies; they say nothing.
+    """
+    address_text, slash, length = text.partition("/")
+    if not slash or not _PREFIX_LENGTH.fullmatch(length):
+        raise InvalidObjectError(
+            path, f"{text!r} is no range in CIDR notation, such as 10.0.0.0/8 or fd00::/8"
+        )
+    address = check_address(path, address_text)
+    if int(length) > address.max_prefixlen:
+        raise InvalidObjectError(
+            path,
+            f"{text!r}: the prefix of an IPv{address.version} range has at most {address.max_prefixlen} bits",
+        )
+    return ipaddress.ip_network(f"{address}/{length}", strict=False)
 
 
 def type_name(value: object) -> str:

@@ -5,8 +5,8 @@ A declared object says what is wanted. What *is* (a node's registration, a pod's
 elsewhere and shown in an object's ``status``; a ``status`` in a declaration is ignored, as Kubernetes ignores
 it, but for the readiness of a Pod.
 
-Services and EndpointSlices are the network's own: each of their fields is typed. ``spec`` of a Pod or Node is
-kept as given, whole: most of it (containers, taints) is not the network's business, and must come back from
+Services, EndpointSlices and policies are the network's own: each of their fields is typed. ``spec`` of a Pod or
+Node is kept as given, whole: most of it (containers, taints) is not the network's business, and must come back from
 ``get`` as it was applied. The fields that the network reads are checked, and have a property.
 """
 
@@ -16,8 +16,10 @@ from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
+from sdn.model.clusternetworkpolicy import ClusterNetworkPolicy
 from sdn.model.endpointslice import EndpointSlice
 from sdn.model.meta import ObjectMeta
+from sdn.model.networkpolicy import NetworkPolicy
 from sdn.model.pod import Pod
 from sdn.model.service import Service
 
@@ -56,7 +58,24 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
         return tuple(ranges)
 
 
-Object: TypeAlias = Namespace | Node | Pod | Service | EndpointSlice
-Kind: TypeAlias = type[Namespace] | type[Node] | type[Pod] | type[Service] | type[EndpointSlice]
+Object: TypeAlias = Namespace | Node | Pod | Service | EndpointSlice | NetworkPolicy | ClusterNetworkPolicy
+Kind: TypeAlias = (
+    type[Namespace]
+    | type[Node]
+    | type[Pod]
+    | type[Service]
+    | type[EndpointSlice]
+    | type[NetworkPolicy]
+    | type[ClusterNetworkPolicy]
+)
 
-KINDS: dict[str, Kind] = {kind.KIND: kind for kind in (Namespace, Node, Pod, Service, EndpointSlice)}
+_KINDS: tuple[Kind, ...] = (
+    Namespace,
+    Node,
+    Pod,
+    Service,
+    EndpointSlice,
+    NetworkPolicy,
+    ClusterNetworkPolicy,
+)
+KINDS: dict[str, Kind] = {kind.KIND: kind for kind in _KINDS}

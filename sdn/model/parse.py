@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from sdn.model.clusternetworkpolicy import ClusterNetworkPolicy
+from sdn.model.clusternetworkpolicyspec import read_cluster_network_policy_spec
 from sdn.model.endpointslice import EndpointSlice, read_endpoint_slice
 from sdn.model.meta import ObjectMeta
 from sdn.model.names import (
@@ -28,6 +30,8 @@ from sdn.model.names import (
     check_text_map,
     type_name,
 )
+from sdn.model.networkpolicy import NetworkPolicy, check_annotations
+from sdn.model.networkpolicyspec import read_network_policy_spec
 from sdn.model.objects import KINDS, Kind, Namespace, Node, Object
 from sdn.model.pod import Pod, check_pod_spec, read_pod_status
 from sdn.model.reading import Fields
@@ -116,6 +120,8 @@ def _parse(kind: Kind, document: Mapping[str, Any]) -> Object:
         return read_endpoint_slice(metadata, fields)
     spec = fields.raw("spec")
     if spec is None:
+        if kind is ClusterNetworkPolicy:
+            raise InvalidObjectError("spec", "must be given")
         spec = {}
     if not isinstance(spec, Mapping):
         raise InvalidObjectError("spec", f"must be a map, got {type_name(spec)}")
@@ -125,6 +131,12 @@ def _parse(kind: Kind, document: Mapping[str, Any]) -> Object:
 def _with_spec(kind: Kind, metadata: ObjectMeta, spec: Mapping[str, Any], fields: Fields) -> Object:
     if kind is Service:
         return Service(metadata=metadata, spec=read_service_spec(spec))
+    if kind is NetworkPolicy:
+        check_annotations(metadata)
+        return NetworkPolicy(metadata=metadata, spec=read_network_policy_spec(spec))
+    if kind is ClusterNetworkPolicy:
+        check_annotations(metadata)
+        return ClusterNetworkPolicy(metadata=metadata, spec=read_cluster_network_policy_spec(spec))
     if kind is Pod:
         check_pod_spec(spec)
         return Pod(metadata=metadata, spec=dict(spec), status=read_pod_status(fields.raw("status")))

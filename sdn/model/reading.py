@@ -33,6 +33,19 @@ class Fields:
         self._taken.add(name)
         return self._document.get(name)
 
+    def given(self, name: str) -> bool:
+        """Whether the field is there, be it empty."""
+        return self.raw(name) is not None
+
+    def only(self, names: Collection[str]) -> str:
+        """Which of these fields is given. Exactly one must be, and the map can have no other field."""
+        self.finish(also=names)
+        given = [name for name in names if self.given(name)]
+        if len(given) != 1:
+            got = f", not {' and '.join(given)}" if given else ""
+            raise InvalidObjectError(self._path, f"exactly one of {', '.join(names)} must be given{got}")
+        return given[0]
+
     def text(self, name: str) -> str:
         """Text; empty when absent."""
         value = self.raw(name)
@@ -47,6 +60,14 @@ class Fields:
         value = self.text(name)
         if value:
             check_choice(self.path(name), value, choices)
+        return value
+
+    def chosen(self, name: str, choices: Collection[str]) -> str:
+        """One of ``choices``, which must be given."""
+        value = self.text(name)
+        if not self.given(name):
+            raise InvalidObjectError(self.path(name), f"must be given: {' or '.join(choices)}")
+        check_choice(self.path(name), value, choices)
         return value
 
     def integer(self, name: str) -> int | None:
@@ -91,7 +112,7 @@ class Fields:
         """Refuse the fields that were neither taken nor are in ``also``."""
         for name in self._document:
             if name not in self._taken and name not in also:
-                raise InvalidObjectError(self.path(str(name)), f"is no field of {self._what}")
+                raise InvalidObjectError(self.path(str(name) or '""'), f"is no field of {self._what}")
 
 
 def check_choice(path: str, value: str, choices: Collection[str]) -> None:

@@ -8,10 +8,12 @@ Addresses are integers and ranges :class:`Range`, as everywhere in the pipeline.
 from __future__ import annotations
 
 import enum
-import ipaddress
 from dataclasses import dataclass
 
+from sdn.model.address import Address, Range
 from sdn.pipeline.owner import Owner
+
+__all__ = ["Address", "Encapsulation", "LocalNode", "PodPort", "Range", "RemoteNode"]
 
 
 class Encapsulation(enum.StrEnum):
@@ -20,52 +22,6 @@ class Encapsulation(enum.StrEnum):
     GENEVE = "geneve"
     VXLAN = "vxlan"
     GRE = "gre"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """An IP address: ``version`` 4 or 6, ``value`` the integer."""
-
-    version: int
-    value: int
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """From text without a prefix length. Raises ValueError."""
-        address = ipaddress.ip_address(text)
-        return cls(address.version, int(address))
-
-    def __str__(self) -> str:
-        return str(
-            ipaddress.IPv4Address(self.value) if self.version == 4 else ipaddress.IPv6Address(self.value)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """A range of addresses in CIDR form: ``network`` is its first address."""
-
-    version: int
-    network: int
-    prefix_length: int
-
-    @classmethod
-    def parse(cls, text: str) -> Range:
-        """From CIDR text; host bits must be zero. Raises ValueError."""
-        network = ipaddress.ip_network(text)
-        return cls(network.version, int(network.network_address), network.prefixlen)
-
-    @property
-    def gateway(self) -> Address:
-        """The address of the node's gateway port in this range: the first one after the network's own."""
-        return Address(self.version, self.network + 1)
-
-    def __contains__(self, address: Address) -> bool:
-        shift = (32 if self.version == 4 else 128) - self.prefix_length
-        return address.version == self.version and address.value >> shift == self.network >> shift
-
-    def __str__(self) -> str:
-        return f"{Address(self.version, self.network)}/{self.prefix_length}"
 
 
 @dataclass(frozen=True, slots=True)

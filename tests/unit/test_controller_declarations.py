@@ -218,3 +218,66 @@ def test_many_declarations_at_a_time_collide_nowhere(tmp_path: Path) -> None:
         ) == sorted(f"192.0.2.{number}" for number in range(8))
 
     run(tmp_path, test)
+
+
+def network_policy(name: str, **labels: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"podSelector": {"matchLabels": labels}, "ingress": [{"ports": [{"port": "http"}]}]},
+    }
+
+
+def cluster_policy(name: str, priority: int) -> dict[str, Any]:
+    return {
+        "apiVersion": "policy.networking.k8s.io/v1alpha2",
+        "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": name},
+        "spec": {"tier": "Admin", "priority": priority, "subject": {"namespaces": {}}},
+    }
+
+
+def test_policies_are_shown_as_they_were_declared_also_after_a_start(tmp_path: Path) -> None:
+    declared = (network_policy("web", app="web"), cluster_policy("top", 7))
+
+    async def shown(running: Intent) -> None:
+        assert running.get("NetworkPolicy", "shop", "web") == declared[0]
+        assert running.get("ClusterNetworkPolicy", "", "top") == declared[1]
+        assert list(running.watchers.select(Selection("NetworkPolicy", "default"))) == []
+        assert running.watchers.document("ClusterNetworkPolicy", "", "web") is None
+        assert running.get("Namespace", "", "shop")
+
+    async def declare(running: Intent) -> None:
+        for document in declared:
+            assert (await running.apply(document)).outcome == "created"
+            assert (await running.apply(document)).outcome == "unchanged"
+        await shown(running)
+
+    run(tmp_path, declare)
+    run(tmp_path, shown)
+
+
+def test_policies_are_watched_until_they_are_deleted(tmp_path: Path) -> None:
+    async def test(running: Intent) -> None:
+        watchers = [
+            running.watchers.watch(Selection(kind)) for kind in ("NetworkPolicy", "ClusterNetworkPolicy")
+        ]
+        assert [list(running.watchers.listing(watcher)) for watcher in watchers] == [[], []]
+        await running.apply(network_policy("web"))
+        await running.apply(network_policy("web", app="web"))
+        await running.declarations.remove("NetworkPolicy", "shop", "web")
+        await running.apply(cluster_policy("top", 7))
+        await running.apply(cluster_policy("top", 8))
+        await running.declarations.remove("ClusterNetworkPolicy", "", "top")
+        for watcher, version in zip(
+            watchers, ("networking.k8s.io/v1", "policy.networking.k8s.io/v1alpha2"), strict=True
+        ):
+            told = [await asyncio.wait_for(watcher.next(), 60) for _ in range(3)]
+            assert [kind for kind, _ in told] == ["added", "modified", "deleted"]
+            assert {document["apiVersion"] for _, document in told} == {version}
+        assert running.watchers.document("Namespace", "", "shop") is None
+        with pytest.raises(NotFoundError, match="NetworkPolicy shop/web does not exist"):
+            await running.declarations.remove("NetworkPolicy", "shop", "web")
+
+    run(tmp_path, test)

@@ -19,6 +19,9 @@ from agent.settings import PROGRAM as AGENT
 from agent.settings import AgentSettings
 from controller.settings import ControllerSettings
 from sdn import settings
+from sdn.cli import manifests
+from sdn.cli.lab_demo import NAMESPACE
+from sdn.model import NetworkPolicy, parse, to_document
 from sdn.version import VERSION
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +48,29 @@ def test_example_of_the_controllers_settings_is_accepted() -> None:
     path = DEPLOY / "examples" / "controller.toml"
     config = settings.read(ControllerSettings, "sdn-controller", ["--config", str(path)], {})
     assert config.openflow_address.startswith("0.0.0.0:")
+
+
+@pytest.mark.parametrize("path", sorted((DEPLOY / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_example_of_an_object_is_accepted(path: Path) -> None:
+    for _, document in manifests.read([str(path)]):
+        value = parse(document)
+        assert parse(to_document(value)) == value
+        assert value.KIND.lower() == path.stem
+
+
+def test_the_example_of_a_network_policy_is_for_the_pods_of_the_demo() -> None:
+    ((_, document),) = manifests.read([str(DEPLOY / "examples" / "networkpolicy.yaml")])
+    policy = parse(document)
+    assert isinstance(policy, NetworkPolicy)
+    assert policy.metadata.namespace == NAMESPACE
+    (rule,) = policy.spec.ingress
+    (peer,) = rule.from_
+    assert peer.pod_selector is not None
+    for colour, subject, allowed in (("blue", True, False), ("green", False, True)):
+        labels = {"app": colour}
+        assert policy.spec.pod_selector.selector().matches(labels) is subject
+        assert peer.pod_selector.selector().matches(labels) is allowed
+    assert [(port.protocol, port.port) for port in rule.ports] == [("TCP", 80)]
 
 
 def test_there_is_an_example_and_a_unit_for_each_daemon() -> None:

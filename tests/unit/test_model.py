@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from sdn.model import InvalidObjectError, Namespace, Node, Pod, parse, parse_selector, to_document
 
+KNOWN = "Namespace, Node, Pod, Service, EndpointSlice, NetworkPolicy, ClusterNetworkPolicy"
+
 
 def pod(**metadata: Any) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-1", **metadata}}
@@ -57,10 +59,10 @@ def node(**spec: Any) -> dict[str, Any]:
     [
         (None, "an object must be a map, got null"),
         ([], "an object must be a map, got a list"),
-        ({}, "kind: must be one of Namespace, Node, Pod, Service, EndpointSlice"),
+        ({}, f"kind: must be one of {KNOWN}"),
         (
             {"kind": "Secret", "apiVersion": "v1"},
-            "kind: 'Secret' is not known here; known are Namespace, Node, Pod, Service, EndpointSlice",
+            f"kind: 'Secret' is not known here; known are {KNOWN}",
         ),
         (
             {"kind": "Pod", "apiVersion": "apps/v1"},
