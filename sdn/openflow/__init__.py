@@ -63,7 +63,7 @@ from sdn.openflow.bundle import (
     bundle_discard,
     decode_bundle_reply,
 )
-from sdn.openflow.conntrack import CtTuple, ct_flush
+from sdn.openflow.conntrack import CtTuple, Icmp, ct_flush
 from sdn.openflow.errors import CodecError
 from sdn.openflow.flowdesc import (
     DecodedFlow,
@@ -117,6 +117,7 @@ from sdn.openflow.packetio import (
     OFPR_TABLE_MISS,
     PacketIn,
     decode_packet_in,
+    packet_in_cookie,
     packet_out,
 )
 from sdn.openflow.text import format_actions, format_flow, format_group, format_match
@@ -148,6 +149,7 @@ __all__ = [
     "GroupCounters",
     "GroupImage",
     "Header",
+    "Icmp",
     "PacketIn",
     "Unknown",
     "barrier_request",
@@ -183,6 +185,7 @@ __all__ = [
     "insert_bucket",
     "multipart_body",
     "multipart_more",
+    "packet_in_cookie",
     "packet_out",
     "remove_bucket",
     "split_flow_descs",

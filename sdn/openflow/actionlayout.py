@@ -18,6 +18,8 @@ CT: Final = struct.Struct("!HHIHHIHB3xH")
 NAT: Final = struct.Struct("!HHIH2xHH")
 #: Type, length, vendor, subtype; time-outs, priority, cookie, flags, table; time-outs on FIN.
 LEARN: Final = struct.Struct("!HHIHHHHQHBxHH")
+#: Type, length, vendor, subtype; clause (from 0, where people count from 1), clauses, the conjunction's number.
+CONJUNCTION: Final = struct.Struct("!HHIHBBI")
 NX_IN_PORT: Final = 0xFFF8
 
 CT_COMMIT, CT_FORCE = 1, 2
@@ -28,6 +30,9 @@ NAT_IPV4_MIN, NAT_IPV4_MAX, NAT_IPV6_MIN, NAT_IPV6_MAX, NAT_PORT_MIN, NAT_PORT_M
 LEARN_DELETE_LEARNED: Final = 2
 #: Of the 16 bits before each part of a learned flow: bits copied, a constant or a field, a match or a load.
 LEARN_BITS, LEARN_LOAD, LEARN_CONSTANT = 0x7FF, 1 << 11, 1 << 13
+
+#: Clauses that a conjunction may have.
+CLAUSES_MIN, CLAUSES_MAX = 2, 64
 
 #: NXM_OF_IN_PORT: the 16-bit form of in_port, the only one that can be set.
 IN_PORT_HEADER: Final = 0x00000002

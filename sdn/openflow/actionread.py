@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from sdn.openflow import wire
 from sdn.openflow.actionlayout import (
+    CONJUNCTION,
     COPY_FIELD,
     CT,
     CT_COMMIT,
@@ -47,6 +48,7 @@ from sdn.openflow.errors import CodecError
 from sdn.openflow.oxm import decode_oxms, field_of, nicira_field
 from sdn.pipeline.actions import (
     Action,
+    Conjunction,
     Ct,
     DecTtl,
     Goto,
@@ -176,6 +178,9 @@ def _understand_nicira(raw: bytes) -> Action | None:
         return _understand_ct(raw)
     if subtype == wire.NXAST_LEARN:
         return _understand_learn(raw)
+    if subtype == wire.NXAST_CONJUNCTION:
+        _, _, _, _, clause, clauses, number = CONJUNCTION.unpack(raw)
+        return Conjunction(number, clause + 1, clauses)
     return None
 
 

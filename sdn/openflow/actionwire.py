@@ -13,6 +13,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sdn.openflow.actionlayout import (
+    CLAUSES_MAX,
+    CLAUSES_MIN,
+    CONJUNCTION,
     COPY_FIELD,
     CT,
     CT_COMMIT,
@@ -43,6 +46,7 @@ from sdn.openflow.errors import CodecError
 from sdn.openflow.oxm import encode_set_field, header, nicira_header
 from sdn.openflow.wire import (
     NX_VENDOR_ID,
+    NXAST_CONJUNCTION,
     NXAST_CT,
     NXAST_LEARN,
     NXAST_NAT,
@@ -62,6 +66,7 @@ from sdn.openflow.wire import (
 )
 from sdn.pipeline.actions import (
     Action,
+    Conjunction,
     Ct,
     DecTtl,
     Goto,
@@ -238,6 +243,15 @@ def _learned_constant(kind: int, field: Field, value: int, offset: int, bits: in
     return head + constant + nicira_header(field).to_bytes(4, "big") + offset.to_bytes(2, "big")
 
 
+def _conjunction(action: Conjunction) -> bytes:
+    clause, clauses = action.clause, action.clauses
+    if not (CLAUSES_MIN <= clauses <= CLAUSES_MAX and 1 <= clause <= clauses):
+        raise CodecError(f"conjunction {action.id} has clause {clause} of {clauses}")
+    return CONJUNCTION.pack(
+        OFPAT_EXPERIMENTER, 16, NX_VENDOR_ID, NXAST_CONJUNCTION, clause - 1, clauses, action.id
+    )
+
+
 def _goto(_action: Goto) -> bytes:
     raise CodecError("goto_table is an instruction: only a flow's last action may be one")
 
@@ -252,6 +266,7 @@ ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
     Resubmit: _resubmit,
     Ct: _ct,
     Learn: _learn,
+    Conjunction: _conjunction,
     Goto: _goto,
 }
 

@@ -70,21 +70,31 @@ class FlowCommand(enum.IntEnum):
 
 _TABLE_PRIORITY: Final = struct.Struct("!BxH")
 _BODY: Final = struct.Struct("!HHHHQ")
+#: What a message that describes one flow has beside key and body: headers, and 56 bytes of statistics.
+_DESCRIPTION: Final = 76
+#: The longest key and body together. Open vSwitch takes longer flows, as long as the message that makes them, and then
+#: leaves them out when it is asked for its flows: such a flow would be missing for ever.
+MAX_IMAGE: Final = MAX_MESSAGE - _DESCRIPTION
 
 
 def flow_image(flow: Flow) -> tuple[bytes, bytes]:
-    """Key and body of a flow, exactly as the switch will describe it. Raises CodecError naming table and
-    cookie.
+    """Key and body of a flow, exactly as the switch will describe it. Raises CodecError that names owner, table and
+    match, also for a flow that is too long for a switch to describe (with an empty match, one of more than 4088
+    ``conjunction`` actions).
 
     A plain tuple and not a FlowImage, since this runs for every flow; ``FlowImage(*flow_image(flow))``
     makes one.
     """
     try:
-        return (
-            _TABLE_PRIORITY.pack(flow.table, flow.priority) + encode_match(flow.match),
-            _BODY.pack(flow.idle_timeout, flow.hard_timeout, 0, 0, flow.cookie)
-            + encode_instructions(flow.actions),
+        key = _TABLE_PRIORITY.pack(flow.table, flow.priority) + encode_match(flow.match)
+        body = _BODY.pack(flow.idle_timeout, flow.hard_timeout, 0, 0, flow.cookie) + encode_instructions(
+            flow.actions
         )
+        if len(key) + len(body) > MAX_IMAGE:
+            raise CodecError(
+                f"{len(key) + len(body)} bytes are more than a switch can describe ({MAX_IMAGE})"
+            )
+        return key, body
     except (struct.error, OverflowError, CodecError) as error:
         raise CodecError(
             f"flow of {flow.owner} in table {flow.table}, priority {flow.priority}, {flow.match}: {error}"

@@ -33,6 +33,7 @@ OFPR_PACKET_OUT: Final = 5
 
 _PACKET_IN: Final = struct.Struct("!IHBBQ")
 _PACKET_OUT: Final = struct.Struct("!IH2x")
+_COOKIE: Final = slice(HEADER.size + _PACKET_IN.size - 8, HEADER.size + _PACKET_IN.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,6 @@ class PacketIn:
     """
 
     in_port: int
-
     reason: int
     table: int
     cookie: int
@@ -71,6 +71,11 @@ def decode_packet_in(message: bytes) -> PacketIn:
     if len(message) < end + 2:
         raise CodecError("packet-in is cut short", end)
     return PacketIn(in_port[0], reason, table, cookie, fields, message[end + 2 :], length)
+
+
+def packet_in_cookie(message: bytes) -> int:
+    """The cookie of the flow that sent an ``ofp_packet_in``, without looking at the rest; 0 where it is cut short."""
+    return int.from_bytes(message[_COOKIE], "big") if len(message) >= _COOKIE.stop else 0
 
 
 def packet_out(xid: int, in_port: int, actions: tuple[Action, ...], data: bytes) -> bytes:

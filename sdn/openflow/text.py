@@ -18,6 +18,7 @@ from sdn.openflow.groupdesc import DecodedBucket, DecodedGroup
 from sdn.openflow.groupimage import HASH_FIELDS
 from sdn.pipeline.actions import (
     Bucket,
+    Conjunction,
     Ct,
     DecTtl,
     Goto,
@@ -282,6 +283,8 @@ def _format_action(action: DecodedAction) -> str:
             return _format_ct(action)
         case Learn():
             return _format_learn(action)
+        case Conjunction(number, clause, clauses):
+            return f"conjunction({number},{clause}/{clauses})"
         case Unknown(what, data):
             return f"unknown_{what}({data.hex()})"
 

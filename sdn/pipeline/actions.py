@@ -133,6 +133,24 @@ class Learn:
 
 
 @dataclass(frozen=True, slots=True)
+class Conjunction:
+    """This flow is one way to satisfy ``clause`` (1 to ``clauses``) of the conjunction ``id``
+    (``conjunction(id,k/n)``); there are 2 to 64 clauses. A flow that has one has nothing but such actions. When
+    flows of one table and priority satisfy all clauses of a conjunction, the packet is looked up again in that table
+    with the field conj_id set to its number (ovs-fields(7), "Conjunctive Match Fields"; ``conjunction.py`` and
+    ``lookup.py`` in ``sdn/simulator`` say what exactly Open vSwitch does). One flow alone cannot be all clauses.
+
+    The order of several means nothing, but a switch keeps it, and keeps duplicates: whoever makes flows that are
+    compared as bytes gives them in one order, the lowest ``id`` first. 4,080 fit into one flow; a switch does not
+    describe a flow of more, so the codec refuses it.
+    """
+
+    id: int
+    clause: int
+    clauses: int
+
+
+@dataclass(frozen=True, slots=True)
 class Goto:
     """Continue in a later table (the goto-table instruction: forward only, and always last)."""
 
@@ -140,7 +158,7 @@ class Goto:
 
 
 Action: TypeAlias = (
-    Output | OutputField | SetField | Move | DecTtl | GroupAction | Resubmit | Ct | Learn | Goto
+    Output | OutputField | SetField | Move | DecTtl | GroupAction | Resubmit | Ct | Learn | Conjunction | Goto
 )
 ACTIONS: tuple[type, ...] = (
     Output,
@@ -152,6 +170,7 @@ ACTIONS: tuple[type, ...] = (
     Resubmit,
     Ct,
     Learn,
+    Conjunction,
     Goto,
 )
 

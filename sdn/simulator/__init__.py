@@ -8,6 +8,7 @@ runs whatever flows it is given. Everything is pure: values in, values out, no c
 - ``packet``: a packet as a value, and constructors that know what a sensible one looks like;
 - ``text``: packets from and to the text that ``ofproto/trace`` takes;
 - ``lookup``: flow tables, indexed so that a lookup does not read all flows;
+- ``conjunction``: which conjunctive matches the flows that a packet meets satisfy together;
 - ``conntrack``: what the connection tracker says, given by the caller;
 - ``learning``: the flows that packets leave behind;
 - ``journey``: the outcome, step by step, and its rendering;

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sdn.pipeline.actions import Action, Bucket
+from sdn.pipeline.actions import Action, Bucket, Conjunction
 from sdn.pipeline.fields import OFPP_CONTROLLER, OFPP_LOCAL, Field
 from sdn.pipeline.flow import Flow, Group
 from sdn.simulator.packet import Packet
@@ -21,6 +21,8 @@ from sdn.simulator.text import format_packet
 class StepKind(enum.Enum):
     """What a step tells."""
 
+    #: A flow satisfied a clause of the conjunction by which the next step's flow took the packet.
+    CLAUSE = "clause"
     #: A flow took the packet.
     MATCH = "match"
     #: No flow of the table takes the packet: it goes no further there (the OpenFlow default).
@@ -67,7 +69,8 @@ class Outcome(NamedTuple):
 
 class Step(NamedTuple):
     """One step. ``depth`` counts the resubmits and buckets around it; ``flow`` is the one whose actions run,
-    None on a miss.
+    None on a miss. Of a clause ``flow`` satisfies it, and ``action`` is the conjunction action that says so; every flow
+    that does has a step of its own, in the order of clauses, before the match that they led to.
     """
 
     kind: StepKind
@@ -171,12 +174,18 @@ class _Names(NamedTuple):
         return f"port {number} {self.port_name(number)}".rstrip()
 
 
+def _told(flow: Flow) -> str:
+    condition = f"priority={flow.priority} {flow.match}".rstrip()
+    return f"{condition} [{flow.owner}: {flow.why}]"
+
+
 def _line(step: Step, names: _Names) -> str:
     flow = step.flow
+    if step.kind is StepKind.CLAUSE and flow is not None and isinstance(step.action, Conjunction):
+        clause = f"clause {step.action.clause} of {step.action.clauses} of conjunction {step.action.id}"
+        return f"{names.table(step.table)}: {clause}: {_told(flow)}"
     if step.kind is StepKind.MATCH and flow is not None:
-        condition = f"priority={flow.priority} {flow.match}".rstrip()
-        drop = "" if flow.actions else ": drop"
-        return f"{names.table(step.table)}: {condition} [{flow.owner}: {flow.why}]{drop}"
+        return f"{names.table(step.table)}: {_told(flow)}{'' if flow.actions else ': drop'}"
     if step.kind is StepKind.MISS:
         return f"{names.table(step.table)}: no flow takes the packet: drop"
     if step.kind is StepKind.CHANGE:

@@ -8,15 +8,27 @@ order of their highest priority, so most are never reached. (Srinivasan, Suri an
 Classification using Tuple Space Search", 1999; Open vSwitch's classifier is the same idea.)
 
 The index is kept as flows come and go, at a cost that does not depend on how many there are.
+
+A table with conjunctive flows (:mod:`~sdn.simulator.conjunction`) is searched as Open vSwitch 3.1 searches it
+(``classifier_lookup__``). The other flows, here as there, are "hard" and the conjunctive ones "soft". What follows from
+that:
+
+- A hard flow wins over conjunctive ones of its own priority.
+- The second lookup, with conj_id set, goes over all hard flows of the table, of any priority and whether they match
+  conj_id or not; only when none takes the packet the search goes on, below the priority of the conjunction. So in a
+  table whose last flow takes everything, a satisfied conjunction ends the search also when nobody matches its number.
+- It does not see a hard flow that stands below a conjunctive one of the same match.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from sdn.pipeline.actions import Goto
+from sdn.pipeline.actions import Conjunction, Goto
+from sdn.pipeline.fields import CONJ_ID
 from sdn.pipeline.flow import Flow, FlowKey
 from sdn.pipeline.match import Match
+from sdn.simulator.conjunction import Satisfied, is_conjunctive, refusal, satisfied
 
 #: What a subtable looks at: (place of the field in the registry, mask).
 Signature = tuple[tuple[int, int], ...]
@@ -24,7 +36,7 @@ Signature = tuple[tuple[int, int], ...]
 
 class AmbiguousFlowsError(Exception):
     """Two flows of one table and one priority both take a packet: which one wins is undefined (OpenFlow 1.5,
-    section 5.3).
+    section 5.3). Conjunctive flows take none, and may overlap.
     """
 
     def __init__(self, first: Flow, second: Flow) -> None:
@@ -83,13 +95,39 @@ class _Subtable:
         return flow
 
 
+class _Best:
+    """The best hard flow so far."""
+
+    __slots__ = ("flow", "priority", "rival")
+
+    def __init__(self) -> None:
+        self.flow: Flow | None = None
+        self.priority = -1
+        # Another one of its priority: the two are a fault, unless a better one comes.
+        self.rival: Flow | None = None
+
+    def offer(self, flow: Flow) -> None:
+        if flow.priority > self.priority:
+            self.flow, self.priority, self.rival = flow, flow.priority, None
+        elif flow.priority == self.priority:
+            self.rival = flow
+
+    def taken(self) -> Flow | None:
+        """The flow that takes the packet. Raises AmbiguousFlowsError."""
+        if self.flow is not None and self.rival is not None:
+            raise AmbiguousFlowsError(self.flow, self.rival)
+        return self.flow
+
+
 class _Table:
-    __slots__ = ("ordered", "subtables")
+    __slots__ = ("conjunctive", "ordered", "subtables")
 
     def __init__(self) -> None:
         self.subtables: dict[Signature, _Subtable] = {}
         # The subtables from the highest priority down; None when it has to be made again.
         self.ordered: list[_Subtable] | None = None
+        # How many of the flows are conjunctive.
+        self.conjunctive = 0
 
     def add(self, flow: Flow) -> Flow | None:
         signature = _signature(flow.match)
@@ -100,6 +138,7 @@ class _Table:
         replaced = subtable.add(flow)
         if subtable.highest != before:
             self.ordered = None
+        self.conjunctive += is_conjunctive(flow) - (replaced is not None and is_conjunctive(replaced))
         return replaced
 
     def remove(self, key: FlowKey) -> Flow:
@@ -111,13 +150,17 @@ class _Table:
             del self.subtables[signature]
         if subtable.highest != before:
             self.ordered = None
+        self.conjunctive -= is_conjunctive(removed)
         return removed
 
-    def lookup(self, values: Sequence[int]) -> Flow | None:
+    def find(self, values: Sequence[int]) -> tuple[Flow | None, Satisfied | None]:
         ordered = self.ordered
         if ordered is None:
             ordered = self.ordered = sorted(self.subtables.values(), key=lambda entry: -entry.highest)
+        if self.conjunctive:
+            return _search(ordered, values)
         best: Flow | None = None
+        rival: Flow | None = None
         for subtable in ordered:
             # Not "<=": an equal priority further on is the ambiguity that has to be found.
             if best is not None and subtable.highest < best.priority:
@@ -126,15 +169,67 @@ class _Table:
             if flows is None:
                 continue
             if best is None or flows[0].priority > best.priority:
-                best = flows[0]
+                best, rival = flows[0], None
             elif flows[0].priority == best.priority:
-                raise AmbiguousFlowsError(best, flows[0])
-        return best
+                rival = flows[0]
+        if best is not None and rival is not None:
+            raise AmbiguousFlowsError(best, rival)
+        return best, None
 
     def __iter__(self) -> Iterator[Flow]:
         for subtable in self.subtables.values():
             for flows in subtable.entries.values():
                 yield from flows
+
+
+def _matching(ordered: Sequence[_Subtable], values: Sequence[int], best: _Best) -> Iterator[list[Flow]]:
+    """By subtable the flows that meet the packet, while one of them may still be as good as the best hard flow."""
+    for subtable in ordered:
+        if subtable.highest < best.priority:
+            return
+        flows = subtable.entries.get(tuple([values[order] & mask for order, mask in subtable.signature]))
+        if flows is not None:
+            yield flows
+
+
+def _search(ordered: Sequence[_Subtable], values: Sequence[int]) -> tuple[Flow | None, Satisfied | None]:
+    """The flow that takes the packet in a table with conjunctive flows, and the conjunction that led to it."""
+    hard = _Best()
+    # Of each subtable the flows from the conjunctive one down that is considered now.
+    soft: list[list[Flow]] = []
+    for flows in _matching(ordered, values, hard):
+        if is_conjunctive(flows[0]):
+            soft.append(flows)
+        else:
+            hard.offer(flows[0])
+    while True:
+        soft = [flows for flows in soft if flows[0].priority > hard.priority]
+        if not soft:
+            return hard.taken(), None
+        priority = max(flows[0].priority for flows in soft)
+        for found in satisfied([flows[0] for flows in soft if flows[0].priority == priority]):
+            flow = _search_by_number(ordered, values, found.id)
+            if flow is not None:
+                return flow, found
+        # None of that priority: what stands below these flows, in their own subtables, comes next.
+        below = [flows[1:] if flows[0].priority == priority else flows for flows in soft]
+        soft = []
+        for flows in below:
+            if flows and is_conjunctive(flows[0]):
+                soft.append(flows)
+            elif flows:
+                hard.offer(flows[0])
+
+
+def _search_by_number(ordered: Sequence[_Subtable], values: Sequence[int], number: int) -> Flow | None:
+    """The hard flow that takes the packet with this conj_id."""
+    numbered = list(values)
+    numbered[CONJ_ID.order] = number
+    hard = _Best()
+    for flows in _matching(ordered, numbered, hard):
+        if not is_conjunctive(flows[0]):
+            hard.offer(flows[0])
+    return hard.taken()
 
 
 class FlowTables:
@@ -149,8 +244,8 @@ class FlowTables:
     def add(self, flow: Flow) -> Flow | None:
         """Add a flow. A flow with the same key is replaced and returned, as a switch does.
 
-        Raises ValueError for a goto that does not go forward, which a switch refuses (OpenFlow 1.5, section
-        5.1).
+        Raises ValueError for what a switch refuses: a goto that does not go forward (OpenFlow 1.5, section 5.1), and
+        conjunction actions that have no such clause, or are not alone.
         """
         for place, action in enumerate(flow.actions):
             if isinstance(action, Goto) and (action.table <= flow.table or place + 1 < len(flow.actions)):
@@ -158,6 +253,10 @@ class FlowTables:
                     f"flow of {flow.owner} ({flow.why}): goto_table:{action.table} in table {flow.table} must be last "
                     "and lead to a later table"
                 )
+            if isinstance(action, Conjunction):
+                if why := refusal(flow):
+                    raise ValueError(f"flow of {flow.owner} ({flow.why}): {why}")
+                break
         table = self._tables.get(flow.table)
         if table is None:
             table = self._tables[flow.table] = _Table()
@@ -180,8 +279,12 @@ class FlowTables:
 
         Raises AmbiguousFlowsError when two flows of one priority do.
         """
+        return self.find(table, values)[0]
+
+    def find(self, table: int, values: Sequence[int]) -> tuple[Flow | None, Satisfied | None]:
+        """As :meth:`lookup`, with the conjunction that led to the flow; None when none did."""
         entries = self._tables.get(table)
-        return None if entries is None else entries.lookup(values)
+        return (None, None) if entries is None else entries.find(values)
 
     def __len__(self) -> int:
         return self._count

@@ -15,6 +15,8 @@ nodes run and what the property tests hold this module against. Where that diffe
 - Too deep a nesting, or too many resubmits, drops everything that the pass had sent until then.
 - After ``ct`` the packet goes on untracked; with a table, a tracked copy starts there anew, up to six times
   in a row.
+- A flow with ``conjunction`` actions takes no packet, so nothing runs these; they have their meaning in the lookup
+  (:mod:`~sdn.simulator.conjunction`). Actions see the field conj_id as it was before it.
 - What ``learn`` makes is told by the journey and changes nothing in it, as in ``ofproto/trace``.
 
 Not simulated, since no flow of ours uses them: NORMAL and FLOOD ports, and the limit of 64 kB of datapath
@@ -229,7 +231,10 @@ class Translation:
 
     def _enter(self, table: int, level: int, *, deepens: bool, with_ct: bool = False) -> None:
         """Look the packet up and queue the actions of the flow that takes it."""
-        flow = self.tables.flows.lookup(table, lookup_values(self.values, with_ct))
+        flow, conjunction = self.tables.flows.find(table, lookup_values(self.values, with_ct))
+        if conjunction is not None:
+            for part in conjunction.parts:
+                self._step(StepKind.CLAUSE, table, level, part.flow, part.action)
         if flow is None:
             self._step(StepKind.MISS, table, level)
             return
@@ -399,7 +404,7 @@ class Translation:
         self._note(frame, action, f"learns in table {action.table}: {flow.match}", StepKind.LEARN)
 
 
-#: What runs each action; a test holds that every action of the flow language is here.
+#: What runs each action; a test holds that every action of the flow language is here but ``conjunction``.
 HANDLERS: Final[dict[type, Callable[..., None]]] = {
     Output: Translation.output,
     OutputField: Translation.output_field,

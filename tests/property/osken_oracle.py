@@ -17,6 +17,7 @@ from os_ken.ofproto.ofproto_protocol import ProtocolDesc
 
 from sdn.pipeline.actions import (
     Action,
+    Conjunction,
     Ct,
     DecTtl,
     Goto,
@@ -196,6 +197,9 @@ def os_ken_action(action: Action) -> Any:
             return _os_ken_ct(action)
         case Learn():
             return _os_ken_learn(action)
+        case Conjunction(number, clause, clauses):
+            # It counts clauses from 0, as the wire does.
+            return parser.NXActionConjunction(clause=clause - 1, n_clauses=clauses, id_=number)
         case Goto():
             raise AssertionError("goto is an instruction")
 

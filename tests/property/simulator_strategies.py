@@ -4,6 +4,7 @@
 Values come from small pools, so that packets meet flows; what a flow may match and set follows from the
 registry's prerequisites, so that every field of the registry takes part, also one that is added later.
 Priorities are unique within a case: which of two equal flows wins is undefined, and nothing to compare.
+Conjunctive flows are in :mod:`~tests.property.simulator_conjunctions`.
 """
 
 from __future__ import annotations
@@ -228,15 +229,15 @@ def _masks(field: Field) -> st.SearchStrategy[int | None]:
     return st.sampled_from([None, None, field.all_ones >> half << half, 1, 3 & field.all_ones])
 
 
-def _is(seen: Packet, kind: str) -> bool:
+def is_kind(seen: Packet, kind: str) -> bool:
     return all(seen[name] == value for name, value in KINDS[kind].items())
 
 
 @st.composite
-def _matches(draw: st.DrawFn, kind: str, seen: Packet) -> dict[str, int | str]:
+def matches(draw: st.DrawFn, kind: str, seen: Packet, fields: int = 2) -> dict[str, int | str]:
     """A match that the packet, as it arrives, meets more often than not."""
     values: dict[str, int | str] = dict(KINDS[kind])
-    for field in draw(st.lists(st.sampled_from(_POSSIBLE[kind]), max_size=2, unique=True)):
+    for field in draw(st.lists(st.sampled_from(_POSSIBLE[kind]), max_size=fields, unique=True)):
         value = seen[field] if draw(st.integers(0, 3)) else draw(st.sampled_from(pool(field)))
         mask = draw(_masks(field))
         values[field.name] = value if mask is None else f"{value & mask:#x}/{mask:#x}"
@@ -363,13 +364,14 @@ def _action_lists(
     return lists.map(lambda parts: [action for part in parts for action in part])
 
 
-_OWNER = Owner("Test", "random", "flow")
+OWNER = Owner("Test", "random", "flow")
 
 
 @st.composite
-def _flows(draw: st.DrawFn, number: int, groups: Sequence[int], seen: Packet, loops: bool) -> Flow:
-    table = max(0, draw(st.integers(-2, TABLES - 1)))
-    kind = draw(st.sampled_from([kind for kind in KINDS if _is(seen, kind)]))
+def actions_of(
+    draw: st.DrawFn, kind: str, table: int, groups: Sequence[int] = (), loops: bool = False
+) -> tuple[Action, ...]:
+    """The actions of a flow of that table whose match is of that kind."""
     forward = range(table + 1, TABLES)
     # Loops only now and then: nothing else is seen of a packet that ends in one.
     tables = range(TABLES) if loops and draw(st.integers(0, 7)) == 0 else forward
@@ -378,10 +380,16 @@ def _flows(draw: st.DrawFn, number: int, groups: Sequence[int], seen: Packet, lo
         actions.append(GroupAction(draw(st.sampled_from(groups))))
     if forward and draw(st.integers(0, 2)) > 0:
         actions.append(Goto(draw(st.sampled_from(forward))))
+    return tuple(actions)
+
+
+@st.composite
+def _flows(draw: st.DrawFn, number: int, groups: Sequence[int], seen: Packet, loops: bool) -> Flow:
+    table = max(0, draw(st.integers(-2, TABLES - 1)))
+    kind = draw(st.sampled_from([kind for kind in KINDS if is_kind(seen, kind)]))
+    actions = draw(actions_of(kind, table, groups, loops))
     # The number is unique, as priority and as cookie.
-    return Flow(
-        table, number, match(**draw(_matches(kind, seen))), tuple(actions), number, _OWNER, f"flow {number}"
-    )
+    return Flow(table, number, match(**draw(matches(kind, seen))), actions, number, OWNER, f"flow {number}")
 
 
 @st.composite
@@ -401,7 +409,7 @@ def _groups(draw: st.DrawFn, number: int, loops: bool) -> Group:
         allowed = tuple(action for action in actions if not isinstance(action, OutputField))
         buckets.append(Bucket(bucket_id, allowed, 1, watch))
     method = "hash" if kind == "select" else ""
-    return Group(number, kind, tuple(buckets), _OWNER, f"group {number}", method)
+    return Group(number, kind, tuple(buckets), OWNER, f"group {number}", method)
 
 
 @st.composite

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sdn.pipeline.actions import (
     Action,
     Bucket,
+    Conjunction,
     Ct,
     DecTtl,
     Goto,
@@ -287,6 +288,12 @@ def learns(draw: st.DrawFn, kind: dict[str, int], tables: Sequence[int]) -> Lear
     )
 
 
+@st.composite
+def conjunctions(draw: st.DrawFn) -> Conjunction:
+    clauses = draw(st.integers(2, 64))
+    return Conjunction(draw(st.integers(0, 0xFFFFFFFF)), draw(st.integers(1, clauses)), clauses)
+
+
 def _outputs(ports: Sequence[int]) -> st.SearchStrategy[Output]:
     return st.sampled_from([*ports, OFPP_IN_PORT, OFPP_LOCAL, OFPP_CONTROLLER]).map(Output)
 
@@ -350,13 +357,19 @@ def flows(
     tables: Sequence[int] = tuple(range(254)),
     groups: Sequence[int] = (),
 ) -> Flow:
-    """One flow in one of ``tables``, sending to ``ports``, ``tables`` and ``groups``."""
+    """One flow in one of ``tables``, sending to ``ports``, ``tables`` and ``groups``, or part of conjunctions."""
     match = draw(matches(kinds))
     table = draw(st.sampled_from(list(tables)))
-    actions = draw(actions_for(match, ports=ports, tables=tables, groups=groups))
+    # Open vSwitch takes conjunctions with nothing else, in any order and more than once.
+    conjunctive = not draw(st.integers(0, 4))
+    actions: tuple[Action, ...] = (
+        tuple(draw(st.lists(conjunctions(), min_size=1, max_size=6)))
+        if conjunctive
+        else draw(actions_for(match, ports=ports, tables=tables, groups=groups))
+    )
     later = [other for other in tables if other > table]
     onward: bool = draw(st.booleans())
-    if later and onward:
+    if later and onward and not conjunctive:
         actions = (*actions, Goto(draw(st.sampled_from(later))))
     return Flow(
         table,

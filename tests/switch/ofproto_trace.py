@@ -28,6 +28,8 @@ from tests.switch.ovs import PrivateSwitch
 
 #: Fields of a printed flow that have no place in the registry: VLANs, which no flow of ours touches, and
 #: tunnel details.
+#: Protocols of which a tracked connection has ports, as the trace prints them. It prints ports of all.
+_TRACKED_PORTS = re.compile(r"\bct_nw_proto=(?:6|17|132)\b")
 _UNKNOWN_FIELDS = re.compile(
     r"\b(?:vlan_tci=0x0000|eth(?=,)|ipv6_label=0x00000|recirc_id=\w+|"
     r"tun_(?:gbp_id|gbp_flags|tos|ttl|erspan_ver|flags)=[^,]*|gtpu_\w+=\w+),?"
@@ -175,6 +177,8 @@ def _after(lines: Sequence[str], prefix: str) -> str:
 def _flow(text: str) -> Packet:
     # Both link-layer options are printed of either message, and each exists in one of them.
     absent = "nd_tll" if "icmp_type=135" in text else "nd_sll"
+    if not _TRACKED_PORTS.search(text):
+        absent = rf"(?:{absent}|ct_tp_src|ct_tp_dst)"
     return parse(re.sub(rf"\b{absent}=[^,]*,?", "", _UNKNOWN_FIELDS.sub("", text + ",")))
 
 

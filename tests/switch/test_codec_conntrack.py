@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from sdn.openflow import CodecError, CtTuple, FlowCommand, ct_flush, flow_image, flow_mod
+from sdn.openflow import CodecError, CtTuple, FlowCommand, Icmp, ct_flush, flow_image, flow_mod
 from sdn.pipeline.actions import Ct, Nat, Output
 from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import match
@@ -143,8 +143,15 @@ def test_what_cannot_be_said_is_refused() -> None:
     for original, reply in ((one, other), (one, CtTuple(17, destination=address(SERVICE)))):
         with pytest.raises(CodecError, match="same protocol and the same family"):
             ct_flush(1, ZONE, original, reply)
-    with pytest.raises(CodecError, match="ICMP"):
-        ct_flush(1, ZONE, CtTuple(1))
+    for wrong in (CtTuple(1), CtTuple(17, icmp=Icmp(8, 0, 1)), CtTuple(icmp=Icmp(8, 0, 1))):
+        with pytest.raises(CodecError, match="ICMP, and no others"):
+            ct_flush(1, ZONE, wrong)
+    with pytest.raises(CodecError, match="Icmp"):
+        ct_flush(1, ZONE, CtTuple(1, icmp=Icmp(256, 0, 1)))
+    # What the switch does not survive.
+    for deadly in (CtTuple(58, icmp=Icmp(128, 0, 1)), CtTuple(source=address(CLIENT6))):
+        with pytest.raises(CodecError, match="ICMPv6"):
+            ct_flush(1, ZONE, reply=deadly)
     with pytest.raises(CodecError, match="zone 65536"):
         ct_flush(1, 65536)
 
@@ -171,6 +178,16 @@ CASES: Final = [
         65535,
         CtTuple(132, destination=address(SERVICE6)),
         CtTuple(source=address(ENDPOINT6)),
+    ),
+    (
+        (
+            "zone=1",
+            f"ct_nw_src={CLIENTS[0]},ct_nw_dst={SERVICE},ct_nw_proto=1,icmp_type=8,icmp_code=3,icmp_id=513",
+        ),
+        1,
+        CtTuple(1, address(CLIENTS[0]), address(SERVICE), icmp=Icmp(8, 3, 513)),
+        # ovs-ofctl says this of a reply that it was told nothing of.
+        CtTuple(icmp=Icmp(0, 0, 0)),
     ),
 ]
 

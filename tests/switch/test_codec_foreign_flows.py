@@ -40,6 +40,7 @@ FOREIGN = [
     "actions=clear_actions,write_metadata:0x5",
     "actions=controller(max_len=128,reason=no_match)",
     "actions=note:01.02.03,clone(output:1,output:2)",
+    "actions=conjunction(3,1/2),note:01.02.03,conjunction(4,2/64)",
     "tcp,actions=ct(commit,alg=ftp)",
     "ip,actions=ct(commit,nat(src=1.2.3.4-1.2.3.9:5-50,persistent))",
     "actions=check_pkt_larger(1400)->NXM_NX_REG0[0],ct_clear,enqueue:1:2",

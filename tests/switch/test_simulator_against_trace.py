@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 
 from sdn.pipeline.registers import GATEWAY_PORT, TUNNEL_PORT
 from tests.property.simulator_clusters import POD_PORTS, ClusterCase, cluster_cases
+from tests.property.simulator_conjunctions import conjunctive_cases
 from tests.property.simulator_strategies import Case, cases
 from tests.switch.simulated import Both, both_switches
 
@@ -30,6 +31,13 @@ def random_ports() -> Iterator[Both]:
     with both_switches() as both:
         yield both
         print(f"compared {both.compared} packets, {both.refused} random flows and groups were refused")
+
+
+@pytest.fixture(scope="module")
+def conjunctive_ports() -> Iterator[Both]:
+    with both_switches() as both:
+        yield both
+        print(f"compared {both.compared} packets, {both.satisfied} of them by way of a conjunction")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +59,20 @@ def test_random_flows_do_the_same_in_the_simulator_and_in_a_real_switch(
     random_ports.load(case.flows, case.groups)
     for packet in case.packets:
         random_ports.compare(packet)
+
+
+@settings(
+    max_examples=max(1, COMPARISONS // PACKETS_EACH),
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(case=conjunctive_cases(PACKETS_EACH))
+def test_random_conjunctions_do_the_same_in_the_simulator_and_in_a_real_switch(
+    conjunctive_ports: Both, case: Case
+) -> None:
+    conjunctive_ports.load(case.flows, case.groups)
+    for packet in case.packets:
+        conjunctive_ports.compare(packet)
 
 
 @settings(

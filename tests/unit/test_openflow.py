@@ -28,6 +28,7 @@ from sdn.pipeline.actions import (
     IN_PORT,
     Action,
     Bucket,
+    Conjunction,
     Ct,
     Goto,
     Output,
@@ -85,6 +86,12 @@ def test_a_complete_mask_is_no_mask() -> None:
         (flow(Output(-1)), "argument out of range|format requires"),
         (flow(Goto(4), Output(1)), "only a flow's last action"),
         (flow(Ct(zone=70000)), "argument out of range|format requires"),
+        (flow(Conjunction(7, 0, 2)), "conjunction 7 has clause 0 of 2"),
+        (flow(Conjunction(7, 3, 2)), "conjunction 7 has clause 3 of 2"),
+        (flow(Conjunction(7, 1, 1)), "conjunction 7 has clause 1 of 1"),
+        (flow(Conjunction(7, 1, 65)), "conjunction 7 has clause 1 of 65"),
+        (flow(Conjunction(1 << 32, 1, 2)), "argument out of range|format requires"),
+        (flow(*[Conjunction(number, 1, 2) for number in range(4089)]), "more than a switch can describe"),
         (flow(Ct(zone_field=(FIELDS["reg0"], 20))), "bits 20..35 of a field of 32 bits"),
     ],
 )
@@ -101,11 +108,13 @@ def test_what_cannot_be_encoded_in_a_group_is_refused_with_the_group_and_its_own
 
 
 def test_a_flow_that_does_not_fit_into_a_message_is_refused() -> None:
-    image = flow_image(flow(*[set_field(ipv6_dst="fd00::1")] * 3000, what=match(eth_type=0x86DD)))
+    key, body = flow_image(flow(*[set_field(ipv6_dst="fd00::1")] * 2000, what=match(eth_type=0x86DD)))
+    # As no flow of ours, but perhaps one of somebody else's.
+    longer = body + body[16:]
     with pytest.raises(CodecError, match="does not fit into a message"):
-        flow_mod(FlowCommand.ADD, *image)
+        flow_mod(FlowCommand.ADD, key, longer)
     # What was written by somebody else can still be removed.
-    assert len(flow_mod(FlowCommand.DELETE_STRICT, *image)) < 100
+    assert len(flow_mod(FlowCommand.DELETE_STRICT, key, longer)) < 100
 
 
 def test_a_message_that_just_fits_alone_is_refused_by_the_bundle() -> None:
