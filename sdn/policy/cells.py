@@ -22,8 +22,9 @@ from sdn.policy.values import Action, Direction, PolicyRef, Protocol, Tier
 
 @dataclass(frozen=True, slots=True, order=True)
 class Stage:
-    """Where in the order of all rules a rule stands. ``level`` is 0 in the tier of NetworkPolicies, else
-    :func:`sdn.policy.precedence.level`. Staged rules are asked beside those in force, and never decide.
+    """Where in the order of all rules a rule stands. ``level`` is :func:`sdn.policy.precedence.level`; in the tier of
+    NetworkPolicies, where all rules accept, 0 for those that are reported and 1 for the others. Staged rules are asked
+    beside those in force, and never decide.
     """
 
     direction: Direction
@@ -34,8 +35,8 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class PortMatch:
-    """Destination ports ``first`` to ``last`` of a protocol; 0 to 65535: all of them. Both
-    :data:`sdn.policy.ports.LATER_FRAGMENTS`: fragments of the protocol that carry no port.
+    """Destination ports ``first`` to ``last`` of a protocol: a block that one mask takes (:mod:`sdn.policy.ports`);
+    0 to 65535: all of them. Both :data:`sdn.policy.ports.LATER_FRAGMENTS`: fragments of it that carry no port.
     """
 
     protocol: Protocol

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy engine: which cells every node's switch must hold, kept while objects come, change and go.
+
+Each change is applied at once, and costs what it touches: the groups that nearly take a pod, the rules of these groups,
+the nodes on which these rules are. What it means for switches is worked out when changes are taken, for all changes
+since the last time together. Cells are not kept; there would be hundreds of thousands, and a change finds those that
+it concerns (:mod:`sdn.policy.changes`).
+
+Changes are told of all nodes, or of those that are subscribed to, as those whose switches a controller programs: then
+a cluster is taken in much faster, and its first cells are worked out node by node. Objects can be told in any order.
+The engine does no I/O, knows no clock, and belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+from sdn.model.address import Address, Range
+from sdn.model.clusternetworkpolicy import ClusterNetworkPolicy
+from sdn.model.networkpolicy import NetworkPolicy
+from sdn.policy.addresses import AddressBook
+from sdn.policy.bodies import Bodies
+from sdn.policy.cells import Cell, CellKey, IsolationCell, IsolationKey, RuleCell
+from sdn.policy.changes import Changes, Comparison
+from sdn.policy.compiled import compiled
+from sdn.policy.decisions import Decisions
+from sdn.policy.descriptions import RuleInForce, rules_in_force, specs
+from sdn.policy.domains import Domains
+from sdn.policy.groups import kin_posture
+from sdn.policy.index import LabelIndex
+from sdn.policy.journal import Journal
+from sdn.policy.named import NamedRules
+from sdn.policy.nodes import Nodes
+from sdn.policy.pods import Pods
+from sdn.policy.policies import Policies
+from sdn.policy.program import program, rule_cell
+from sdn.policy.values import Direction, PolicyNode, PolicyPod, PolicyRef
+from sdn.policy.verdict import Connection, Verdict
+
+
+class PolicyEngine:
+    """See the module. ``everywhere``: changes are told of all nodes; else of those that are subscribed to."""
+
+    def __init__(self, *, everywhere: bool = True) -> None:
+        self._book = AddressBook()
+        self._journal = Journal(self._book)
+        self._index = LabelIndex(self._book, self._journal)
+        self._nodes = Nodes(self._book, self._journal, everywhere=everywhere)
+        self._domains = Domains(self._book, self._journal)
+        self._pods = Pods(self._index, self._nodes, self._book, self._journal)
+        self._bodies = Bodies(self._index, self._book, self._journal)
+        named = NamedRules(self._bodies, self._book, self._journal)
+        self._policies = Policies(self._index, self._nodes, self._domains, self._bodies, named, self._journal)
+        self._decisions = Decisions(self._index, self._book, self._pods.by_key)
+        #: Changes that were found when a subscription began in between.
+        self._found: dict[str, dict[CellKey, Cell | None]] = {}
+        self._shrunk: dict[str, frozenset[Range]] = {}
+
+    # What is.
+
+    def put_namespace(self, name: str, labels: Mapping[str, str]) -> None:
+        """A namespace is declared with these labels. It has the label with its name besides."""
+        self._index.declare(name, labels)
+        self._changed()
+
+    def remove_namespace(self, name: str) -> None:
+        """A namespace is not declared any more. It may have pods still."""
+        self._index.declare(name, None)
+        self._changed()
+
+    def put_node(self, node: PolicyNode) -> None:
+        """A node is so."""
+        self._nodes.put(node)
+        self._changed()
+
+    def remove_node(self, name: str) -> None:
+        """A node is gone. Its pods, if any, are there until they are removed."""
+        self._nodes.remove(name)
+        self._changed()
+
+    def put_pod(self, pod: PolicyPod) -> None:
+        """An attachment is so. When another one has its port of the switch, that one is taken to have ended; it comes
+        back if this one is removed first.
+        """
+        self._pods.put(pod)
+        self._changed()
+
+    def remove_pod(self, key: Hashable) -> None:
+        """An attachment is gone."""
+        self._pods.remove(key)
+        self._changed()
+
+    def put_policy(self, policy: NetworkPolicy | ClusterNetworkPolicy) -> None:
+        """A policy is so. Its fields must be valid (:mod:`sdn.model.parse`)."""
+        self._policies.put(compiled(policy))
+        self._changed()
+
+    def remove_policy(self, ref: PolicyRef) -> None:
+        """A policy is gone."""
+        self._policies.remove(ref)
+        self._changed()
+
+    def put_domain(self, name: str, addresses: frozenset[Address]) -> None:
+        """These are all addresses that the DNS gives for a name; none: it is forgotten."""
+        self._domains.put(name, addresses)
+        self._changed()
+
+    def domains(self) -> dict[str, frozenset[Address]]:
+        """What :meth:`put_domain` said, by name in lower case without a dot at the end."""
+        return self._domains.known()
+
+    def _changed(self) -> None:
+        # What nobody was told of needs no end.
+        if not self._journal.on:
+            self._policies.purge()
+            self._nodes.purge()
+
+    # What switches must hold.
+
+    def subscribe(self, node: str) -> dict[CellKey, Cell]:
+        """All cells of a node; from now on :meth:`take` tells what changes of them, until :meth:`unsubscribe`. The node
+        need not be known yet.
+        """
+        self._find()
+        self._nodes.subscribe(self._nodes.node(node))
+        self._found.pop(node, None)
+        return self.cells(node)
+
+    def unsubscribe(self, node: str) -> None:
+        """Changes of a node are told no more (unless they are told of all nodes)."""
+        there = self._nodes.by_name.get(node)
+        if there is not None:
+            self._nodes.unsubscribe(there)
+            self._found.pop(node, None)
+            self._shrunk.pop(node, None)
+
+    def take(self) -> Changes:
+        """What changed since the last time (see :class:`sdn.policy.changes.Changes`)."""
+        self._find()
+        found, shrunk = self._found, self._shrunk
+        self._found, self._shrunk = {}, {}
+        return Changes(
+            {node: found[node] for node in sorted(found)}, {node: shrunk[node] for node in sorted(shrunk)}
+        )
+
+    def _find(self) -> None:
+        """What the journal comes to. It is empty afterwards."""
+        if self._journal.on:
+            changes = Comparison(self._journal, self._nodes, self._book, self._bodies).changes()
+            if not self._found and not self._shrunk:
+                self._found, self._shrunk = changes
+            else:
+                for node, cells in changes.cells.items():
+                    self._found.setdefault(node, {}).update(cells)
+                for node, ranges in changes.shrunk.items():
+                    self._shrunk[node] = self._shrunk.get(node, frozenset()) | ranges
+        self._journal.clear()
+        self._policies.purge()
+        self._nodes.purge()
+
+    def cells(self, node: str) -> dict[CellKey, Cell]:
+        """All cells of a node as things are now, in a fixed order; none for a node that is not known."""
+        there = self._nodes.by_name.get(node)
+        return {} if there is None else program(there, self._book, self._bodies.by_number)
+
+    # What becomes of connections.
+
+    def connection(self, source: Address, destination: Address, protocol: int, port: int = 0) -> Connection:
+        """From one address to another, between the pods that have them, where there are any. Raises ValueError when
+        both are not of one version.
+        """
+        return self._decisions.connection(source, destination, protocol, port)
+
+    def allows(self, source: Address, destination: Address, protocol: int, port: int = 0) -> bool:
+        """Whether a connection is allowed, from one address to another, between the pods that have them."""
+        return self._decisions.allows(source, destination, protocol, port)
+
+    def verdict(self, connection: Connection) -> Verdict:
+        """What becomes of a connection, and why: what :func:`sdn.policy.evaluator.evaluate` says. An end that is a pod
+        is looked up by its key, and is as it is now.
+        """
+        return self._decisions.verdict(connection)
+
+    # What policies do.
+
+    def bodies_of(self, ref: PolicyRef) -> tuple[RuleInForce, ...]:
+        """The rules of a policy in its order, with what they come to; none when it is not known. A rule that is for
+        nobody by what it says itself is left out.
+        """
+        policy = self._policies.by_ref.get(ref)
+        return () if policy is None else rules_in_force(policy, self._book.pods)
+
+    def selected_pods(self, ref: PolicyRef) -> tuple[PolicyPod, ...]:
+        """The pods that a policy selects, by namespace and name; none when it is not known."""
+        policy = self._policies.by_ref.get(ref)
+        return () if policy is None else specs(policy.group.pods())
+
+    def rule(self, number: int) -> RuleCell | None:
+        """The rule with this number; None when none that is in force has it."""
+        body = self._bodies.by_number.get(number)
+        return rule_cell(body) if body is not None and body.alive else None
+
+    def isolation(self, pod: Hashable, direction: Direction, *, staged: bool = False) -> IsolationCell | None:
+        """How policies isolate the pod with this key; None when they do not, or it is not known."""
+        there = self._pods.by_key.get(pod)
+        if there is None or there.kin is None:
+            return None
+        isolation = kin_posture(there.kin).isolations[direction + 2 * staged]
+        if isolation is None:
+            return None
+        key = IsolationKey(direction, there.spec.ofport, staged)
+        owner = PolicyRef(*isolation.first)
+        return IsolationCell(key, there.spec.addresses, owner, isolation.policies, isolation.log)
+
+    def policies_of(self, pod: Hashable) -> tuple[PolicyRef, ...]:
+        """The policies that select the pod with this key, staged ones among them; none when it is not known."""
+        there = self._pods.by_key.get(pod)
+        if there is None or there.kin is None:
+            return ()
+        return tuple(sorted(policy.ref for group in there.kin.groups for policy in group.policies))
