@@ -17,6 +17,23 @@ from sdn.pipeline import compiler, tables
 from sdn.pipeline.actions import Goto, Output, Resubmit
 from sdn.pipeline.flow import Flow
 from sdn.pipeline.topology import Address, LocalNode, PodPort, Range, RemoteNode
+from sdn.policy.cells import (
+    Cell,
+    GuardCell,
+    GuardKey,
+    IsolationCell,
+    IsolationKey,
+    PeerCell,
+    PeerKey,
+    PortMatch,
+    RuleCell,
+    RuleKey,
+    Stage,
+    SubjectCell,
+    SubjectKey,
+)
+from sdn.policy.ports import LATER_FRAGMENTS
+from sdn.policy.values import Action, Direction, PolicyRef, Protocol, Tier
 
 DOCS = Path(__file__).parent
 PAGE = DOCS / "pipeline.md"
@@ -45,6 +62,27 @@ POD = PodPort(
     Address.parse("fd00:10:244:1::5").value,
 )
 
+#: What the engine says on this node of a NetworkPolicy that lets one client open TCP connections to port 80 of the pod.
+_WEB = PolicyRef("NetworkPolicy", "default", "web")
+_STAGE = Stage(Direction.INGRESS, Tier.NETWORK_POLICY, 1)
+_RULE = 0x5D17D0
+_POD_REF = PolicyRef("Pod", POD.namespace, POD.name)
+POLICY: tuple[Cell, ...] = (
+    PeerCell(
+        PeerKey(_STAGE, Range.parse("10.244.2.7/32")), (_RULE,), PolicyRef("Pod", "default", "client-1")
+    ),
+    *(
+        SubjectCell(SubjectKey(_STAGE, POD.ofport, ports), POD.addresses, (_RULE,), _POD_REF)
+        for ports in (
+            PortMatch(Protocol.TCP, 80, 80),
+            PortMatch(Protocol.TCP, LATER_FRAGMENTS, LATER_FRAGMENTS),
+        )
+    ),
+    RuleCell(RuleKey(_RULE), _STAGE, Action.ACCEPT, _WEB, "ingress[0]"),
+    IsolationCell(IsolationKey(Direction.INGRESS, POD.ofport), POD.addresses, _WEB, 1),
+    GuardCell(GuardKey(POD.ofport), POD.addresses, _POD_REF),
+)
+
 
 def page(flows: tuple[Flow, ...]) -> str:
     """The page as Markdown."""
@@ -53,7 +91,8 @@ def page(flows: tuple[Flow, ...]) -> str:
         "# The pipeline",
         "",
         "Every packet on a node goes through these tables of the bridge `br-int`, in this order. The flows",
-        "shown are those of `node-1` with one pod, `default/web-1` on port 16, and one other node, `node-2`.",
+        "shown are those of `node-1` with one pod, `default/web-1` on port 16, one other node, `node-2`, and a",
+        "NetworkPolicy that lets one client, 10.244.2.7, open TCP connections to port 80 of the pod.",
         "Port 1 is the node's gateway port, port 2 the tunnel. A packet that no flow of a table matches is",
         "dropped, unless the table says where a miss goes.",
         "",
@@ -147,7 +186,8 @@ def picture(flows: tuple[Flow, ...]) -> str:
 
 
 def main() -> int:
-    flows = compiler.switch_flows(LOCAL, [POD], [PEER])
+    policies = (flow for cell in POLICY for flow in compiler.policy_flows(cell))
+    flows = (*compiler.switch_flows(LOCAL, [POD], [PEER]), *policies)
     wanted = {PAGE: page(flows), PICTURE: picture(flows)}
     if "--check" in sys.argv[1:]:
         stale = [path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiler: what a switch must hold, as a pure function of the model.
 
-Four kinds of objects have flows on a switch: the node itself, each of its pods, each other node, each Service.
-Each kind has one function here, which asks every feature; when an object changes, only its own flows are computed
-again. No function here reads a clock, a file or a global, so any controller computes the same flows for any
-switch.
+Five kinds of objects have flows on a switch: the node itself, each of its pods, each other node, each Service, and
+each cell of what policies say (sdn/policy/cells.py). Each kind has one function here, which asks every feature;
+when an object changes, only its own flows are computed again. No function here reads a clock, a file or a global,
+so any controller computes the same flows for any switch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sdn.pipeline.features import (
     classification,
     delivery,
     nd_responder,
+    policy,
     routing,
     services,
     spoof_guard,
@@ -27,6 +28,7 @@ from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.service import ServicePort
 from sdn.pipeline.tables import miss_flows
 from sdn.pipeline.topology import LocalNode, PodPort, RemoteNode
+from sdn.policy.cells import Cell
 
 
 def node_flows(local: LocalNode) -> tuple[Flow, ...]:
@@ -40,6 +42,7 @@ def node_flows(local: LocalNode) -> tuple[Flow, ...]:
             nd_responder.node_flows(local),
             translation.node_flows(local),
             services.node_flows(local),
+            policy.node_flows(local),
             bridging.node_flows(local),
             routing.node_flows(local),
             delivery.node_flows(local),
@@ -56,6 +59,7 @@ def pod_flows(local: LocalNode, pod: PodPort) -> tuple[Flow, ...]:
             arp_responder.pod_flows(pod),
             nd_responder.pod_flows(pod),
             translation.pod_flows(pod),
+            policy.pod_flows(pod),
             bridging.pod_flows(pod),
             delivery.pod_flows(pod),
         )
@@ -78,6 +82,11 @@ def peer_flows(local: LocalNode, peer: RemoteNode) -> tuple[Flow, ...]:
 def service_flows(ports: Iterable[ServicePort]) -> tuple[Flow | Group, ...]:
     """The flows and groups that a Service owns on a switch: the same on every switch where its ports are the same."""
     return tuple(services.service_flows(ports))
+
+
+def policy_flows(cell: Cell) -> tuple[Flow, ...]:
+    """The flows of one cell of the node's policies."""
+    return policy.cell_flows(cell)
 
 
 def switch_flows(local: LocalNode, pods: Iterable[PodPort], peers: Iterable[RemoteNode]) -> tuple[Flow, ...]:

@@ -31,6 +31,7 @@ class Feature(enum.IntEnum):
     DELIVERY = 7
     SERVICES = 8
     SESSION_AFFINITY = 9
+    POLICY = 10
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -55,20 +55,29 @@ TO_NODE_BIT = 1 << 31
 #: The group of a Service with session affinity.
 GROUP_REGISTER: Field = FIELDS["reg5"]
 
+#: The number of the policy rule that is reported to the controller; 0: a pod's isolation.
+RULE_REGISTER: Field = FIELDS["reg6"]
+
+#: Which tables of policies staged rules have decided in (bit n: the n-th of them): there they are asked no more.
+STAGED_REGISTER: Field = FIELDS["reg7"]
+
 
 class Mark(enum.IntFlag):
-    """Bits of ct_mark of a connection to a Service, in :data:`SERVICE_ZONE`, and of :data:`SERVICE_REGISTER` before.
+    """Bits of ct_mark in :data:`SERVICE_ZONE`; all but DENIED are of connections to Services, and stand in
+    :data:`SERVICE_REGISTER` before.
 
     VIA_GATEWAY    the client came by the gateway port, so answers leave by it
     MASQUERADE     the client is outside and its address is to be translated (policy Cluster)
     OWN_NODE       the client is this node itself
     NO_POD         the endpoint is no pod: it answers past the switch unless it sees an address that leads there
+    DENIED         policies deny the connection: its answers are dropped, too
     """
 
     VIA_GATEWAY = 1
     MASQUERADE = 2
     OWN_NODE = 4
     NO_POD = 8
+    DENIED = 16
 
 
 #: Zones of the connection tracker: destinations of Services are translated in the first, sources in the second.
@@ -90,7 +99,9 @@ FIRST_MASQUERADE_PORT = 1024
 
 class Priority(enum.IntEnum):
     """Flow priorities. Matches of one table and one priority must never overlap: then the order of flows
-    cannot matter.
+    cannot matter. (Clauses of conjunctions may.)
+
+    In the tables of policies a rule has :data:`RULE` less its level (sdn/policy/precedence.py).
     """
 
     MISS = 0
@@ -101,3 +112,10 @@ class Priority(enum.IntEnum):
     HIGH = 150
     URGENT_WIDE = 190
     URGENT = 200
+    FIRST = 250
+    STAGED_ISOLATION = 300
+    STAGED_RULE = 310
+    ISOLATION = 320
+    RULE = 60_000
+    GUARD = 60_100
+    EXEMPT = 60_200

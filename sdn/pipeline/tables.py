@@ -49,7 +49,7 @@ class Table:
         *,
         owner: Owner,
         why: str,
-        priority: Priority = Priority.NORMAL,
+        priority: int = Priority.NORMAL,
     ) -> Flow:
         """A flow of this table."""
         return Flow(
@@ -123,11 +123,11 @@ DECLARATIONS: tuple[Declaration, ...] = (
         "load_balancing",
         "services",
         Feature.SERVICES,
-        "reg0, reg4, ct_state, ip_dst, ct_nw_proto, ct_tp_dst",
-        "source_translation",
+        "reg0, reg4, ct_state, ct_mark, ip_dst, ct_nw_proto, ct_tp_dst",
+        "egress_admin",
         "The first packet of a connection to a Service chooses an endpoint by a select group. Where there is none it "
         "is rejected at once. Ports are those that the tracker saw, so that fragments count too. Answers to clients "
-        "that came by the gateway port leave by it.",
+        "that came by the gateway port leave by it. Answers of a connection that policies deny end here.",
     ),
     Declaration(
         "session_affinity",
@@ -147,10 +147,76 @@ DECLARATIONS: tuple[Declaration, ...] = (
         "The endpoint chosen becomes the destination, and the tracker remembers it.",
     ),
     Declaration(
+        "egress_admin",
+        "policy",
+        Feature.POLICY,
+        "in_port, ip_dst, protocol, destination port, ct_state, reg7, conj_id",
+        "egress_policy",
+        "From a pod of this node: rules of ClusterNetworkPolicies of the tier Admin, in their order. The tables from "
+        "here to denial are for packets that go the way on which their connection began; answers pass by them.",
+    ),
+    Declaration(
+        "egress_policy",
+        "policy",
+        Feature.POLICY,
+        "in_port, ip_dst, protocol, destination port, ct_state, reg7, conj_id",
+        "egress_baseline",
+        "NetworkPolicies: what a rule allows goes on; of a pod that is isolated for egress nothing else does.",
+    ),
+    Declaration(
+        "egress_baseline",
+        "policy",
+        Feature.POLICY,
+        "in_port, ip_dst, protocol, destination port, ct_state, reg7, conj_id",
+        "ingress_admin",
+        "Of pods that no NetworkPolicy isolates: rules of the tier Baseline.",
+    ),
+    Declaration(
+        "ingress_admin",
+        "policy",
+        Feature.POLICY,
+        "ip_src, ip_dst, protocol, destination port, ct_state, reg7, conj_id",
+        "ingress_policy",
+        "To a pod of this node: rules of the tier Admin.",
+    ),
+    Declaration(
+        "ingress_policy",
+        "policy",
+        Feature.POLICY,
+        "ip_src, ip_dst, protocol, destination port, ct_state, reg7, conj_id",
+        "ingress_baseline",
+        "NetworkPolicies for ingress.",
+    ),
+    Declaration(
+        "ingress_baseline",
+        "policy",
+        Feature.POLICY,
+        "ip_src, ip_dst, protocol, destination port, ct_state, reg7, conj_id",
+        "presence",
+        "Rules of the tier Baseline for ingress. What no table of policies denies is allowed.",
+    ),
+    Declaration(
+        "denial",
+        "policy",
+        Feature.POLICY,
+        "ct_state, ct_mark, reg2",
+        None,
+        "What policies deny ends here. A connection that the tracker knows is marked, so that its answers end, too.",
+    ),
+    Declaration(
+        "presence",
+        "policy",
+        Feature.POLICY,
+        "ip_dst",
+        "source_translation",
+        "What is for an address of this node's range that no pod has ends here, before the tracker remembers it: a pod "
+        "that is given the address later would else begin with connections that no policy has seen.",
+    ),
+    Declaration(
         "source_translation",
         "services",
         Feature.SERVICES,
-        "ct_mark, in_port, ip_src, ip_dst, reg2, ct_state",
+        "reg0, ct_mark, in_port, ip_src, ip_dst, reg2, ct_state",
         "bridging",
         "Where the answer would not come back here by itself, the client's address is translated: to the node's for "
         "clients outside (externalTrafficPolicy Cluster), to an address of the switch for an endpoint that is its "
@@ -197,6 +263,14 @@ TABLES: tuple[Table, ...] = tuple(Table(number, declared) for number, declared i
     LOAD_BALANCING,
     SESSION_AFFINITY,
     ENDPOINT,
+    EGRESS_ADMIN,
+    EGRESS_POLICY,
+    EGRESS_BASELINE,
+    INGRESS_ADMIN,
+    INGRESS_POLICY,
+    INGRESS_BASELINE,
+    DENIAL,
+    PRESENCE,
     SOURCE_TRANSLATION,
     BRIDGING,
     ROUTING,

@@ -57,11 +57,11 @@ from sdn.pipeline.registers import (
 )
 from sdn.pipeline.service import Endpoint, Frontend, Protocol, ServicePort
 from sdn.pipeline.tables import (
+    EGRESS_ADMIN,
     ENDPOINT,
     LOAD_BALANCING,
     ROUTING,
     SESSION_AFFINITY,
-    SOURCE_TRANSLATION,
 )
 from sdn.pipeline.topology import Address, LocalNode, Range
 
@@ -131,7 +131,7 @@ def node_flows(local: LocalNode) -> Iterator[Flow]:
             )
     yield ENDPOINT.flow(
         match(reg2=0),
-        (Goto(SOURCE_TRANSLATION.number),),
+        (Goto(EGRESS_ADMIN.number),),
         owner=local.owner,
         why="of no Service",
     )
@@ -307,7 +307,7 @@ class _Compilation:
                 zone=SERVICE_ZONE,
                 commit=True,
                 nat=nat,
-                table=SOURCE_TRANSLATION.number,
+                table=EGRESS_ADMIN.number,
                 execute=_REMEMBER,
             )
         )

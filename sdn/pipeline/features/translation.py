@@ -43,6 +43,8 @@ from sdn.pipeline.tables import (
     BRIDGING,
     CONNTRACK,
     DELIVERY,
+    EGRESS_ADMIN,
+    INGRESS_ADMIN,
     LOAD_BALANCING,
     ROUTING,
     SOURCE_TRANSLATION,
@@ -115,16 +117,23 @@ def _established(local: LocalNode) -> Iterator[Flow]:
             priority=Priority.URGENT,
         )
     yield LOAD_BALANCING.flow(
-        match(reg0=Source.TUNNEL),
+        match(reg0=Source.TUNNEL, ct_state="-inv+rpl+trk", ct_mark=_bits(Mark(0), Mark.VIA_GATEWAY)),
         (Goto(DELIVERY.number),),
         owner=local.owner,
-        why="the other node has chosen the endpoint, or this is the answer of one",
+        why="answer of an endpoint on another node",
+        priority=Priority.URGENT,
+    )
+    yield LOAD_BALANCING.flow(
+        match(reg0=Source.TUNNEL),
+        (Goto(INGRESS_ADMIN.number),),
+        owner=local.owner,
+        why="the other node has chosen the endpoint, and what its pods may send",
         priority=Priority.URGENT_WIDE,
     )
     for source in (Source.POD, *_BY_GATEWAY):
         yield LOAD_BALANCING.flow(
             match(reg0=source, ct_state="-new-rpl+trk"),
-            (Goto(SOURCE_TRANSLATION.number),),
+            (Goto(EGRESS_ADMIN.number),),
             owner=local.owner,
             why="on its way to an endpoint",
             priority=Priority.HIGH,
@@ -190,13 +199,20 @@ def _direct(local: LocalNode) -> Iterator[Flow]:
             why="from elsewhere to no Service: remembered, so that answers are known as such",
             priority=Priority.HIGH,
         )
-        yield LOAD_BALANCING.flow(
+        yield SOURCE_TRANSLATION.flow(
             match(reg0=Source.TUNNEL, eth_type=eth_type, ct_state=_FIRST_PACKET),
             (Ct(zone=SERVICE_ZONE, commit=True, table=DELIVERY.number),),
             owner=local.owner,
             why="from another node's client: remembered, so that answers are known as such",
-            priority=Priority.URGENT,
+            priority=Priority.HIGH,
         )
+    yield SOURCE_TRANSLATION.flow(
+        match(reg0=Source.TUNNEL),
+        (Goto(DELIVERY.number),),
+        owner=local.owner,
+        why="the other node has translated the client where it must",
+        priority=Priority.HIGH_WIDE,
+    )
 
 
 def _first_from(address: Address, **more: int | str) -> Match:
