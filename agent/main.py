@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from agent.attachments import Attachments
+from agent.audit import AuditLog
 from agent.dns import config as dns
 from agent.dns.child import DnsServer
+from agent.dns.feed import Resolution
 from agent.grpcserver import AgentService, GrpcServer
 from agent.nodesetup.facts import Assignment, NodeFacts
 from agent.nodesetup.setup import NodeSetup, wait_for_facts
@@ -23,8 +26,8 @@ from agent.reconcile import Reconciler
 from agent.report import Reporter
 from agent.server import Server
 from agent.services.cache import ServiceCache
-from agent.services.connections import answered
 from agent.services.plane import ServicePlane
+from agent.services.questions import answers
 from agent.services.table import ServiceTable
 from agent.services.watch import ServiceWatch
 from agent.settings import PROGRAM, AgentSettings
@@ -66,6 +69,7 @@ class _Agent:
         vswitchd = Vswitchd(config.ovs_rundir)
         self._setup = NodeSetup(config, state, self._ovsdb, vswitchd)
         self._attachments = Attachments(state, self._ovsdb, self._setup)
+        self._audit = _audit_log(config)
         self._reporter = Reporter(
             config.controllers,
             facts=self._facts,
@@ -73,7 +77,9 @@ class _Agent:
             attachments=self._attachments.to_report,
             assigned=self._assign,
             programmed=self._attachments.programmed,
-            count=partial(answered, vswitchd, self._facts),
+            answers=partial(answers, vswitchd, self._facts),
+            verdicts=self._audit.put if self._audit is not None else lambda _records: None,
+            domains=lambda patterns: self._dns.watch(patterns),
         )
         self._attachments.reporter = self._reporter
         self._services = ServiceTable()
@@ -81,7 +87,7 @@ class _Agent:
             config.controllers, config.node_name, self._services, ServiceCache(config.state_dir)
         )
         self._service_plane = ServicePlane(self._services, self._setup)
-        self._dns = DnsServer(config.state_dir)
+        self._dns = DnsServer(config.state_dir, self._resolved)
         self._reconciler = Reconciler(state, self._ovsdb, self._attachments)
         verbs = Verbs(config, state, self._ovsdb, vswitchd, self._setup, self._reporter, self._attachments)
         self._plugin = Server(config.socket, verbs.answer, config.parallel_requests)
@@ -115,6 +121,8 @@ class _Agent:
         self._catch_up(ending)
         self._service_plane.start()
         self._setup.start()
+        if self._audit is not None:
+            self._audit.start()
         self._reporter.start()
         self._service_watch.start()
         self._reconciler.start()
@@ -133,6 +141,8 @@ class _Agent:
         self._service_plane.close()
         self._setup.close()
         self._reporter.close()
+        if self._audit is not None:
+            self._audit.close()
         self._ovsdb.close()
 
     def _catch_up(self, ending: threading.Event) -> None:
@@ -181,11 +191,21 @@ class _Agent:
             )
         )
 
+    def _resolved(self, said: Resolution, done: Callable[[bool], None]) -> None:
+        self._reporter.resolved(said.name, said.addresses, said.ttl, done)
+
     def _facts(self) -> NodeFacts:
         facts = self._setup.facts
         if facts is None:
             raise RuntimeError("the node was not looked at")
         return facts
+
+
+def _audit_log(config: AgentSettings) -> AuditLog | None:
+    if not config.audit_log:
+        return None
+    path = config.state_dir / config.audit_log
+    return AuditLog(path, config.audit_log_max_bytes, config.audit_log_files)
 
 
 def config_socket(config: AgentSettings) -> str:

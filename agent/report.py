@@ -7,6 +7,8 @@ the full state, so whatever was said before and not confirmed is said again, and
 remembered but who waits for what.
 
 Confirmation    handed out by `attach`; settled by Programmed, Rejected, or never (the caller's time runs out)
+
+What the DNS said of names (`resolved`) is not said again: a stream that ends answers it, and so does no stream.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
@@ -38,6 +40,17 @@ log: Final = logs.get("agent.report")
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 _WELCOME_SECONDS: Final = 10.0
+#: Of an answer in many messages so many may wait to be sent; more is made when there is room, looked for this often.
+_WAITING_ANSWERS: Final = 2
+_ROOM_SECONDS: Final = 0.02
+_QUESTIONS: Final = ("count_connections", "list_connections")
+
+#: Answers a question of the controller's, message by message.
+Answers = Callable[[messages.ControllerMessage], Iterator[messages.AgentMessage]]
+#: Called with whether what was said is in force.
+Done = Callable[[bool], None]
+#: What is to be sent on a stream; None ends it.
+_Outgoing = queue.SimpleQueue[messages.AgentMessage | None]
 
 
 class Rejected(Exception):
@@ -82,7 +95,9 @@ class Reporter:
         attachments: Callable[[], list[Record]],
         assigned: Callable[[Assignment], None],
         programmed: Callable[[tuple[str, str]], None] = lambda key: None,
-        count: Callable[[messages.CountConnections], messages.ConnectionCounts] | None = None,
+        answers: Answers = lambda question: iter(()),
+        verdicts: Callable[[Sequence[types.VerdictRecord]], None] = lambda records: None,
+        domains: Callable[[Sequence[str]], None] = lambda patterns: None,
     ) -> None:
         """
         facts        what Hello says of the node
@@ -90,7 +105,9 @@ class Reporter:
         attachments  every attachment, for the full state
         assigned     called with what the controller told: Welcome and Peers, whole each time
         programmed   called with each attachment that is confirmed
-        count        answers how many connections there are; it may take seconds
+        answers      answers a question, in one message or several; it may take seconds
+        verdicts     called with what policies said of connections; must not wait
+        domains      called with the names that policies allow connections to; must not wait
         """
         self._controllers = controllers
         self._facts = facts
@@ -98,16 +115,19 @@ class Reporter:
         self._attachments = attachments
         self._assigned = assigned
         self._programmed = programmed
-        self._count = count
+        self._answers = answers
+        self._verdicts = verdicts
+        self._domains = domains
         # One at a time: whoever asks again meanwhile waits.
-        self._counting = ThreadPoolExecutor(1, thread_name_prefix="count-connections")
+        self._answering = ThreadPoolExecutor(1, thread_name_prefix="answers")
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._sequence = itertools.count(1)
         # Who waits, by attachment; and which attachments each message under way is about.
         self._waiting: dict[tuple[str, str], Confirmation] = {}
         self._sent: dict[int, list[tuple[str, str]]] = {}
-        self._stream: queue.SimpleQueue[messages.AgentMessage | None] | None = None
+        self._resolved: dict[int, Done] = {}
+        self._stream: _Outgoing | None = None
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self._call: grpc.Call | None = None
         self._full_state = 0  # sequence number of the stream's full state
@@ -124,7 +144,7 @@ class Reporter:
             if self._call is not None:
                 self._call.cancel()
         self._thread.join(timeout=5)
-        self._counting.shutdown(wait=False, cancel_futures=True)
+        self._answering.shutdown(wait=False, cancel_futures=True)
 
     @property
     def connected(self) -> bool:
@@ -160,6 +180,18 @@ class Reporter:
                     )
                 )
 
+    def resolved(self, name: str, addresses: Sequence[str], ttl: int, done: Done) -> None:
+        """Tell what the DNS answered. `done` is called in any thread, at once when no controller is there."""
+        with self._lock:
+            stream = self._stream
+            if stream is not None:
+                sequence = next(self._sequence)
+                self._resolved[sequence] = done
+                said = messages.Resolved(sequence=sequence, name=name, addresses=addresses, ttl_seconds=ttl)
+                stream.put(messages.AgentMessage(resolved=said))
+        if stream is None:
+            done(False)
+
     # --- the thread
 
     def _run(self) -> None:
@@ -175,7 +207,7 @@ class Reporter:
 
     def _session(self, target: str) -> bool:
         """One stream, from Hello to its end; whether we were welcomed."""
-        outgoing: queue.SimpleQueue[messages.AgentMessage | None] = queue.SimpleQueue()
+        outgoing: _Outgoing = queue.SimpleQueue()
         outgoing.put(messages.AgentMessage(hello=self._hello()))
         welcomed = False
         began = time.monotonic()
@@ -222,7 +254,7 @@ class Reporter:
         self,
         welcome: messages.Welcome,
         target: str,
-        outgoing: queue.SimpleQueue[messages.AgentMessage | None],
+        outgoing: _Outgoing,
     ) -> None:
         before = self._assignment()
         self._assigned(
@@ -269,7 +301,6 @@ class Reporter:
         if kind == "programmed":
             self._settle(message.programmed.sequence, None)
         elif kind == "rejected":
-            log.warning("refused by the controller", reason=message.rejected.reason)
             self._settle(message.rejected.sequence, message.rejected.reason)
             if message.rejected.sequence == self._full_state:
                 # Nothing that is told now could be understood without it: begin again.
@@ -282,26 +313,35 @@ class Reporter:
                     for node in sorted(message.peers.nodes, key=lambda node: node.name)
                 ]
                 self._assigned(msgspec.structs.replace(before, peers=peers))
+        elif kind == "verdicts":
+            self._verdicts(message.verdicts.records)
+        elif kind == "domain_patterns":
+            self._domains(message.domain_patterns.patterns)
+        elif kind in _QUESTIONS:
+            self._answering.submit(self._answer, message, self._stream)
 
-        elif kind == "count_connections" and self._count is not None:
-            self._counting.submit(self._answer, self._count, message.count_connections, self._stream)
-
-    def _answer(
-        self,
-        count: Callable[[messages.CountConnections], messages.ConnectionCounts],
-        question: messages.CountConnections,
-        stream: queue.SimpleQueue[messages.AgentMessage | None] | None,
-    ) -> None:
+    def _answer(self, question: messages.ControllerMessage, stream: _Outgoing | None) -> None:
         """Answer on the stream that the question came by; nobody waits for it on another one."""
-        answer = count(question)
-        with self._lock:
-            if stream is not None and stream is self._stream:
-                stream.put(messages.AgentMessage(connection_counts=answer))
+        for answer in self._answers(question):
+            while stream is not None and stream is self._stream and stream.qsize() >= _WAITING_ANSWERS:
+                if self._stop.wait(_ROOM_SECONDS):
+                    return
+            with self._lock:
+                if stream is None or stream is not self._stream:
+                    return
+                stream.put(answer)
 
     def _settle(self, sequence: int, reason: str | None) -> None:
         with self._lock:
+            resolved = self._resolved.pop(sequence, None)
             keys = self._sent.pop(sequence, [])
             waiting = [(key, self._waiting.pop(key, None)) for key in keys]
+        if resolved is not None:
+            # There may be many, and a pod's questions are not for the log.
+            log.debug("names resolved", sequence=sequence, refused=reason)
+            resolved(reason is None)
+        elif reason is not None:
+            log.warning("refused by the controller", reason=reason)
         for key, confirmation in waiting:
             if reason is None:
                 self._programmed(key)
@@ -313,17 +353,18 @@ class Reporter:
             self._stream = None
             self._call = None
             self._sent = {}
+            resolved, self._resolved = self._resolved, {}
             if welcomed:
                 self.changed_at = datetime.now(UTC)
+        for done in resolved.values():
+            done(False)
 
     def _hello(self) -> messages.Hello:
         assignment = self._assignment()
         return messages.Hello(node=node_info(self._facts(), assignment.pod_ranges if assignment else []))
 
 
-def _sending(
-    outgoing: queue.SimpleQueue[messages.AgentMessage | None],
-) -> Iterator[messages.AgentMessage]:
+def _sending(outgoing: _Outgoing) -> Iterator[messages.AgentMessage]:
     while (message := outgoing.get()) is not None:
         yield message
 

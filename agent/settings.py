@@ -108,6 +108,20 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
             "Empty: those of the node's /etc/resolv.conf. Used where the agents serve the cluster's DNS."
         ),
     ] = []
+    audit_log: Annotated[
+        str,
+        Meta(
+            description="File of what policies that log said of connections of this node's pods, one JSON object a "
+            "line. A relative path is inside of state_dir. Empty: no such file."
+        ),
+    ] = "audit.log"
+    audit_log_max_bytes: Annotated[
+        int, Meta(description="Size at which audit_log is set aside and a new file begun.", ge=65536)
+    ] = 10_485_760
+    audit_log_files: Annotated[
+        int,
+        Meta(description="Files of audit_log that are kept, the one written to included.", ge=1, le=1000),
+    ] = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,6 +16,7 @@ from os_ken.ofproto import ofproto_v1_5
 
 from controller.connection import SwitchConnection
 from controller.switchboard import Switchboard
+from controller.verdicts import Verdicts
 
 
 class SwitchApp(app_manager.OSKenApp):  # type: ignore[misc]
@@ -23,9 +24,13 @@ class SwitchApp(app_manager.OSKenApp):  # type: ignore[misc]
 
     OFP_VERSIONS = (ofproto_v1_5.OFP_VERSION,)
 
-    def __init__(self, *args: Any, switchboard: Switchboard, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, switchboard: Switchboard, verdicts: Verdicts | None = None, **kwargs: Any
+    ) -> None:
+        """``verdicts`` takes what policies report; None: nobody wants to know."""
         super().__init__(*args, **kwargs)
         self._switchboard = switchboard
+        self._verdicts = verdicts
         self._connections: dict[Any, SwitchConnection] = {}
 
     @set_ev_cls(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])  # type: ignore[untyped-decorator]
@@ -33,7 +38,8 @@ class SwitchApp(app_manager.OSKenApp):  # type: ignore[misc]
         """A datapath has finished the handshake, or its connection has ended."""
         datapath = event.datapath
         if event.state == MAIN_DISPATCHER:
-            connection = SwitchConnection(datapath)
+            audit = self._verdicts.audit(datapath.id) if self._verdicts is not None else None
+            connection = SwitchConnection(datapath, audit)
             self._connections[datapath] = connection
             self._switchboard.connected(connection)
         elif ended := self._connections.pop(datapath, None):

@@ -18,6 +18,7 @@ from controller.checks import check_attachment
 from controller.cluster import Cluster, key_of
 from controller.ledger import Ledger, whole
 from controller.loadbalancing.runtime import LoadBalancing
+from controller.policies import Policies
 from controller.programs import Programs
 from controller.records import AttachmentRecord, NodeRecord, attachment_key, encode
 from controller.store import Delete, Operation, Put, StoreError
@@ -43,12 +44,14 @@ class Attachments:
         programs: Programs,
         watchers: Watchers,
         services: LoadBalancing,
+        policies: Policies,
     ) -> None:
         self._ledger = ledger
         self._cluster = cluster
         self._programs = programs
         self._watchers = watchers
         self._services = services
+        self._policies = policies
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -230,11 +233,14 @@ class Attachments:
         ):
             self._services.pod_changed(before.pod_namespace, before.pod_name, gone)
         self._services.pod_changed(after.pod_namespace, after.pod_name, gone)
+        self._policies.pod_attached(after)
 
     def _remove(self, node: str, container_id: str, interface_name: str, done: Done | None) -> None:
-        """Take an attachment's flows away, after its pod has left its Services."""
+        """Take an attachment's flows away, after its pod has left its Services; then its policies."""
         remove = functools.partial(self._programs.remove_pod, node, container_id, interface_name, done)
         self._services.afterwards(remove)
+        detached = (node, container_id, interface_name)
+        self._services.afterwards(functools.partial(self._policies.pod_detached, detached))
 
     def _forget(self, record: AttachmentRecord) -> None:
         self._cluster.remove_attachment(key_of(record))

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from controller.connection import SwitchConnection
 from controller.desired import Encoded, Entries, Part, encode
+from controller.forgetting import Flush
 from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.topology import Address
 
@@ -22,12 +23,12 @@ Compile: TypeAlias = Callable[[], Iterable[Flow | Group] | Encoded]
 
 @dataclass(slots=True)
 class Change:
-    """One call of ``Synchronizer.submit``."""
+    """A part's new entries; the fields are the arguments of ``Synchronizer.submit``."""
 
     part: Part
     compile: Compile | None
-    done: Done | None
-    gone: tuple[Address, ...]
+    done: Done | None = None
+    gone: tuple[Address, ...] = ()
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class Inbox:
     """What other threads hand over; guarded by the synchronizer's condition."""
 
     changes: list[Change] = field(default_factory=list)
+    flushes: list[Flush] = field(default_factory=list)
     connection: SwitchConnection | None = None
     stopping: bool = False
 

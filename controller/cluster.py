@@ -85,6 +85,10 @@ class Cluster:
                 self._node_addresses.pop(address, None)
                 self.node_addresses.discard(ipaddress.ip_address(address))
 
+    def node_of_switch(self, datapath_id: int) -> str:
+        """The name of the node whose switch this is; empty: nobody's."""
+        return self._datapaths.get(datapath_id, "")
+
     def peers_of(self, name: str) -> Iterator[NodeRecord]:
         """All other nodes."""
         return (record for record in self.nodes.values() if record.name != name)
@@ -141,6 +145,11 @@ class Cluster:
         """A pod's attachments, the newest first: while a sandbox is replaced there are two."""
         records = [self.attachments[key] for key in self._by_pod.get((namespace, name), ())]
         return sorted(records, key=lambda record: (record.created_at, record.container_id), reverse=True)
+
+    def attachment_at(self, address: str) -> AttachmentRecord | None:
+        """The attachment that has an address, as text."""
+        key = self._unique.get(("", "address", address))
+        return None if key is None else self.attachments.get(key)
 
     # Objects.
 

@@ -3,7 +3,8 @@
 
 An *exchange* is a range of transaction ids; whatever the switch sends under one of them belongs to it. The
 receiving thread only sorts messages into exchanges; whoever opened one takes them out, in a thread that may
-wait. Packets that the switch hands over belong to none: they are answered where they arrive (controller.rejects).
+wait. Packets that the switch hands over belong to none: those to Services without endpoints are answered where they
+arrive (controller.rejects), those that policies report are read there (controller.audit).
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from controller import forgetting
 from controller.addresses import format_address
+from controller.audit import Audit
 from controller.rejects import Rejects
 from controller.transport import ConnectionClosedError, ProtocolError, Transport
 from sdn import logs
 from sdn.openflow import (
     CodecError,
-    CtTuple,
     ErrorMessage,
     barrier_request,
-    ct_flush,
     decode_error,
     decode_software,
     desc_request,
@@ -33,6 +34,7 @@ from sdn.openflow import (
     group_stats_request,
     multipart_body,
     multipart_more,
+    packet_in_cookie,
 )
 from sdn.openflow.bundle import (
     BundleControl,
@@ -48,6 +50,7 @@ from sdn.openflow.wire import (
     OFPT_MULTIPART_REPLY,
     OFPT_PACKET_IN,
 )
+from sdn.pipeline.owner import Feature, feature_of
 
 log = logs.get("controller.openflow")
 
@@ -55,8 +58,8 @@ log = logs.get("controller.openflow")
 MAX_ANSWER = 1 << 29
 _LAST_XID = 0x7FFFFFFF
 
-#: Which tracked connections: their zone (None: any), and what they have in their first direction and in the other.
-Flush = tuple[int | None, CtTuple | None, CtTuple | None]
+#: Tracked connections that a switch is made to forget.
+Flush = forgetting.Flush
 _WHOLE_COOKIE = 0xFFFFFFFFFFFFFFFF
 
 
@@ -103,7 +106,8 @@ class _Exchange:
 class SwitchConnection:
     """One connection, from the end of the handshake until it closes."""
 
-    def __init__(self, datapath: Any) -> None:
+    def __init__(self, datapath: Any, audit: Audit | None = None) -> None:
+        """``audit`` reads what policies report; None: nobody wants to know."""
         self._transport: Transport = datapath.transport
         self.datapath_id: int = datapath.id
         self.address = format_address(datapath.address)
@@ -113,6 +117,7 @@ class SwitchConnection:
         self._next_xid = 1
         self._ended = False
         self._rejects = Rejects(datapath.id, self._transport.offer)
+        self._audit = audit
         datapath.receiver = self._receive
 
     def close(self) -> None:
@@ -128,7 +133,7 @@ class SwitchConnection:
 
     def _receive(self, kind: int, xid: int, message: bytes) -> None:
         if kind == OFPT_PACKET_IN:
-            self._rejects.packet_in(message)
+            self._receive_packet(message)
             return
         with self._lock:
             for exchange in self._exchanges:
@@ -139,6 +144,13 @@ class SwitchConnection:
             log.warning(
                 "switch reported an error", datapath_id=f"{self.datapath_id:016x}", error=_text(message)
             )
+
+    def _receive_packet(self, message: bytes) -> None:
+        # By the flow that sent it, before anything is decoded: a flood of one kind costs the other nothing.
+        if feature_of(packet_in_cookie(message)) is not Feature.POLICY:
+            self._rejects.packet_in(message)
+        elif self._audit is not None:
+            self._audit.packet_in(message)
 
     @contextmanager
     def _exchange(self, count: int) -> Iterator[_Exchange]:
@@ -219,9 +231,10 @@ class SwitchConnection:
 
         ConnectionClosedError.
         """
-        with self._exchange(len(flushes) + 1) as exchange:
+        wanted = [message for flush in flushes for message in forgetting.messages(flush)]
+        with self._exchange(len(wanted) + 1) as exchange:
             barrier = exchange.last
-            messages = [ct_flush(xid, *what) for xid, what in enumerate(flushes, exchange.first)]
+            messages = [message(xid) for xid, message in enumerate(wanted, exchange.first)]
             self._transport.write([b"".join(messages) + barrier_request(barrier)])
             errors = self._until_barrier(exchange, barrier)
         return "; ".join(sorted({str(error) for error in errors}))

@@ -7,6 +7,9 @@
 ``declarations``    what users apply
 ``allocation``      what Services were given
 ``loadbalancing``   which endpoints Services have, and what each switch gets of them
+``policies``        who may connect to whom, and what each switch gets of it
+``domains``         which addresses the DNS gives for names in policies
+``sweeps``          connections that policies deny since a change
 ``states``          Services as agents are told of them
 ``absences``        which nodes cannot announce
 ``programs``        what follows from it for each switch
@@ -22,7 +25,8 @@ stored, and nothing that is refused leaves a trace.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -32,6 +36,7 @@ from controller.allocation.network import ServiceNetwork
 from controller.attachments import Attachments
 from controller.cluster import Cluster, key_of
 from controller.declarations import Declarations
+from controller.domains import Domains
 from controller.errors import UnavailableError
 from controller.events import Events
 from controller.ledger import Ledger
@@ -39,6 +44,7 @@ from controller.loadbalancing.absence import Absences
 from controller.loadbalancing.index import ServiceKey
 from controller.loadbalancing.runtime import LoadBalancing
 from controller.loadbalancing.states import ServiceStates
+from controller.policies import Policies
 from controller.programs import Programs
 from controller.ranges import ClusterRanges
 from controller.records import (
@@ -52,6 +58,7 @@ from controller.records import (
 )
 from controller.registrations import Registrations
 from controller.store import Entry, Store
+from controller.sweeps import Sweeps
 from controller.switchboard import Switchboard
 from controller.turns import Turns
 from controller.watchers import Watchers
@@ -66,6 +73,8 @@ log = logs.get("controller.engine")
 CountConnections = Callable[
     [str, Sequence[controller_pb2.Destination], float], Awaitable[controller_pb2.ConnectionCounts]
 ]
+#: Node, ranges in CIDR notation, seconds.
+ListConnections = Callable[[str, Sequence[str], float], AsyncIterator[controller_pb2.TrackedConnection]]
 
 
 class Engine:
@@ -88,6 +97,8 @@ class Engine:
         self.programs = Programs(switchboard, self.services, self._status_changed)
         self.loadbalancing = LoadBalancing(self.cluster, self.programs, self.allocation, ranges)
         self.programs.services_on = self.loadbalancing.entries_on
+        self.policies = Policies(self.cluster, self.programs)
+        self.programs.policies_on = self.policies.on_node
         self.states = ServiceStates(
             self.cluster, self.loadbalancing.index, self.allocation, self._announcer_changed
         )
@@ -102,19 +113,33 @@ class Engine:
             self.programs,
             self.watchers,
             self.loadbalancing,
+            self.policies,
             self.services,
         )
         self.attachments = Attachments(
-            self.ledger, self.cluster, self.programs, self.watchers, self.loadbalancing
+            self.ledger, self.cluster, self.programs, self.watchers, self.loadbalancing, self.policies
         )
         self.declarations = Declarations(
             self.ledger, self.cluster, self.watchers, self.allocation, self.events
         )
-        self.declarations.on_change = self.loadbalancing.object_changed
+        self.declarations.on_change = self._object_changed
         self.watchers.derived_slices = self.loadbalancing.derived_slices
         #: Asks a node's agent, for at most so many seconds, how many connections to these endpoints its switch
         #: tracks; UnavailableError. Set by the session service.
         self.count_connections: CountConnections = _nobody_counts
+        #: Asks a node's agent which connections its switch tracks that have an address in one of these ranges, and
+        #: waits for at most so many seconds for more of them; UnavailableError. Set by the session service.
+        self.list_connections: ListConnections = _nobody_lists
+        self.domains = Domains(
+            self.ledger,
+            self.cluster,
+            self.policies.names_resolved,
+            self.programs.settled,
+            self.programs.nodes,
+            lambda *question: self.list_connections(*question),
+        )
+        self.sweeps = Sweeps(self.policies, self.programs, lambda: self.list_connections)
+        self.policies.on_shrunk = self.sweeps.wanted
 
     async def load(self) -> None:
         """Take in everything that is stored, and program it. StoreError, CorruptRecordError."""
@@ -147,6 +172,10 @@ class Engine:
                 raise CorruptRecordError(
                     f"store: {attachment} is on Node {attachment.node}, which is unknown"
                 )
+        # Before the pods' own flows, as always.
+        await self.domains.load()
+        await self.policies.load()
+        for attachment in self.cluster.attachments.values():
             self.attachments.program(attachment, None)
         await self.declarations.load(services)
         await self.loadbalancing.load()
@@ -154,6 +183,8 @@ class Engine:
         # Last: a switch that connects from here on finds everything submitted.
         for node in self.cluster.nodes.values():
             self.programs.claim(node)
+            # What was changed and not swept when the controller ended is not known.
+            self.programs.settled(node.name, functools.partial(self._sweep_guarded, node.name))
         log.info(
             "loaded",
             nodes=len(nodes.entries),
@@ -164,6 +195,7 @@ class Engine:
 
     def stop(self) -> None:
         """End the threads; nothing in the switches is touched."""
+        self.domains.stop()
         self.programs.stop()
         self.ledger.stop()
 
@@ -173,6 +205,22 @@ class Engine:
         synchronizer = self.programs.synchronizer(node)
         switch = synchronizer is not None and synchronizer.status.connected
         self.states.candidates.connected(node, switch and self.watchers.agent_connected(node))
+
+    def _sweep_guarded(self, node: str, refused: str | None) -> None:
+        # From a synchronizer's thread, like all that is told of a switch.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._sweep_guarded_now, node)
+
+    def _sweep_guarded_now(self, node: str) -> None:
+        if guarded := frozenset(self.policies.guarded(node)):
+            self.sweeps.wanted(node, guarded)
+
+    def _object_changed(
+        self, kind: str, namespace: str, name: str, before: Object | None, after: Object | None
+    ) -> None:
+        self.policies.object_changed(kind, namespace, name, before, after)
+        self.domains.object_changed(kind, namespace, name, before, after)
+        self.loadbalancing.object_changed(kind, namespace, name, before, after)
 
     def _status_changed(self, node: str) -> None:
         # From a synchronizer's thread, which may outlive the loop by a moment.
@@ -203,3 +251,10 @@ async def _nobody_counts(
     node: str, _endpoints: Sequence[controller_pb2.Destination], _seconds: float
 ) -> controller_pb2.ConnectionCounts:
     raise UnavailableError(f"no agent is connected, nor Node {node}'s")
+
+
+async def _nobody_lists(
+    node: str, _ranges: Sequence[str], _seconds: float
+) -> AsyncIterator[controller_pb2.TrackedConnection]:
+    raise UnavailableError(f"no agent is connected, nor Node {node}'s")
+    yield  # which makes it what it is

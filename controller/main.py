@@ -26,12 +26,14 @@ from controller.addresses import split_address
 from controller.engine import Engine
 from controller.listener import Listener, ListenError, listen
 from controller.records import CorruptRecordError
+from controller.rulings import Rulings
 from controller.services.daemon import DaemonService
 from controller.services.inspection import InspectionService
 from controller.services.sessions import ControllerService
 from controller.settings import ControllerSettings
 from controller.store import Store, StoreError, open_store
 from controller.switchboard import Switchboard
+from controller.verdicts import Verdicts
 from sdn import daemon
 from sdn.v1 import controller_pb2, controller_pb2_grpc, inspection_pb2, inspection_pb2_grpc
 
@@ -96,7 +98,11 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
         engine.stop()
         raise
     osken.set_keepalive(config.openflow_echo_seconds, config.openflow_echo_unanswered)
-    manager = osken.start(["controller.app"], listener.accept_forever, switchboard=switchboard)
+    verdicts = Verdicts()
+    Rulings(engine.cluster, engine.policies).serve(verdicts)
+    manager = osken.start(
+        ["controller.app"], listener.accept_forever, switchboard=switchboard, verdicts=verdicts
+    )
     sessions = ControllerService(
         engine,
         config.name,
@@ -104,8 +110,9 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
         "ssl" if config.openflow_certificate else "tcp",
         listener.port,
     )
+    verdicts.to_agent = sessions.send_verdicts
     server = grpc.aio.server(options=_GRPC_OPTIONS)
-    liveness = _add_services(server, engine, sessions)
+    liveness = _add_services(server, engine, sessions, verdicts)
     own_socket = False
     try:
         _listen_grpc(server, config)
@@ -156,10 +163,10 @@ def _tls_context(config: ControllerSettings) -> ssl.SSLContext | None:
 
 
 def _add_services(
-    server: grpc.aio.Server, engine: Engine, sessions: ControllerService
+    server: grpc.aio.Server, engine: Engine, sessions: ControllerService, verdicts: Verdicts
 ) -> health.aio.HealthServicer:
     controller_pb2_grpc.add_ControllerServicer_to_server(sessions, server)
-    inspection_pb2_grpc.add_InspectionServicer_to_server(InspectionService(engine), server)
+    inspection_pb2_grpc.add_InspectionServicer_to_server(InspectionService(engine, verdicts), server)
     inspection_pb2_grpc.add_DaemonServicer_to_server(DaemonService(PROGRAM), server)
     liveness = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(liveness, server)

@@ -2,25 +2,28 @@
 """Which program each switch gets: the model's objects as parts of each node's synchronizer.
 
 A node's switch has one part for the node itself, one for each of its attachments, one for each other node, one
-for each Service. A change is handed to the synchronizers that it concerns, as a function still to be run:
-compiling takes place in their threads.
+for each Service, one for each cell of what policies say. A change is handed to the synchronizers that it concerns,
+as a function still to be run: compiling takes place in their threads.
 """
 
 from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Callable, Iterable, KeysView, Sequence
+from collections.abc import Callable, Collection, Iterable, KeysView, Mapping, Sequence
 
 from controller.allocation.network import ServiceNetwork
+from controller.changes import Change
 from controller.cluster import Cluster
+from controller.forgetting import Flush
 from controller.records import AttachmentRecord, NodeRecord
 from controller.switchboard import Switchboard
 from controller.synchronizer import Compile, Done, Synchronizer
 from sdn.model.names import Network
-from sdn.pipeline.compiler import node_flows, peer_flows, pod_flows, switch_flows
+from sdn.pipeline.compiler import node_flows, peer_flows, pod_flows, policy_flows, switch_flows
 from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.topology import Address, Encapsulation, LocalNode, PodPort, Range, RemoteNode
+from sdn.policy.cells import Cell, CellKey
 
 _NODE_PART = ("node",)
 _MARK = ("mark",)
@@ -91,6 +94,8 @@ class Programs:
         self._datapaths: dict[str, int] = {}
         #: Computes what all Services have on a node; set by the engine.
         self.services_on: Callable[[str], Callable[[], Iterable[Flow | Group]]] = lambda _node: tuple
+        #: What policies say on a node; set by the engine.
+        self.policies_on: Callable[[str], Collection[Cell]] = lambda _node: ()
 
     def nodes(self) -> KeysView[str]:
         """The names of all nodes that have a synchronizer."""
@@ -168,6 +173,29 @@ class Programs:
         """
         self._synchronizers[node].submit(("service", namespace, name), compiled, None, tuple(gone))
 
+    def put_policies(
+        self, node: str, cells: Mapping[CellKey, Cell | None], done: Done | None = None
+    ) -> None:
+        """What policies say is another on this node than before, all at once; None: a cell is gone."""
+        synchronizer = self._synchronizers.get(node)
+        if synchronizer is None:
+            if done is not None:
+                done(_forgotten(node))
+            return
+        changes = [
+            Change(("policy", key), None if cell is None else functools.partial(policy_flows, cell))
+            for key, cell in cells.items()
+        ]
+        if done is not None:
+            changes.append(Change(_MARK, None, done))
+        synchronizer.submit_all(changes)
+
+    def flush(self, node: str, connections: Sequence[Flush]) -> None:
+        """Let the node's switch forget tracked connections, see :meth:`Synchronizer.flush`."""
+        synchronizer = self._synchronizers.get(node)
+        if synchronizer is not None:
+            synchronizer.flush(connections)
+
     def settled(self, node: str, done: Done) -> None:
         """Call ``done`` once everything submitted for the node until now is in force, or refused."""
         synchronizer = self._synchronizers.get(node)
@@ -192,7 +220,11 @@ class Programs:
         """The same without the Services' flows."""
         pods = [pod_port(record) for record in cluster.attachments_on(node)]
         peers = [remote for name, remote in self._remote.items() if name != node]
-        return functools.partial(switch_flows, self._local[node], pods, peers)
+        local, cells = self._local[node], self.policies_on(node)
+        return lambda: (
+            *switch_flows(local, pods, peers),
+            *(flow for cell in cells for flow in policy_flows(cell)),
+        )
 
     def stop(self) -> None:
         """End all synchronizers; the switches keep what they hold."""

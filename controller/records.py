@@ -20,6 +20,8 @@ RANGES = "/sdn/ranges/"
 OBJECTS = "/sdn/objects/"
 SERVICE_NUMBERS = "/sdn/service-numbers/"
 LB_ADDRESSES = "/sdn/load-balancer-addresses/"
+#: Names that policies allow connections to, with the addresses that the DNS gave for them.
+DOMAINS = "/sdn/domains/"
 #: Nodes whose agent or switch has been away for long: their names, no value.
 ABSENT_NODES = "/sdn/absent-nodes/"
 
@@ -93,6 +95,12 @@ class AddressesRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     addresses: tuple[str, ...]
 
 
+class DomainRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Addresses of a name, each with the time (Unix, seconds) until which it counts, or a little later."""
+
+    addresses: dict[str, float]
+
+
 def node_key(name: str) -> str:
     return f"{NODES}{name}"
 
@@ -120,6 +128,10 @@ def number_key(namespace: str, name: str) -> str:
 
 def addresses_key(namespace: str, name: str) -> str:
     return f"{LB_ADDRESSES}{namespace}/{name}"
+
+
+def domain_key(name: str) -> str:
+    return f"{DOMAINS}{name}"
 
 
 def encode(record: msgspec.Struct) -> bytes:

@@ -18,6 +18,7 @@ from controller.cluster import Cluster, key_of
 from controller.errors import NotFoundError
 from controller.ledger import Ledger, whole
 from controller.loadbalancing.runtime import LoadBalancing
+from controller.policies import Policies
 from controller.programs import Programs
 from controller.ranges import ClusterRanges
 from controller.records import NodeRecord, RangeRecord, attachment_key, encode, node_key, range_key
@@ -41,6 +42,7 @@ class Registrations:
         programs: Programs,
         watchers: Watchers,
         services: LoadBalancing,
+        policies: Policies,
         network: ServiceNetwork,
     ) -> None:
         self._ledger = ledger
@@ -49,6 +51,7 @@ class Registrations:
         self._programs = programs
         self._watchers = watchers
         self._services = services
+        self._policies = policies
         self._network = network
         #: Told, with no details, whenever the set of nodes or one of them changed.
         self.on_changed: Callable[[], None] = lambda: None
@@ -78,6 +81,7 @@ class Registrations:
             await self._ledger.write(operations)
             self._cluster.put_node(record)
             self._programs.put_node(record, self._cluster.attachments_on(record.name))
+            self._policies.node_changed(record)
         log.info(
             "node registered" if known is None else "node changed",
             node=record.name,
@@ -149,6 +153,9 @@ class Registrations:
                     attachment.pod_namespace, attachment.pod_name, attachment.addresses
                 )
             self._services.node_removed(name)
+            for attachment in attachments:
+                self._policies.pod_detached(key_of(attachment))
+            self._policies.node_removed(name)
         log.info("node forgotten", node=name, attachments=len(attachments))
         for attachment in attachments:
             self._watchers.changed("Pod", attachment.pod_namespace, attachment.pod_name)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Final
 
 from controller.reject import reject
+from controller.tokenbucket import Clock, TokenBucket
 from sdn import logs
 from sdn.openflow import OFPR_APPLY_ACTION, CodecError, decode_packet_in, packet_out
 from sdn.pipeline.actions import Output
@@ -33,29 +34,6 @@ RATE: Final = 100.0
 BURST: Final = 200.0
 #: What was dropped is logged once in this many seconds.
 LOG_EVERY: Final = 60.0
-
-Clock = Callable[[], float]
-
-
-class TokenBucket:
-    """Lets through ``rate`` a second, and ``burst`` at once."""
-
-    def __init__(self, rate: float, burst: float, clock: Clock = time.monotonic) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._clock = clock
-        self._tokens = burst
-        self._at = clock()
-
-    def take(self) -> bool:
-        """Whether one more may pass now."""
-        now = self._clock()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
 
 
 class Rejects:

@@ -30,6 +30,7 @@ from controller.comparison import entry_text, read_back, report_foreign
 from controller.connection import BundleRefusedError, SwitchConnection
 from controller.cutting import cut
 from controller.desired import Desired, Entries, Key, Part
+from controller.forgetting import Flush
 from controller.stale import StaleConnections
 from controller.status import Status
 from controller.transport import ConnectionClosedError, ProtocolError
@@ -43,6 +44,7 @@ log = logs.get("controller.synchronizer")
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
+_FLUSHES_AT_ONCE = 256
 
 
 class Synchronizer:
@@ -93,8 +95,22 @@ class Synchronizer:
         no switch is connected that may be long. ``gone`` are addresses of pods that no longer exist: the
         switch forgets every connection to them before ``done``.
         """
+        self.submit_all([Change(part, compile, done, gone)])
+
+    def submit_all(self, changes: Sequence[Change]) -> None:
+        """Several changes that go into the switch together, in one atomic bundle: none of them is in force before
+        the others are. Never waits.
+        """
         with self._condition:
-            self._inbox.changes.append(Change(part, compile, done, gone))
+            self._inbox.changes += changes
+            self._condition.notify()
+
+    def flush(self, connections: Sequence[Flush]) -> None:
+        """Let the switch forget these tracked connections, after everything submitted before is in force. What is
+        asked for while no switch is connected is not done: its tracker is looked at again when it is back.
+        """
+        with self._condition:
+            self._inbox.flushes += connections
             self._condition.notify()
 
     def connected(self, connection: SwitchConnection) -> None:
@@ -150,6 +166,7 @@ class Synchronizer:
             if connection is not None:
                 try:
                     self._bring_up(connection)
+                    self._flush(connection, inbox.flushes)
                 except ConnectionClosedError:
                     self.disconnected(connection)
                 except (CodecError, ProtocolError) as problem:
@@ -164,14 +181,15 @@ class Synchronizer:
         with self._condition:
             while not self._has_work():
                 self._condition.wait(self._seconds_to_wait())
-            taken = Inbox(self._inbox.changes, self._inbox.connection, self._inbox.stopping)
-            self._inbox.changes = []
+            inbox = self._inbox
+            taken = Inbox(inbox.changes, inbox.flushes, inbox.connection, inbox.stopping)
+            inbox.changes, inbox.flushes = [], []
             self._at_work = True
             return taken
 
     def _has_work(self) -> bool:
         inbox = self._inbox
-        if inbox.stopping or inbox.changes:
+        if inbox.stopping or inbox.changes or inbox.flushes:
             return True
         if inbox.connection is None:
             return self._status.connected
@@ -264,6 +282,14 @@ class Synchronizer:
             with self._condition:
                 if self._inbox.changes:
                     return
+
+    def _flush(self, connection: SwitchConnection, flushes: Sequence[Flush]) -> None:
+        for start in range(0, len(flushes), _FLUSHES_AT_ONCE):
+            error = connection.flush(flushes[start : start + _FLUSHES_AT_ONCE])
+            if error:
+                self._log.error("denied connections stay", address=connection.address, error=error)
+                self._update(last_error=f"the switch does not forget denied connections: {error}")
+                return
 
     def _compare(self, connection: SwitchConnection) -> None:
         """Read the switch back; what differs becomes dirty."""

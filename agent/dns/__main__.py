@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DNS server's process: `python -m agent.dns CONFIG`, with Services on its standard input.
+"""The DNS server's process: `python -m agent.dns CONFIG`. What the agent tells comes on its standard input, and what it
+tells the agent goes to its standard output.
 
 When that input ends, the agent has: then it goes on for a while with the names that it knows, unless somebody ends it.
 """
@@ -20,6 +21,7 @@ import msgspec
 from agent.dns import feed
 from agent.dns.config import READY, DnsConfig
 from agent.dns.forwarder import Forwarder
+from agent.dns.observer import Observer
 from agent.dns.resolver import Resolver
 from agent.dns.server import Server
 from agent.dns.upstreams import Upstreams
@@ -33,6 +35,8 @@ _PIPE_BYTES: Final = 1 << 20
 #: After this long we serve names of others, though not told of all Services.
 _PATIENCE_SECONDS: Final = 2.0
 _NOBODY: Final = 65534
+#: What an agent that is slow to read leaves in memory; more is not reported.
+_MOST_UNREAD: Final = 1 << 20
 
 
 async def serve(config: DnsConfig) -> None:
@@ -43,36 +47,57 @@ async def serve(config: DnsConfig) -> None:
         [ipaddress.ip_address(text) for text in config.nameservers],
     )
     upstreams = Upstreams(config.upstreams, (*config.listen, *config.nameservers))
-    server = Server(Resolver(zone, Forwarder(upstreams.servers)))
+    said = await _standard_output()
+    observer = Observer(lambda resolution: _say(said, feed.line(resolution)))
+    server = Server(Resolver(zone, Forwarder(upstreams.servers), observer))
     complete = asyncio.Event()
-    starting = asyncio.create_task(_start(server, config, complete))
+    starting = asyncio.create_task(_start(server, config, complete, said))
     starting.add_done_callback(_raise_its_problem)
     asked_to_end = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_end.set)
-    ends = [asyncio.create_task(asked_to_end.wait()), asyncio.create_task(_live(zone, complete, config))]
+    ends = [
+        asyncio.create_task(asked_to_end.wait()),
+        asyncio.create_task(_live(zone, observer, complete, config)),
+    ]
     for task in ends:
         task.add_done_callback(_raise_its_problem)
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     await server.end()
 
 
-async def _live(zone: Zone, complete: asyncio.Event, config: DnsConfig) -> None:
-    await _follow(zone, complete)
+async def _live(zone: Zone, observer: Observer, complete: asyncio.Event, config: DnsConfig) -> None:
+    await _follow(zone, observer, complete)
+    # Nobody is there to be told.
+    observer.watch(())
     if complete.is_set() and config.linger_seconds:
         log.info("the agent is away; names stay as they are", seconds=config.linger_seconds)
         await asyncio.sleep(config.linger_seconds)
 
 
-async def _start(server: Server, config: DnsConfig, complete: asyncio.Event) -> None:
+async def _start(
+    server: Server, config: DnsConfig, complete: asyncio.Event, said: asyncio.WriteTransport
+) -> None:
     # The process of an agent before may still serve, and knows more than one that was told nothing yet.
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(complete.wait(), _PATIENCE_SECONDS)
     await asyncio.gather(*(server.listen(address, config.port) for address in config.listen))
     _give_up_privileges()
     await complete.wait()
-    # An agent that is gone does not listen.
-    with contextlib.suppress(OSError):
-        os.write(sys.stdout.fileno(), READY)
+    _say(said, READY)
+
+
+async def _standard_output() -> asyncio.WriteTransport:
+    loop = asyncio.get_running_loop()
+    transport, _protocol = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout.buffer)
+    return transport
+
+
+def _say(said: asyncio.WriteTransport, line: bytes) -> bool:
+    """Tell the agent; False: it is gone, or does not listen."""
+    if said.is_closing() or said.get_write_buffer_size() > _MOST_UNREAD:
+        return False
+    said.write(line)
+    return not said.is_closing()
 
 
 def _raise_its_problem(task: asyncio.Task[Any]) -> None:
@@ -80,12 +105,18 @@ def _raise_its_problem(task: asyncio.Task[Any]) -> None:
         raise problem
 
 
-async def _follow(zone: Zone, complete: asyncio.Event) -> None:
+async def _follow(zone: Zone, observer: Observer, complete: asyncio.Event) -> None:
     """Take in what the agent tells."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=_PIPE_BYTES)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
     async for update in feed.read(reader):
+        if isinstance(update, feed.Settled):
+            observer.settled(update.number, update.in_force)
+            continue
+        if isinstance(update, feed.Watched):
+            observer.watch(update.patterns)
+            continue
         kind = update.WhichOneof("update")
         if kind == "service":
             try:

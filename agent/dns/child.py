@@ -5,10 +5,11 @@
     server.start()
     server.assign(config)        # what to serve, or None; whenever it changes
     table.subscribe(server.take) # Services, as they change
+    server.watch(patterns)       # of which names it is to report answers
 
 One thread does everything that may wait (starting, writing into the pipe); those who tell it something only note it. A
 process that is slow to read therefore delays nobody, and of a Service that changes meanwhile only the last state is
-written. A new process is told everything that is known.
+written. A new process is told everything that is known. What the process reports is handed on as it comes.
 
 When the agent ends, its process goes on with the names that it knows, for LINGER_SECONDS; the next agent's takes over
 when it serves. Both have the same addresses for a moment (SO_REUSEPORT), so a restart of the agent is not noticed.
@@ -22,9 +23,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypeAlias
 
 import msgspec
 
@@ -43,13 +45,24 @@ _END_SECONDS: Final = 5.0
 #: Long enough for an agent to be replaced by another version.
 LINGER_SECONDS: Final = 60.0
 
+#: Takes a report, and calls back, in any thread, with whether the node's switch knows its addresses now.
+Resolved: TypeAlias = Callable[[feed.Resolution, Callable[[bool], None]], None]
+
+
+def _nobody(_resolution: feed.Resolution, done: Callable[[bool], None]) -> None:
+    done(False)
+
 
 class DnsServer:
     """Keeps the process. Every method may be called in every thread, and returns at once (but `close`)."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """`folder` holds the file that names the process to the next agent; without it, the process ends with us."""
+    def __init__(self, folder: Path | None = None, resolved: Resolved = _nobody) -> None:
+        """
+        folder      holds the file that names the process to the next agent; without it, the process ends with us
+        resolved    called with each report, in a thread of its own; must not wait
+        """
         self._file = folder / "dns.json" if folder is not None else None
+        self._resolved = resolved
         self._changed = threading.Condition()
         self._stopping = False
         self._config: DnsConfig | None = None
@@ -58,6 +71,10 @@ class DnsServer:
         self._untold: dict[Key, bytes | None] = {}
         self._complete = False
         self._complete_told = False
+        # The last word on which names are to be reported, and answers to reports; not told yet.
+        self._patterns: bytes | None = None
+        self._patterns_told = False
+        self._answers: list[bytes] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._running: DnsConfig | None = None
         self._started = 0.0
@@ -92,6 +109,14 @@ class DnsServer:
                 if self._frames.pop(key, None) is not None:
                     self._untold[key] = None
             self._complete = self._complete or changes.confirmed
+            self._changed.notify()
+
+    def watch(self, patterns: Iterable[str]) -> None:
+        """Answers about names that these patterns take are to be reported, from now on and all of them anew."""
+        frame = feed.watched(patterns)
+        with self._changed:
+            self._patterns = frame
+            self._patterns_told = False
             self._changed.notify()
 
     def complete(self) -> None:
@@ -137,7 +162,8 @@ class DnsServer:
             return True
         if self._running is None:
             return False
-        return bool(self._untold) or self._complete != self._complete_told or self._dead()
+        told = self._complete == self._complete_told and (self._patterns is None or self._patterns_told)
+        return not told or bool(self._untold or self._answers) or self._dead()
 
     def _dead(self) -> bool:
         return self._process is None or self._process.poll() is not None
@@ -161,18 +187,37 @@ class DnsServer:
             self._running = config
             self._started = time.monotonic()
             self._untold = dict(self._frames)
-            self._complete_told = False
+            self._complete_told = self._patterns_told = False
+            self._answers = []
         log.info("the DNS server is started", pid=process.pid, addresses=config.listen)
 
     def _attend(self, process: subprocess.Popen[bytes]) -> None:
-        """Notice that it serves, and that it has ended."""
+        """Notice that it serves, what it reports, and that it has ended."""
         assert process.stdout is not None
         with process.stdout as said:
-            if said.readline() == READY and self._file is not None:
-                self._succeed(self._file, process.pid)
+            while line := said.readline(feed.MOST_LINE):
+                if line == READY:
+                    if self._file is not None:
+                        self._succeed(self._file, process.pid)
+                    continue
+                try:
+                    resolution = feed.report(line)
+                except ValueError as problem:
+                    # It parses packets of anybody, and may have been made to say anything.
+                    log.warning("the DNS server says what is no report", pid=process.pid, error=str(problem))
+                    process.kill()
+                    break
+                self._resolved(resolution, partial(self._answer, process, resolution.number))
         process.wait()
         with self._changed:
             self._changed.notify()
+
+    def _answer(self, process: subprocess.Popen[bytes], number: int, in_force: bool) -> None:
+        """To a report; one of a process that has ended is not needed any more."""
+        with self._changed:
+            if process is self._process:
+                self._answers.append(feed.settled(number, in_force))
+                self._changed.notify()
 
     def _succeed(self, file: Path, pid: int) -> None:
         try:
@@ -189,11 +234,15 @@ class DnsServer:
             untold, self._untold = self._untold, {}
             complete = self._complete and not self._complete_told
             self._complete_told = self._complete
+            patterns = None if self._patterns_told else self._patterns
+            self._patterns_told = True
+            answers, self._answers = self._answers, []
         assert self._process is not None
         pipe = self._process.stdin
         assert pipe is not None
         try:
             _write(pipe, _frames(untold, complete))
+            _write(pipe, (*(() if patterns is None else (patterns,)), *answers))
         except OSError as problem:
             # It has ended: the next process is told everything.
             log.debug("the DNS server does not listen", error=str(problem))
@@ -227,7 +276,7 @@ def _frames(untold: dict[Key, bytes | None], complete: bool) -> Iterator[bytes]:
         yield feed.synced()
 
 
-def _write(pipe: IO[bytes], frames: Iterator[bytes]) -> None:
+def _write(pipe: IO[bytes], frames: Iterable[bytes]) -> None:
     for frame in frames:
         pipe.write(frame)
     pipe.flush()

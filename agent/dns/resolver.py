@@ -14,6 +14,7 @@ import dns.rcode
 from agent.dns import messages
 from agent.dns.forwarder import Forwarder
 from agent.dns.messages import Question
+from agent.dns.observer import Observer
 from sdn import logs
 from sdn.services.dns import Answer, Zone
 
@@ -26,9 +27,10 @@ _TELL_BYTES: Final = 512
 class Resolver:
     """Answers packets. For one event loop."""
 
-    def __init__(self, zone: Zone, forwarder: Forwarder) -> None:
+    def __init__(self, zone: Zone, forwarder: Forwarder, observer: Observer) -> None:
         self.zone = zone
         self._forwarder = forwarder
+        self._observer = observer
         self._told = -_TELL_SECONDS
 
     def at_once(self, raw: bytes, tcp: bool = False) -> bytes | Question | None:
@@ -56,19 +58,23 @@ class Resolver:
             return question
         return messages.to_bytes(self._built(question, found), messages.limit(question, tcp))
 
-    async def later(self, question: Question, tcp: bool = False) -> bytes:
-        """The answer of an upstream server; that nobody knows, where there is none."""
+    async def later(self, question: Question, client: str, tcp: bool = False) -> bytes:
+        """The answer of an upstream server; that nobody knows, where there is none. ``client``: the address asking."""
         found = self.zone.answer(question.name, question.kind)
         if found is not None:
-            return await self._with_alias(question, found, tcp)
+            return await self._with_alias(question, found, client, tcp)
         reply = await self._forwarder.ask(question.raw, question.end, tcp)
-        return messages.failure(question) if reply is None else reply
+        if reply is None:
+            return messages.failure(question)
+        if self._observer.wants(question.name):
+            await self._observer.see(question.name, reply, client)
+        return reply
 
     def _built(self, question: Question, found: Answer) -> dns.message.Message:
         authority = (self.zone.soa(found.zone),) if found.zone else ()
         return messages.answer(question, found.code, found.records, found.additional, authority)
 
-    async def _with_alias(self, question: Question, found: Answer, tcp: bool) -> bytes:
+    async def _with_alias(self, question: Question, found: Answer, client: str, tcp: bool) -> bytes:
         """A CNAME that leads out of the cluster, together with what is there: a pod's resolver asks once only."""
         response = self._built(question, found)
         most = messages.limit(question, tcp)
@@ -86,6 +92,8 @@ class Resolver:
                 reply = await self._forwarder.ask(raw, asked.end, tcp=True)
             if reply is None:
                 return messages.failure(question)
+            if self._observer.wants(found.elsewhere):
+                await self._observer.see(found.elsewhere, reply, client)
             outside = dns.message.from_wire(reply)
         except (dns.exception.DNSException, ValueError):
             return messages.failure(question)

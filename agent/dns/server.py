@@ -113,7 +113,7 @@ class Server:
     async def _later(
         self, transport: asyncio.DatagramTransport, question: Question, sender: tuple[str, int]
     ) -> None:
-        answer = await self._resolver.later(question)
+        answer = await self._resolver.later(question, sender[0])
         if not transport.is_closing():
             transport.sendto(answer, sender)
 
@@ -132,6 +132,7 @@ class Server:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Questions and answers in turn, until the client is silent, gone, or says what is no question."""
+        client = (writer.get_extra_info("peername") or ("",))[0]
         while True:
             async with asyncio.timeout(_IDLE_SECONDS):
                 raw = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
@@ -139,7 +140,7 @@ class Server:
                 self._connections[writer] = None
             answer = self._resolver.at_once(raw, tcp=True)
             if isinstance(answer, Question):
-                answer = await self._resolver.later(answer, tcp=True)
+                answer = await self._resolver.later(answer, client, tcp=True)
             if answer is None:
                 return
             writer.write(len(answer[:MOST_TCP]).to_bytes(2, "big") + answer[:MOST_TCP])

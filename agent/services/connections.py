@@ -1,32 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many connections to Services the switch tracks, by the endpoint and by what the client had connected to.
 
-The switch's connection tracker is asked through ovs-vswitchd (`dpctl/dump-conntrack`), the same on both datapaths; its
-lines are parsed, counted and forgotten. A dump of a hundred thousand connections takes a second or two, so this is done
-when somebody asks, never on its own, and on a thread of its own.
+A dump of the switch's connection tracker is read, counted and forgotten. One of a hundred thousand connections takes a
+second or two, so this is done when somebody asks, never on its own, and on a thread of its own.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple
 
 from agent.ipam import Address
 from agent.nodesetup.facts import NodeFacts
+from agent.services.conntrackdump import dump, parse
 from agent.vswitchd import Vswitchd, VswitchdRefused, VswitchdUnavailable
 from sdn.pipeline.registers import NODE_PORT_ADDRESS, SERVICE_ZONE
 from sdn.v1 import controller_pb2 as messages
 
-_DATAPATHS: Final = {"netdev": "netdev@ovs-netdev", "system": "system@ovs-system"}
-_LINE: Final = re.compile(
-    r"(tcp|udp|sctp),orig=\(src=[^,]+,dst=([^,]+),sport=\d+,dport=(\d+)\),"
-    r"reply=\(src=([^,]+),dst=[^,]+,sport=(\d+),dport=\d+\)(.*)"
-)
-#: Closed, and remembered only so that late packets find their way.
-_OVER: Final = ("state=TIME_WAIT", "state=CLOSED", "state=CLOSE)", "state=SHUTDOWN_ACK_SENT")
+#: Protocols whose connections go to a port, as the dump names them.
+_PROTOCOLS: Final = frozenset(("tcp", "udp", "sctp"))
 
 
 class Destination(NamedTuple):
@@ -45,8 +39,7 @@ def count(
     datapath   "netdev" or "system"
     own        the node's addresses by family, as which NodePorts appear
     """
-    dump = vswitchd.command("dpctl/dump-conntrack", _DATAPATHS[datapath], f"zone={SERVICE_ZONE}")
-    return counted(dump, own, endpoints)
+    return counted(dump(vswitchd, datapath, SERVICE_ZONE), own, endpoints)
 
 
 def answered(
@@ -74,7 +67,7 @@ def answered(
 
 
 def counted(
-    dump: str, own: Mapping[int, Address], endpoints: Collection[Destination]
+    text: str, own: Mapping[int, Address], endpoints: Collection[Destination]
 ) -> dict[tuple[Destination, Destination], int]:
     """What a dump tells of these endpoints."""
     wanted = {
@@ -82,15 +75,15 @@ def counted(
     }
     inside = {str(_node_port_address(version)): str(address) for version, address in own.items()}
     found: Counter[tuple[Destination, Destination]] = Counter()
-    for line in dump.splitlines():
-        match = _LINE.match(line)
-        if match is None:
+    for one in parse(text):
+        if one.protocol not in _PROTOCOLS:
             continue
-        word, frontend, front_port, source, source_port, rest = match.groups()
-        endpoint = Destination(source, int(source_port), word.upper())
-        if endpoint not in wanted or any(over in rest for over in _OVER):
+        protocol = one.protocol.upper()
+        endpoint = Destination(one.reply_source, int(one.reply_source_port), protocol)
+        if endpoint not in wanted or one.over:
             continue
-        found[endpoint, Destination(inside.get(frontend, frontend), int(front_port), word.upper())] += 1
+        frontend = inside.get(one.destination, one.destination)
+        found[endpoint, Destination(frontend, int(one.destination_port), protocol)] += 1
     return dict(found)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
+from controller import verdicts
 from controller.connection import SwitchConnection
 from controller.engine import Engine
 from controller.errors import NotFoundError, PreconditionError
@@ -19,6 +20,8 @@ from controller.services.convert import fill_struct, from_struct, to_struct
 from controller.services.description import Describer
 from controller.services.errors import TOLD, code_of
 from controller.services.listing import Flows, Groups
+from controller.services.policycheck import Checker
+from controller.services.policydescription import PolicyDescriber
 from controller.transport import ConnectionClosedError
 from controller.turns import Turns
 from controller.watchers import Selection
@@ -28,7 +31,7 @@ from sdn.openflow import CodecError
 from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.owner import Owner
 from sdn.pipeline.tables import TABLES
-from sdn.v1 import inspection_pb2, inspection_pb2_grpc
+from sdn.v1 import inspection_pb2, inspection_pb2_grpc, types_pb2
 
 log = logs.get("controller.inspection")
 
@@ -58,10 +61,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class InspectionService(inspection_pb2_grpc.InspectionServicer):
     """See inspection.proto for what each method means and which errors it gives."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, reported: verdicts.Verdicts | None = None) -> None:
+        """``reported``: what policies say on all switches; None: nobody reports it."""
         self._engine = engine
+        self._verdicts = reported or verdicts.Verdicts()
         self._threads = ThreadPoolExecutor(READERS, "inspection")
         self._describer = Describer(engine, self._threads)
+        self._policy_describer = PolicyDescriber(engine, self._threads)
+        self._checker = Checker(engine, self._threads)
 
     async def Apply(  # noqa: N802 - named in the .proto, as are those that follow
         self, request: inspection_pb2.ApplyRequest, context: Context
@@ -267,6 +274,40 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             return await self._describer.describe(namespace, name, request.node)
         except TOLD as problem:
             await _abort(context, problem)
+
+    async def DescribePolicy(  # noqa: N802
+        self, request: inspection_pb2.DescribePolicyRequest, context: Context
+    ) -> inspection_pb2.DescribePolicyResponse:
+        try:
+            kind, namespace, name = _named(request.kind, request.namespace, request.name)
+            return await self._policy_describer.describe(kind, namespace, name, request.node)
+        except TOLD as problem:
+            await _abort(context, problem)
+
+    async def CheckPolicy(  # noqa: N802
+        self, request: inspection_pb2.CheckPolicyRequest, context: Context
+    ) -> inspection_pb2.CheckPolicyResponse:
+        try:
+            return await self._checker.check(request)
+        except TOLD as problem:
+            await _abort(context, problem)
+
+    async def WatchVerdicts(  # noqa: N802
+        self, request: inspection_pb2.WatchVerdictsRequest, context: Context
+    ) -> AsyncIterator[types_pb2.VerdictRecord]:
+        if request.node and request.node not in self._engine.cluster.nodes:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"Node {request.node} is not registered")
+        meant = verdicts.Selection(request.node, request.namespace, request.policy)
+        reader = self._verdicts.open(meant)
+        try:
+            for record in reader.recent:
+                yield record
+            while request.follow:
+                yield await reader.next()
+        except TOLD as problem:
+            await _abort(context, problem)
+        finally:
+            self._verdicts.close(reader)
 
 
 def _portion(entries: Iterator[inspection_pb2.GroupEntry]) -> list[inspection_pb2.GroupEntry]:

@@ -54,16 +54,31 @@ class Flows:
         self, connection: SwitchConnection, table: int | None
     ) -> Iterator[list[inspection_pb2.FlowEntry]]:
         """Only what is wanted, or learned from it."""
-        wanted = [flow for flow in self._wanted.values() if table in (None, flow.table)]
-        for number, cookie in sorted({(flow.table, flow.cookie) for flow in wanted}):
-            for body in connection.flow_descriptions(number, cookie):
-                yield [self._entry(key, decoded) for key, decoded in _decoded(body) if key in self._wanted]
+        for found in self._read_wanted(connection, table):
+            yield [entry for _, entry in found]
         for number in sorted({where for where, _ in self._learned.values() if table in (None, where)}):
             for body in connection.flow_descriptions(number):
                 yield [
                     self._entry(key, decoded)
                     for key, decoded in _decoded(body)
                     if key not in self._wanted and decoded.cookie in self._learned
+                ]
+
+    def read_each(self, connection: SwitchConnection) -> Iterator[tuple[Flow, inspection_pb2.FlowEntry]]:
+        """Those that are wanted and there, each with what the switch says of it."""
+        for found in self._read_wanted(connection, None):
+            yield from found
+
+    def _read_wanted(
+        self, connection: SwitchConnection, table: int | None
+    ) -> Iterator[list[tuple[Flow, inspection_pb2.FlowEntry]]]:
+        wanted = [flow for flow in self._wanted.values() if table in (None, flow.table)]
+        for number, cookie in sorted({(flow.table, flow.cookie) for flow in wanted}):
+            for body in connection.flow_descriptions(number, cookie):
+                yield [
+                    (self._wanted[key], self._entry(key, decoded))
+                    for key, decoded in _decoded(body)
+                    if key in self._wanted
                 ]
 
     def _entry(self, key: bytes, decoded: Any) -> inspection_pb2.FlowEntry:

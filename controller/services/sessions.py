@@ -6,15 +6,15 @@ read. Waiting for the switch holds nothing up: answers come when they come, by s
 
 The newest stream of a node is the node's; the one before is ended with ABORTED.
 
-Questions go the other way: the controller asks, and the agent answers on the same stream, by sequence numbers of
-the controller's own.
+Questions go the other way, and the agent answers them on the same stream (:mod:`controller.services.questions`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -25,6 +25,7 @@ from controller.errors import UnavailableError
 from controller.records import NodeRecord
 from controller.services.convert import node_info
 from controller.services.errors import TOLD, code_of
+from controller.services.questions import Questions
 from controller.store import StoreError
 from controller.watchers import TooSlowError
 from sdn import logs
@@ -36,6 +37,8 @@ log = logs.get("controller.sessions")
 
 #: Answers that may wait for an agent that does not read.
 MAX_WAITING = 20_000
+#: Verdicts of policies that may wait for it; of more only the number is told.
+MAX_VERDICTS = 1_000
 
 
 class AgentSession:
@@ -45,9 +48,10 @@ class AgentSession:
         self.node = node
         self.ended_by: tuple[grpc.StatusCode, str] | None = None
         self._messages: asyncio.Queue[controller_pb2.ControllerMessage | None] = asyncio.Queue()
-        self._peers_wanted = False
-        self._asked = 0
-        self._questions: dict[int, asyncio.Future[controller_pb2.ConnectionCounts]] = {}
+        self._peers_wanted = self._patterns_wanted = False
+        self.questions = Questions(node, self.send)
+        self._verdicts: list[types_pb2.VerdictRecord] = []
+        self._verdicts_lost = 0
 
     def send(self, message: controller_pb2.ControllerMessage) -> None:
         """Queue a message; an agent that lets too many pile up is disconnected."""
@@ -62,45 +66,35 @@ class AgentSession:
             self._peers_wanted = True
             self._messages.put_nowait(controller_pb2.ControllerMessage(peers=controller_pb2.Peers()))
 
+    def send_patterns(self) -> None:
+        """Queue which names are to be reported, likewise."""
+        if not self._patterns_wanted:
+            self._patterns_wanted = True
+            patterns = controller_pb2.DomainPatterns()
+            self._messages.put_nowait(controller_pb2.ControllerMessage(domain_patterns=patterns))
+
+    def send_verdicts(self, records: Iterable[types_pb2.VerdictRecord]) -> None:
+        """Queue what policies said; all that waits makes one message. What is too much is counted only."""
+        waited = bool(self._verdicts)
+        for record in records:
+            if len(self._verdicts) >= MAX_VERDICTS:
+                self._verdicts_lost += 1 + record.suppressed
+                continue
+            if self._verdicts_lost:
+                kept = types_pb2.VerdictRecord()
+                kept.CopyFrom(record)
+                kept.suppressed += self._verdicts_lost
+                record, self._verdicts_lost = kept, 0
+            self._verdicts.append(record)
+        if self._verdicts and not waited:
+            verdicts = controller_pb2.Verdicts()
+            self._messages.put_nowait(controller_pb2.ControllerMessage(verdicts=verdicts))
+
     def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, why: str = "") -> None:
         """End the stream, with an error unless the code is OK."""
         if self.ended_by is None:
             self.ended_by = (code, why)
             self._messages.put_nowait(None)
-
-    async def count_connections(
-        self, endpoints: Iterable[controller_pb2.Destination], timeout: float
-    ) -> controller_pb2.ConnectionCounts:
-        """Ask the agent, and wait for at most ``timeout`` seconds. UnavailableError."""
-        self._asked += 1
-        sequence = self._asked
-        question = controller_pb2.CountConnections(sequence=sequence, endpoints=endpoints)
-        answer = self._questions[sequence] = asyncio.get_running_loop().create_future()
-        try:
-            self.send(controller_pb2.ControllerMessage(count_connections=question))
-            return await asyncio.wait_for(answer, timeout)
-        except TimeoutError:
-            raise UnavailableError(
-                f"the agent of Node {self.node} did not answer within {timeout:g} s"
-            ) from None
-        finally:
-            del self._questions[sequence]
-
-    def answered(self, counts: controller_pb2.ConnectionCounts) -> None:
-        """The agent's answer; one that nobody waits for any longer is dropped."""
-        question = self._questions.get(counts.sequence)
-        if question is None or question.done():
-            return
-        if counts.error:
-            question.set_exception(UnavailableError(f"the agent of Node {self.node}: {counts.error}"))
-        else:
-            question.set_result(counts)
-
-    def closed(self) -> None:
-        """The stream has ended: no answer comes any more."""
-        for question in self._questions.values():
-            if not question.done():
-                question.set_exception(UnavailableError(f"the agent of Node {self.node} has gone"))
 
     async def next(self) -> controller_pb2.ControllerMessage | None:
         """The next message to send; None at the end."""
@@ -109,6 +103,11 @@ class AgentSession:
             return None
         if message is not None and message.HasField("peers"):
             self._peers_wanted = False
+        elif message is not None and message.HasField("domain_patterns"):
+            self._patterns_wanted = False
+        elif message is not None and message.HasField("verdicts"):
+            message.verdicts.records.extend(self._verdicts)
+            self._verdicts.clear()
         return message
 
 
@@ -126,8 +125,10 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         self._sessions: dict[str, AgentSession] = {}
         self._infos: dict[str, tuple[NodeRecord, types_pb2.NodeInfo]] = {}
         engine.registrations.on_changed = self._send_peers
+        engine.domains.on_changed = self._send_patterns
         engine.watchers.agent_connected = self.connected
         engine.count_connections = self.count_connections
+        engine.list_connections = self.list_connections
 
     def connected(self, node: str) -> bool:
         """Whether the node's agent has a session."""
@@ -142,7 +143,27 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         session = self._sessions.get(node)
         if session is None:
             raise UnavailableError(f"the agent of Node {node} is not connected")
-        return await session.count_connections(endpoints, timeout)
+        return await session.questions.count_connections(endpoints, timeout)
+
+    async def list_connections(
+        self, node: str, ranges: Sequence[str], timeout: float
+    ) -> AsyncIterator[controller_pb2.TrackedConnection]:
+        """Connections that a node's switch tracks and that have an address in one of ``ranges``, as its agent lists
+        them. UnavailableError.
+        """
+        session = self._sessions.get(node)
+        if session is None:
+            raise UnavailableError(f"the agent of Node {node} is not connected")
+        async with contextlib.aclosing(session.questions.list_connections(ranges, timeout)) as listed:
+            async for connection in listed:
+                yield connection
+
+    def send_verdicts(self, node: str, records: Iterable[types_pb2.VerdictRecord]) -> bool:
+        """Hand what policies said on a node to its agent; False: it is not connected."""
+        session = self._sessions.get(node)
+        if session is not None:
+            session.send_verdicts(records)
+        return session is not None
 
     def end_all(self) -> None:
         """The controller ends: let go of every agent."""
@@ -159,6 +180,10 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
     def _send_peers(self) -> None:
         for session in self._sessions.values():
             session.send_peers()
+
+    def _send_patterns(self) -> None:
+        for session in self._sessions.values():
+            session.send_patterns()
 
     async def Session(  # noqa: N802 - named in the .proto
         self,
@@ -181,9 +206,12 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         try:
             yield controller_pb2.ControllerMessage(welcome=self._welcome(record, peer))
             session.send_peers()
+            session.send_patterns()
             while (message := await session.next()) is not None:
                 if message.HasField("peers"):
                     message.peers.nodes.extend(map(self._info, self._engine.cluster.peers_of(record.name)))
+                elif message.HasField("domain_patterns"):
+                    message.domain_patterns.patterns.extend(self._engine.domains.patterns)
                 yield message
             code, why = session.ended_by or (grpc.StatusCode.OK, "")
             if code is not grpc.StatusCode.OK:
@@ -203,7 +231,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         return session
 
     def _close(self, session: AgentSession) -> None:
-        session.closed()
+        session.questions.ended()
         if self._sessions.get(session.node) is session:
             del self._sessions[session.node]
             self._engine.connection_changed(session.node)
@@ -270,7 +298,10 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
                 kind or "message", "only the first message is a hello, no other is empty"
             )
         if kind == "connection_counts":
-            session.answered(message.connection_counts)
+            session.questions.counted(message.connection_counts)
+            return
+        if kind == "connections":
+            session.questions.listed(message.connections)
             return
         sequence: int = getattr(message, kind).sequence
 
@@ -290,6 +321,8 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
                     await self._engine.attachments.detach(
                         session.node, detach.container_id, detach.interface_name, answer
                     )
+                case "resolved":
+                    self._engine.domains.resolved(session.node, message.resolved, answer)
         except InvalidObjectError as problem:
             log.warning("refused", node=session.node, message=kind, sequence=sequence, reason=str(problem))
             answer(str(problem))

@@ -22,7 +22,8 @@ def complete_kind(incomplete: str) -> list[str]:
 
 def complete_described(incomplete: str) -> list[str]:
     """Names of kinds that can be described."""
-    return [name for name in ("service",) if name.startswith(incomplete)]
+    described = ("service", "policy", "networkpolicy", "clusternetworkpolicy")
+    return [name for name in described if name.startswith(incomplete)]
 
 
 def complete_name(context: typer.Context, incomplete: str) -> list[str]:
@@ -51,6 +52,24 @@ def complete_node(context: typer.Context, incomplete: str) -> list[str]:
 def complete_namespace(context: typer.Context, incomplete: str) -> list[str]:
     """Names of namespaces."""
     return _names(context, "Namespace", "", incomplete)
+
+
+def complete_source(context: typer.Context, incomplete: str) -> list[str]:
+    """Ends that open connections: pods, and nodes as node/NAME."""
+    namespace = str(context.params.get("namespace") or "")
+    pods = _names(context, "Pod", namespace, incomplete)
+    return pods + _prefixed(context, "Node", "node/", incomplete)
+
+
+def complete_destination(context: typer.Context, incomplete: str) -> list[str]:
+    """Ends that connections go to: the same, and Services as service/NAMESPACE/NAME."""
+    return complete_source(context, incomplete) + _prefixed(context, "Service", "service/", incomplete)
+
+
+def _prefixed(context: typer.Context, kind: str, prefix: str, incomplete: str) -> list[str]:
+    if not incomplete.startswith(prefix) and not prefix.startswith(incomplete):
+        return []
+    return [prefix + name for name in _names(context, kind, "", incomplete[len(prefix) :])]
 
 
 def _names(context: typer.Context, kind: str, namespace: str, incomplete: str) -> list[str]:

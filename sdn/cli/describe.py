@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sdn.cli import kinds, output, services, switches
+from sdn.cli import describe_policy, kinds, output, sections, services, switches
 from sdn.cli.client import ANSWER_SECONDS, inspection
 from sdn.cli.completion import complete_described, complete_name, complete_namespace, complete_node
 from sdn.cli.errors import UsageError
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 def describe(
     kind: Annotated[
         str,
-        typer.Argument(metavar="KIND", help="service (svc).", autocompletion=complete_described),
+        typer.Argument(
+            metavar="KIND",
+            help="service (svc), networkpolicy (netpol), clusternetworkpolicy (cnp), or policy (either).",
+            autocompletion=complete_described,
+        ),
     ],
     name: Annotated[
         str,
@@ -45,22 +49,34 @@ def describe(
     ] = "",
     form: Annotated[DataFormat, typer.Option("-o", "--output", help="How to print.")] = DataFormat.TABLE,
 ) -> None:
-    """Show a Service with its endpoints, the flows and groups behind it on every node, and its events."""
-    from sdn.v1 import inspection_pb2
-
-    if kinds.kind_called(kind).kind != "Service":
-        raise UsageError(f"only services can be described; for others: get {kind} {name} -o yaml")
+    """Show a Service with its endpoints, or a policy with its pods, rules and counters; with the flows behind it on every
+    node, and its events.
+    """
+    wanted = kinds.kind_called(kind)
     if "/" in name and not namespace:
         namespace, _, name = name.partition("/")
-    request = inspection_pb2.DescribeServiceRequest(namespace=namespace or "default", name=name, node=node)
-    with inspection() as stub:
-        found = _found(stub.DescribeService(request, timeout=ANSWER_SECONDS))
+    if wanted.kind == "Service":
+        found = _service(namespace or "default", name, node)
+        show = _print
+    elif wanted.kind in describe_policy.KINDS:
+        found = describe_policy.fetch(wanted, namespace, name, node)
+        show = describe_policy.show
+    else:
+        raise UsageError(f"only services and policies can be described; for others: get {kind} {name} -o yaml")
     if form is DataFormat.JSON:
         output.as_json(found)
     elif form is DataFormat.YAML:
         output.as_yaml(found)
     else:
-        _print(found)
+        show(found)
+
+
+def _service(namespace: str, name: str, node: str) -> dict[str, Any]:
+    from sdn.v1 import inspection_pb2
+
+    request = inspection_pb2.DescribeServiceRequest(namespace=namespace, name=name, node=node)
+    with inspection() as stub:
+        return _found(stub.DescribeService(request, timeout=ANSWER_SECONDS))
 
 
 def _found(answer: DescribeServiceResponse) -> dict[str, Any]:
@@ -84,27 +100,15 @@ def _found(answer: DescribeServiceResponse) -> dict[str, Any]:
 
 
 def _print(found: dict[str, Any]) -> None:
-    lines = services.lines(found["service"])
-    width = max(len(title) for title, _value in lines)
-    for title, value in lines:
-        output.line(f"{title}:{' ' * (width - len(title))}  {value}")
-    output.heading("Endpoints")
-    if found["endpoints"]:
-        output.table(
-            ("ADDRESS", "PORT", "NODE", "ZONE", "TARGET", "STATE", "CONNECTIONS"),
-            [_endpoint_row(endpoint) for endpoint in found["endpoints"]],
-        )
-    else:
-        output.line("none")
+    sections.properties(services.lines(found["service"]))
+    sections.table(
+        "Endpoints",
+        ("ADDRESS", "PORT", "NODE", "ZONE", "TARGET", "STATE", "CONNECTIONS"),
+        [_endpoint_row(endpoint) for endpoint in found["endpoints"]],
+    )
     for node in found["nodes"]:
         _print_node(node)
-    output.heading("Events")
-    if found["events"]:
-        output.table(
-            ("LAST SEEN", "TYPE", "REASON", "COUNT", "MESSAGE"), services.event_rows(found["events"])
-        )
-    else:
-        output.line("none")
+    sections.events(found["events"])
 
 
 def _endpoint_row(endpoint: dict[str, Any]) -> list[str]:
@@ -122,29 +126,13 @@ def _endpoint_row(endpoint: dict[str, Any]) -> list[str]:
 
 def _print_node(node: dict[str, Any]) -> None:
     flows, groups = node["flows"], node["groups"]
-    packets, size = sum(flow["packets"] for flow in flows), sum(flow["bytes"] for flow in flows)
     output.heading(
-        f"Node {node['node']}: {node['connections']} connections, {len(flows)} flows "
-        f"({packets} packets, {size} bytes), {len(groups)} groups"
+        f"Node {node['node']}: {node['connections']} connections, {sections.traffic(flows)}, {len(groups)} groups"
     )
     if node["error"]:
         output.line(f"not all is known: {node['error']}")
     if flows:
-        output.table(
-            ("TABLE", "PRIORITY", "PACKETS", "BYTES", "MATCH", "ACTIONS", "WHY"),
-            [
-                [
-                    flow["table"] or str(flow["table_number"]),
-                    str(flow["priority"]),
-                    str(flow["packets"]),
-                    str(flow["bytes"]),
-                    flow["match"] or "any",
-                    flow["actions"] or "drop",
-                    flow["why"] or NONE,
-                ]
-                for flow in flows
-            ],
-        )
+        sections.flow_table(flows)
     if flows and groups:
         output.line("")
     if groups:

@@ -36,3 +36,9 @@ class UnreachableError(CommandError):
     """No server, or none that answers."""
 
     exit_code = ExitCode.UNREACHABLE
+
+
+class NoAnswerError(CommandError):
+    """What was asked cannot be answered, and 1 is one of the answers: ends as what cannot be understood does."""
+
+    exit_code = ExitCode.USAGE

@@ -196,14 +196,17 @@ def fetch_flows(node: str, table: str = "", owner: str = "") -> list[dict[str, A
 
 def flow_documents(entries: Iterable[FlowEntry]) -> list[dict[str, Any]]:
     """Flows as documents, in the order in which packets meet them."""
-    found = []
-    for flow in entries:
-        document = plain(flow)
-        document["cookie"] = f"0x{flow.cookie:x}"
-        document["packets"] = flow.packets
-        document["bytes"] = flow.bytes
-        found.append(document)
+    found = map(flow_document, entries)
     return sorted(found, key=lambda flow: (flow["table_number"], -flow["priority"], flow["match"]))
+
+
+def flow_document(flow: FlowEntry) -> dict[str, Any]:
+    """One flow."""
+    document = plain(flow)
+    document["cookie"] = f"0x{flow.cookie:x}"
+    document["packets"] = flow.packets
+    document["bytes"] = flow.bytes
+    return document
 
 
 def group_documents(entries: Iterable[GroupEntry]) -> list[dict[str, Any]]:

@@ -8,18 +8,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AgentMessage(_message.Message):
-    __slots__ = ("hello", "full_state", "attach", "detach", "connection_counts")
+    __slots__ = ("hello", "full_state", "attach", "detach", "connection_counts", "connections", "resolved")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     FULL_STATE_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
     CONNECTION_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    RESOLVED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     full_state: FullState
     attach: Attach
     detach: Detach
     connection_counts: ConnectionCounts
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., full_state: _Optional[_Union[FullState, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., connection_counts: _Optional[_Union[ConnectionCounts, _Mapping]] = ...) -> None: ...
+    connections: Connections
+    resolved: Resolved
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., full_state: _Optional[_Union[FullState, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., connection_counts: _Optional[_Union[ConnectionCounts, _Mapping]] = ..., connections: _Optional[_Union[Connections, _Mapping]] = ..., resolved: _Optional[_Union[Resolved, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("node",)
@@ -54,18 +58,24 @@ class Detach(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., container_id: _Optional[str] = ..., interface_name: _Optional[str] = ...) -> None: ...
 
 class ControllerMessage(_message.Message):
-    __slots__ = ("welcome", "programmed", "rejected", "peers", "count_connections")
+    __slots__ = ("welcome", "programmed", "rejected", "peers", "count_connections", "list_connections", "verdicts", "domain_patterns")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     PROGRAMMED_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     PEERS_FIELD_NUMBER: _ClassVar[int]
     COUNT_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    LIST_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_PATTERNS_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     programmed: Programmed
     rejected: Rejected
     peers: Peers
     count_connections: CountConnections
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., programmed: _Optional[_Union[Programmed, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., count_connections: _Optional[_Union[CountConnections, _Mapping]] = ...) -> None: ...
+    list_connections: ListConnections
+    verdicts: Verdicts
+    domain_patterns: DomainPatterns
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., programmed: _Optional[_Union[Programmed, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., count_connections: _Optional[_Union[CountConnections, _Mapping]] = ..., list_connections: _Optional[_Union[ListConnections, _Mapping]] = ..., verdicts: _Optional[_Union[Verdicts, _Mapping]] = ..., domain_patterns: _Optional[_Union[DomainPatterns, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("node", "cluster_ranges", "controller_name", "controller_version", "openflow_targets", "service_ranges", "load_balancer_ranges", "node_port_first", "node_port_last", "cluster_domain", "dns_addresses", "serve_dns")
@@ -152,6 +162,80 @@ class ConnectionCount(_message.Message):
     frontend: Destination
     connections: int
     def __init__(self, endpoint: _Optional[_Union[Destination, _Mapping]] = ..., frontend: _Optional[_Union[Destination, _Mapping]] = ..., connections: _Optional[int] = ...) -> None: ...
+
+class ListConnections(_message.Message):
+    __slots__ = ("sequence", "ranges")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    ranges: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sequence: _Optional[int] = ..., ranges: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Connections(_message.Message):
+    __slots__ = ("sequence", "connections", "error", "last")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    connections: _containers.RepeatedCompositeFieldContainer[TrackedConnection]
+    error: str
+    last: bool
+    def __init__(self, sequence: _Optional[int] = ..., connections: _Optional[_Iterable[_Union[TrackedConnection, _Mapping]]] = ..., error: _Optional[str] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class TrackedConnection(_message.Message):
+    __slots__ = ("protocol", "source", "destination", "source_port", "destination_port", "reply_source", "reply_destination", "reply_source_port", "reply_destination_port", "icmp_type", "icmp_code", "icmp_id", "mark")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_PORT_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_PORT_FIELD_NUMBER: _ClassVar[int]
+    REPLY_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    REPLY_DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    REPLY_SOURCE_PORT_FIELD_NUMBER: _ClassVar[int]
+    REPLY_DESTINATION_PORT_FIELD_NUMBER: _ClassVar[int]
+    ICMP_TYPE_FIELD_NUMBER: _ClassVar[int]
+    ICMP_CODE_FIELD_NUMBER: _ClassVar[int]
+    ICMP_ID_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    source: str
+    destination: str
+    source_port: int
+    destination_port: int
+    reply_source: str
+    reply_destination: str
+    reply_source_port: int
+    reply_destination_port: int
+    icmp_type: int
+    icmp_code: int
+    icmp_id: int
+    mark: int
+    def __init__(self, protocol: _Optional[int] = ..., source: _Optional[str] = ..., destination: _Optional[str] = ..., source_port: _Optional[int] = ..., destination_port: _Optional[int] = ..., reply_source: _Optional[str] = ..., reply_destination: _Optional[str] = ..., reply_source_port: _Optional[int] = ..., reply_destination_port: _Optional[int] = ..., icmp_type: _Optional[int] = ..., icmp_code: _Optional[int] = ..., icmp_id: _Optional[int] = ..., mark: _Optional[int] = ...) -> None: ...
+
+class Verdicts(_message.Message):
+    __slots__ = ("records",)
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[_types_pb2.VerdictRecord]
+    def __init__(self, records: _Optional[_Iterable[_Union[_types_pb2.VerdictRecord, _Mapping]]] = ...) -> None: ...
+
+class DomainPatterns(_message.Message):
+    __slots__ = ("patterns",)
+    PATTERNS_FIELD_NUMBER: _ClassVar[int]
+    patterns: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, patterns: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Resolved(_message.Message):
+    __slots__ = ("sequence", "name", "addresses", "ttl_seconds")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    name: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    ttl_seconds: int
+    def __init__(self, sequence: _Optional[int] = ..., name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., ttl_seconds: _Optional[int] = ...) -> None: ...
 
 class WatchServicesRequest(_message.Message):
     __slots__ = ("node",)

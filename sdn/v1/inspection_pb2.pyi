@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from sdn.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -282,6 +283,249 @@ class ServiceOnNode(_message.Message):
     groups: _containers.RepeatedCompositeFieldContainer[GroupEntry]
     connections: int
     def __init__(self, node: _Optional[str] = ..., error: _Optional[str] = ..., flows: _Optional[_Iterable[_Union[FlowEntry, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[GroupEntry, _Mapping]]] = ..., connections: _Optional[int] = ...) -> None: ...
+
+class DescribePolicyRequest(_message.Message):
+    __slots__ = ("kind", "namespace", "name", "node")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    namespace: str
+    name: str
+    node: str
+    def __init__(self, kind: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., node: _Optional[str] = ...) -> None: ...
+
+class DescribePolicyResponse(_message.Message):
+    __slots__ = ("policy", "tier", "staged", "audit", "pods", "pod_total", "rules", "isolation", "nodes", "events")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    STAGED_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
+    PODS_FIELD_NUMBER: _ClassVar[int]
+    POD_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    policy: _struct_pb2.Struct
+    tier: str
+    staged: bool
+    audit: _containers.RepeatedScalarFieldContainer[str]
+    pods: _containers.RepeatedCompositeFieldContainer[PolicyPod]
+    pod_total: int
+    rules: _containers.RepeatedCompositeFieldContainer[PolicyRule]
+    isolation: _containers.RepeatedCompositeFieldContainer[PolicyIsolation]
+    nodes: _containers.RepeatedCompositeFieldContainer[PolicyOnNode]
+    events: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]
+    def __init__(self, policy: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., tier: _Optional[str] = ..., staged: _Optional[bool] = ..., audit: _Optional[_Iterable[str]] = ..., pods: _Optional[_Iterable[_Union[PolicyPod, _Mapping]]] = ..., pod_total: _Optional[int] = ..., rules: _Optional[_Iterable[_Union[PolicyRule, _Mapping]]] = ..., isolation: _Optional[_Iterable[_Union[PolicyIsolation, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[PolicyOnNode, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ...) -> None: ...
+
+class PolicyPod(_message.Message):
+    __slots__ = ("namespace", "name", "node", "addresses", "isolating_ingress", "isolating_egress")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    ISOLATING_INGRESS_FIELD_NUMBER: _ClassVar[int]
+    ISOLATING_EGRESS_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    node: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    isolating_ingress: int
+    isolating_egress: int
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., node: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., isolating_ingress: _Optional[int] = ..., isolating_egress: _Optional[int] = ...) -> None: ...
+
+class PolicyRule(_message.Message):
+    __slots__ = ("direction", "rule", "action", "everybody", "pods", "pod_total", "networks", "nodes", "node_total", "domains", "ports", "count", "shared_total", "shared_with")
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    EVERYBODY_FIELD_NUMBER: _ClassVar[int]
+    PODS_FIELD_NUMBER: _ClassVar[int]
+    POD_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    NODE_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DOMAINS_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SHARED_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SHARED_WITH_FIELD_NUMBER: _ClassVar[int]
+    direction: str
+    rule: str
+    action: str
+    everybody: bool
+    pods: _containers.RepeatedCompositeFieldContainer[PolicyPod]
+    pod_total: int
+    networks: _containers.RepeatedCompositeFieldContainer[PolicyNetwork]
+    nodes: _containers.RepeatedCompositeFieldContainer[PolicyNode]
+    node_total: int
+    domains: _containers.RepeatedCompositeFieldContainer[PolicyDomain]
+    ports: _containers.RepeatedCompositeFieldContainer[PolicyPort]
+    count: PolicyCount
+    shared_total: int
+    shared_with: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, direction: _Optional[str] = ..., rule: _Optional[str] = ..., action: _Optional[str] = ..., everybody: _Optional[bool] = ..., pods: _Optional[_Iterable[_Union[PolicyPod, _Mapping]]] = ..., pod_total: _Optional[int] = ..., networks: _Optional[_Iterable[_Union[PolicyNetwork, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[PolicyNode, _Mapping]]] = ..., node_total: _Optional[int] = ..., domains: _Optional[_Iterable[_Union[PolicyDomain, _Mapping]]] = ..., ports: _Optional[_Iterable[_Union[PolicyPort, _Mapping]]] = ..., count: _Optional[_Union[PolicyCount, _Mapping]] = ..., shared_total: _Optional[int] = ..., shared_with: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PolicyNetwork(_message.Message):
+    __slots__ = ("cidr",)
+    CIDR_FIELD_NUMBER: _ClassVar[int]
+    EXCEPT_FIELD_NUMBER: _ClassVar[int]
+    cidr: str
+    def __init__(self, cidr: _Optional[str] = ..., **kwargs) -> None: ...
+
+class PolicyNode(_message.Message):
+    __slots__ = ("name", "addresses")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PolicyDomain(_message.Message):
+    __slots__ = ("pattern", "addresses", "address_total")
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    pattern: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    address_total: int
+    def __init__(self, pattern: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., address_total: _Optional[int] = ...) -> None: ...
+
+class PolicyPort(_message.Message):
+    __slots__ = ("protocol", "first", "last", "name", "resolved", "resolved_total")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RESOLVED_FIELD_NUMBER: _ClassVar[int]
+    RESOLVED_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    protocol: str
+    first: int
+    last: int
+    name: str
+    resolved: _containers.RepeatedScalarFieldContainer[str]
+    resolved_total: int
+    def __init__(self, protocol: _Optional[str] = ..., first: _Optional[int] = ..., last: _Optional[int] = ..., name: _Optional[str] = ..., resolved: _Optional[_Iterable[str]] = ..., resolved_total: _Optional[int] = ...) -> None: ...
+
+class PolicyCount(_message.Message):
+    __slots__ = ("connections", "packets", "bytes")
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    PACKETS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    connections: int
+    packets: int
+    bytes: int
+    def __init__(self, connections: _Optional[int] = ..., packets: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class PolicyIsolation(_message.Message):
+    __slots__ = ("direction", "denied", "shared_total")
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    DENIED_FIELD_NUMBER: _ClassVar[int]
+    SHARED_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    direction: str
+    denied: PolicyCount
+    shared_total: int
+    def __init__(self, direction: _Optional[str] = ..., denied: _Optional[_Union[PolicyCount, _Mapping]] = ..., shared_total: _Optional[int] = ...) -> None: ...
+
+class PolicyOnNode(_message.Message):
+    __slots__ = ("node", "error", "flows", "flow_total", "pods")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    FLOWS_FIELD_NUMBER: _ClassVar[int]
+    FLOW_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    PODS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    error: str
+    flows: _containers.RepeatedCompositeFieldContainer[FlowEntry]
+    flow_total: int
+    pods: int
+    def __init__(self, node: _Optional[str] = ..., error: _Optional[str] = ..., flows: _Optional[_Iterable[_Union[FlowEntry, _Mapping]]] = ..., flow_total: _Optional[int] = ..., pods: _Optional[int] = ...) -> None: ...
+
+class CheckPolicyRequest(_message.Message):
+    __slots__ = ("source", "destination", "namespace", "protocol", "port", "family")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    destination: str
+    namespace: str
+    protocol: str
+    port: int
+    family: str
+    def __init__(self, source: _Optional[str] = ..., destination: _Optional[str] = ..., namespace: _Optional[str] = ..., protocol: _Optional[str] = ..., port: _Optional[int] = ..., family: _Optional[str] = ...) -> None: ...
+
+class CheckPolicyResponse(_message.Message):
+    __slots__ = ("verdicts", "endpoint_total")
+    VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    verdicts: _containers.RepeatedCompositeFieldContainer[PolicyVerdict]
+    endpoint_total: int
+    def __init__(self, verdicts: _Optional[_Iterable[_Union[PolicyVerdict, _Mapping]]] = ..., endpoint_total: _Optional[int] = ...) -> None: ...
+
+class PolicyVerdict(_message.Message):
+    __slots__ = ("family", "source", "source_address", "destination", "destination_address", "protocol", "port", "allowed", "egress", "ingress", "reason", "would_deny")
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    EGRESS_FIELD_NUMBER: _ClassVar[int]
+    INGRESS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    WOULD_DENY_FIELD_NUMBER: _ClassVar[int]
+    family: str
+    source: str
+    source_address: str
+    destination: str
+    destination_address: str
+    protocol: str
+    port: int
+    allowed: bool
+    egress: PolicyDecision
+    ingress: PolicyDecision
+    reason: str
+    would_deny: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, family: _Optional[str] = ..., source: _Optional[str] = ..., source_address: _Optional[str] = ..., destination: _Optional[str] = ..., destination_address: _Optional[str] = ..., protocol: _Optional[str] = ..., port: _Optional[int] = ..., allowed: _Optional[bool] = ..., egress: _Optional[_Union[PolicyDecision, _Mapping]] = ..., ingress: _Optional[_Union[PolicyDecision, _Mapping]] = ..., reason: _Optional[str] = ..., would_deny: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PolicyDecision(_message.Message):
+    __slots__ = ("allowed", "reason", "policy", "rule", "tier", "action", "passed", "isolating")
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    PASSED_FIELD_NUMBER: _ClassVar[int]
+    ISOLATING_FIELD_NUMBER: _ClassVar[int]
+    allowed: bool
+    reason: str
+    policy: str
+    rule: str
+    tier: str
+    action: str
+    passed: str
+    isolating: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, allowed: _Optional[bool] = ..., reason: _Optional[str] = ..., policy: _Optional[str] = ..., rule: _Optional[str] = ..., tier: _Optional[str] = ..., action: _Optional[str] = ..., passed: _Optional[str] = ..., isolating: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WatchVerdictsRequest(_message.Message):
+    __slots__ = ("node", "namespace", "policy", "follow")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    namespace: str
+    policy: str
+    follow: bool
+    def __init__(self, node: _Optional[str] = ..., namespace: _Optional[str] = ..., policy: _Optional[str] = ..., follow: _Optional[bool] = ...) -> None: ...
 
 class GetVersionRequest(_message.Message):
     __slots__ = ()

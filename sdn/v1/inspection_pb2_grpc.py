@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from sdn.v1 import inspection_pb2 as sdn_dot_v1_dot_inspection__pb2
+from sdn.v1 import types_pb2 as sdn_dot_v1_dot_types__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -74,6 +75,21 @@ class InspectionStub:
                 request_serializer=sdn_dot_v1_dot_inspection__pb2.DescribeServiceRequest.SerializeToString,
                 response_deserializer=sdn_dot_v1_dot_inspection__pb2.DescribeServiceResponse.FromString,
                 _registered_method=True)
+        self.DescribePolicy = channel.unary_unary(
+                '/sdn.v1.Inspection/DescribePolicy',
+                request_serializer=sdn_dot_v1_dot_inspection__pb2.DescribePolicyRequest.SerializeToString,
+                response_deserializer=sdn_dot_v1_dot_inspection__pb2.DescribePolicyResponse.FromString,
+                _registered_method=True)
+        self.CheckPolicy = channel.unary_unary(
+                '/sdn.v1.Inspection/CheckPolicy',
+                request_serializer=sdn_dot_v1_dot_inspection__pb2.CheckPolicyRequest.SerializeToString,
+                response_deserializer=sdn_dot_v1_dot_inspection__pb2.CheckPolicyResponse.FromString,
+                _registered_method=True)
+        self.WatchVerdicts = channel.unary_stream(
+                '/sdn.v1.Inspection/WatchVerdicts',
+                request_serializer=sdn_dot_v1_dot_inspection__pb2.WatchVerdictsRequest.SerializeToString,
+                response_deserializer=sdn_dot_v1_dot_types__pb2.VerdictRecord.FromString,
+                _registered_method=True)
 
 
 class InspectionServicer:
@@ -81,7 +97,7 @@ class InspectionServicer:
 
     def Apply(self, request, context):
         """Objects are Kubernetes-shaped (apiVersion, kind, metadata, spec, status). Kinds so far: Node, Pod, Namespace, Service,
-        EndpointSlice, and Event (which cannot be applied).
+        EndpointSlice, NetworkPolicy, ClusterNetworkPolicy, and Event (which cannot be applied).
         INVALID_ARGUMENT, the kind or a field is wrong, and the message gives its path; NOT_FOUND, no such object.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -135,6 +151,31 @@ class InspectionServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribePolicy(self, request, context):
+        """A NetworkPolicy or ClusterNetworkPolicy with all that is behind it: its pods, its peers and ports as they are now, and its
+        flows and counters from every node whose switch answers. INVALID_ARGUMENT, no such kind; NOT_FOUND, no such policy or node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckPolicy(self, request, context):
+        """What policies say of a connection, from the objects themselves: no switch is asked. INVALID_ARGUMENT, an end, the protocol
+        or the port cannot be meant so; NOT_FOUND, no such pod, node or Service; FAILED_PRECONDITION, both ends have no family in
+        common, or the Service has no endpoint.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchVerdicts(self, request, context):
+        """What policies that log said of connections: the last few that this controller knows of, the oldest first, and with `follow`
+        those that come. NOT_FOUND, no such node; RESOURCE_EXHAUSTED, the reader is too slow and must ask again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InspectionServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -177,6 +218,21 @@ def add_InspectionServicer_to_server(servicer, server):
                     servicer.DescribeService,
                     request_deserializer=sdn_dot_v1_dot_inspection__pb2.DescribeServiceRequest.FromString,
                     response_serializer=sdn_dot_v1_dot_inspection__pb2.DescribeServiceResponse.SerializeToString,
+            ),
+            'DescribePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribePolicy,
+                    request_deserializer=sdn_dot_v1_dot_inspection__pb2.DescribePolicyRequest.FromString,
+                    response_serializer=sdn_dot_v1_dot_inspection__pb2.DescribePolicyResponse.SerializeToString,
+            ),
+            'CheckPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckPolicy,
+                    request_deserializer=sdn_dot_v1_dot_inspection__pb2.CheckPolicyRequest.FromString,
+                    response_serializer=sdn_dot_v1_dot_inspection__pb2.CheckPolicyResponse.SerializeToString,
+            ),
+            'WatchVerdicts': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchVerdicts,
+                    request_deserializer=sdn_dot_v1_dot_inspection__pb2.WatchVerdictsRequest.FromString,
+                    response_serializer=sdn_dot_v1_dot_types__pb2.VerdictRecord.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -395,6 +451,87 @@ class Inspection:
             '/sdn.v1.Inspection/DescribeService',
             sdn_dot_v1_dot_inspection__pb2.DescribeServiceRequest.SerializeToString,
             sdn_dot_v1_dot_inspection__pb2.DescribeServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sdn.v1.Inspection/DescribePolicy',
+            sdn_dot_v1_dot_inspection__pb2.DescribePolicyRequest.SerializeToString,
+            sdn_dot_v1_dot_inspection__pb2.DescribePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sdn.v1.Inspection/CheckPolicy',
+            sdn_dot_v1_dot_inspection__pb2.CheckPolicyRequest.SerializeToString,
+            sdn_dot_v1_dot_inspection__pb2.CheckPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchVerdicts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sdn.v1.Inspection/WatchVerdicts',
+            sdn_dot_v1_dot_inspection__pb2.WatchVerdictsRequest.SerializeToString,
+            sdn_dot_v1_dot_types__pb2.VerdictRecord.FromString,
             options,
             channel_credentials,
             insecure,

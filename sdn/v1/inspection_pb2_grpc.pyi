@@ -8,6 +8,7 @@ What a person asks of a controller, through sdnctl or any gRPC client.
 from collections import abc as _abc
 from grpc import aio as _aio
 from sdn.v1 import inspection_pb2 as _inspection_pb2
+from sdn.v1 import types_pb2 as _types_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -35,7 +36,7 @@ class InspectionStub:
     def __new__(cls, channel: _aio.Channel) -> InspectionAsyncStub: ...
     Apply: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.ApplyRequest, _inspection_pb2.ApplyResponse]
     """Objects are Kubernetes-shaped (apiVersion, kind, metadata, spec, status). Kinds so far: Node, Pod, Namespace, Service,
-    EndpointSlice, and Event (which cannot be applied).
+    EndpointSlice, NetworkPolicy, ClusterNetworkPolicy, and Event (which cannot be applied).
     INVALID_ARGUMENT, the kind or a field is wrong, and the message gives its path; NOT_FOUND, no such object.
     """
     Delete: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.DeleteRequest, _inspection_pb2.DeleteResponse]
@@ -51,13 +52,26 @@ class InspectionStub:
     """The same for groups."""
     DescribeService: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.DescribeServiceRequest, _inspection_pb2.DescribeServiceResponse]
     """A Service with all that is behind it, from every node whose switch and agent answer. NOT_FOUND, no such Service."""
+    DescribePolicy: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.DescribePolicyRequest, _inspection_pb2.DescribePolicyResponse]
+    """A NetworkPolicy or ClusterNetworkPolicy with all that is behind it: its pods, its peers and ports as they are now, and its
+    flows and counters from every node whose switch answers. INVALID_ARGUMENT, no such kind; NOT_FOUND, no such policy or node.
+    """
+    CheckPolicy: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.CheckPolicyRequest, _inspection_pb2.CheckPolicyResponse]
+    """What policies say of a connection, from the objects themselves: no switch is asked. INVALID_ARGUMENT, an end, the protocol
+    or the port cannot be meant so; NOT_FOUND, no such pod, node or Service; FAILED_PRECONDITION, both ends have no family in
+    common, or the Service has no endpoint.
+    """
+    WatchVerdicts: _grpc.UnaryStreamMultiCallable[_inspection_pb2.WatchVerdictsRequest, _types_pb2.VerdictRecord]
+    """What policies that log said of connections: the last few that this controller knows of, the oldest first, and with `follow`
+    those that come. NOT_FOUND, no such node; RESOURCE_EXHAUSTED, the reader is too slow and must ask again.
+    """
 
 @_typing.type_check_only
 class InspectionAsyncStub(InspectionStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Apply: _aio.UnaryUnaryMultiCallable[_inspection_pb2.ApplyRequest, _inspection_pb2.ApplyResponse]  # type: ignore[assignment]
     """Objects are Kubernetes-shaped (apiVersion, kind, metadata, spec, status). Kinds so far: Node, Pod, Namespace, Service,
-    EndpointSlice, and Event (which cannot be applied).
+    EndpointSlice, NetworkPolicy, ClusterNetworkPolicy, and Event (which cannot be applied).
     INVALID_ARGUMENT, the kind or a field is wrong, and the message gives its path; NOT_FOUND, no such object.
     """
     Delete: _aio.UnaryUnaryMultiCallable[_inspection_pb2.DeleteRequest, _inspection_pb2.DeleteResponse]  # type: ignore[assignment]
@@ -73,6 +87,19 @@ class InspectionAsyncStub(InspectionStub):
     """The same for groups."""
     DescribeService: _aio.UnaryUnaryMultiCallable[_inspection_pb2.DescribeServiceRequest, _inspection_pb2.DescribeServiceResponse]  # type: ignore[assignment]
     """A Service with all that is behind it, from every node whose switch and agent answer. NOT_FOUND, no such Service."""
+    DescribePolicy: _aio.UnaryUnaryMultiCallable[_inspection_pb2.DescribePolicyRequest, _inspection_pb2.DescribePolicyResponse]  # type: ignore[assignment]
+    """A NetworkPolicy or ClusterNetworkPolicy with all that is behind it: its pods, its peers and ports as they are now, and its
+    flows and counters from every node whose switch answers. INVALID_ARGUMENT, no such kind; NOT_FOUND, no such policy or node.
+    """
+    CheckPolicy: _aio.UnaryUnaryMultiCallable[_inspection_pb2.CheckPolicyRequest, _inspection_pb2.CheckPolicyResponse]  # type: ignore[assignment]
+    """What policies say of a connection, from the objects themselves: no switch is asked. INVALID_ARGUMENT, an end, the protocol
+    or the port cannot be meant so; NOT_FOUND, no such pod, node or Service; FAILED_PRECONDITION, both ends have no family in
+    common, or the Service has no endpoint.
+    """
+    WatchVerdicts: _aio.UnaryStreamMultiCallable[_inspection_pb2.WatchVerdictsRequest, _types_pb2.VerdictRecord]  # type: ignore[assignment]
+    """What policies that log said of connections: the last few that this controller knows of, the oldest first, and with `follow`
+    those that come. NOT_FOUND, no such node; RESOURCE_EXHAUSTED, the reader is too slow and must ask again.
+    """
 
 class InspectionServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -82,7 +109,7 @@ class InspectionServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inspection_pb2.ApplyResponse, _abc.Awaitable[_inspection_pb2.ApplyResponse]]:
         """Objects are Kubernetes-shaped (apiVersion, kind, metadata, spec, status). Kinds so far: Node, Pod, Namespace, Service,
-        EndpointSlice, and Event (which cannot be applied).
+        EndpointSlice, NetworkPolicy, ClusterNetworkPolicy, and Event (which cannot be applied).
         INVALID_ARGUMENT, the kind or a field is wrong, and the message gives its path; NOT_FOUND, no such object.
         """
 
@@ -140,6 +167,37 @@ class InspectionServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inspection_pb2.DescribeServiceResponse, _abc.Awaitable[_inspection_pb2.DescribeServiceResponse]]:
         """A Service with all that is behind it, from every node whose switch and agent answer. NOT_FOUND, no such Service."""
+
+    @_abc_1.abstractmethod
+    def DescribePolicy(
+        self,
+        request: _inspection_pb2.DescribePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inspection_pb2.DescribePolicyResponse, _abc.Awaitable[_inspection_pb2.DescribePolicyResponse]]:
+        """A NetworkPolicy or ClusterNetworkPolicy with all that is behind it: its pods, its peers and ports as they are now, and its
+        flows and counters from every node whose switch answers. INVALID_ARGUMENT, no such kind; NOT_FOUND, no such policy or node.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckPolicy(
+        self,
+        request: _inspection_pb2.CheckPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inspection_pb2.CheckPolicyResponse, _abc.Awaitable[_inspection_pb2.CheckPolicyResponse]]:
+        """What policies say of a connection, from the objects themselves: no switch is asked. INVALID_ARGUMENT, an end, the protocol
+        or the port cannot be meant so; NOT_FOUND, no such pod, node or Service; FAILED_PRECONDITION, both ends have no family in
+        common, or the Service has no endpoint.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchVerdicts(
+        self,
+        request: _inspection_pb2.WatchVerdictsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_types_pb2.VerdictRecord], _abc.AsyncIterator[_types_pb2.VerdictRecord]]:
+        """What policies that log said of connections: the last few that this controller knows of, the oldest first, and with `follow`
+        those that come. NOT_FOUND, no such node; RESOURCE_EXHAUSTED, the reader is too slow and must ask again.
+        """
 
 def add_InspectionServicer_to_server(servicer: InspectionServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

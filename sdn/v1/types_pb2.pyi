@@ -99,3 +99,39 @@ class NodeInfo(_message.Message):
     agent_version: str
     labels: _containers.ScalarMap[str, str]
     def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., tunnel_address: _Optional[str] = ..., tunnel_mac: _Optional[str] = ..., encapsulation: _Optional[_Union[Encapsulation, str]] = ..., datapath: _Optional[_Union[Datapath, str]] = ..., datapath_id: _Optional[int] = ..., pod_ranges: _Optional[_Iterable[str]] = ..., mtu: _Optional[int] = ..., agent_version: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class VerdictRecord(_message.Message):
+    __slots__ = ("time", "node", "policy", "rule", "tier", "direction", "action", "staged", "protocol", "source", "source_port", "destination", "destination_port", "source_pod", "destination_pod", "suppressed")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    STAGED_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_PORT_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_PORT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_POD_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_POD_FIELD_NUMBER: _ClassVar[int]
+    SUPPRESSED_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    node: str
+    policy: str
+    rule: str
+    tier: str
+    direction: str
+    action: str
+    staged: bool
+    protocol: str
+    source: str
+    source_port: int
+    destination: str
+    destination_port: int
+    source_pod: str
+    destination_pod: str
+    suppressed: int
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., node: _Optional[str] = ..., policy: _Optional[str] = ..., rule: _Optional[str] = ..., tier: _Optional[str] = ..., direction: _Optional[str] = ..., action: _Optional[str] = ..., staged: _Optional[bool] = ..., protocol: _Optional[str] = ..., source: _Optional[str] = ..., source_port: _Optional[int] = ..., destination: _Optional[str] = ..., destination_port: _Optional[int] = ..., source_pod: _Optional[str] = ..., destination_pod: _Optional[str] = ..., suppressed: _Optional[int] = ...) -> None: ...

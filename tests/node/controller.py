@@ -38,6 +38,7 @@ class Controller(controller_pb2_grpc.ControllerServicer):
         self.serve_dns = False
         self.services: dict[tuple[str, str], messages.ServiceState] = {}
         self.connection_counts: SimpleQueue[messages.ConnectionCounts] = SimpleQueue()
+        self.connections: SimpleQueue[messages.Connections] = SimpleQueue()
         self._service_streams: list[SimpleQueue[messages.ServiceUpdate | None]] = []
         self._streams: dict[str, SimpleQueue[messages.ControllerMessage | None]] = {}
         self._server: grpc.Server | None = None
@@ -102,6 +103,19 @@ class Controller(controller_pb2_grpc.ControllerServicer):
             )
         )
         return self.connection_counts.get(timeout=60)
+
+    def list_connections(self, node: str, *ranges: str) -> list[messages.Connections]:
+        """Ask an agent, and wait for all of what it answers."""
+        question = messages.ListConnections(sequence=78, ranges=ranges)
+        self._streams[node].put(messages.ControllerMessage(list_connections=question))
+        parts = [self.connections.get(timeout=60)]
+        while not parts[-1].last:
+            parts.append(self.connections.get(timeout=60))
+        return parts
+
+    def tell_verdicts(self, node: str, *records: types_pb2.VerdictRecord) -> None:
+        verdicts = messages.Verdicts(records=records)
+        self._streams[node].put(messages.ControllerMessage(verdicts=verdicts))
 
     def WatchServices(  # noqa: N802
         self, request: messages.WatchServicesRequest, context: grpc.ServicerContext
@@ -177,6 +191,9 @@ class Controller(controller_pb2_grpc.ControllerServicer):
         kind = message.WhichOneof("message")
         if kind == "connection_counts":
             self.connection_counts.put(message.connection_counts)
+            return
+        if kind == "connections":
+            self.connections.put(message.connections)
             return
         with self._lock:
             held = self.attachments.setdefault(node, {})

@@ -15,6 +15,7 @@ from controller.desired import encode
 from controller.listener import Listener, listen
 from controller.switchboard import Switchboard
 from controller.synchronizer import Synchronizer
+from controller.verdicts import Verdicts
 from sdn.pipeline.compiler import node_flows, pod_flows, service_flows
 from sdn.pipeline.owner import Owner
 from sdn.pipeline.registers import FIRST_POD_PORT, GATEWAY_MAC
@@ -78,13 +79,17 @@ def service(
 class ServiceNode:
     """See the module. ``switch`` outlives it: a second one finds what the first one has left."""
 
-    def __init__(self, switch: PrivateSwitch) -> None:
+    def __init__(self, switch: PrivateSwitch, verdicts: Verdicts | None = None) -> None:
+        """``verdicts`` takes what policies report."""
         self.switch = switch
         self.synchronizer = Synchronizer(NODE.name)
         self._listener = Listener(listen("127.0.0.1:0"), osken.serve_connection)
         self._switchboard = Switchboard()
         self._manager = osken.start(
-            ["controller.app"], self._listener.accept_forever, switchboard=self._switchboard
+            ["controller.app"],
+            self._listener.accept_forever,
+            switchboard=self._switchboard,
+            verdicts=verdicts,
         )
         self._switchboard.claim(DATAPATH_ID, self.synchronizer)
 
@@ -143,10 +148,10 @@ class Waiter:
 
 
 @contextmanager
-def service_node(switch: PrivateSwitch) -> Iterator[ServiceNode]:
+def service_node(switch: PrivateSwitch, verdicts: Verdicts | None = None) -> Iterator[ServiceNode]:
     """A node that is gone at the end; its switch stays as it is."""
     osken.set_keepalive(5.0, 3)
-    node = ServiceNode(switch)
+    node = ServiceNode(switch, verdicts)
     try:
         yield node
     finally:

@@ -21,6 +21,7 @@ from sdn.openflow import (
     decode_packet_in,
     flow_image,
     flow_mod,
+    packet_in_cookie,
     packet_out,
 )
 from sdn.openflow.wire import HEADER, OFPT_PACKET_IN
@@ -29,7 +30,7 @@ from sdn.pipeline.fields import OFPP_CONTROLLER
 from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import Match, match
 from sdn.pipeline.owner import Owner
-from sdn.simulator.packet import udp
+from sdn.simulator.packet import icmpv6, udp
 from tests.property.osken_oracle import DATAPATH
 from tests.switch.frames import captured, frame
 from tests.switch.ovs import Connection, Message, PrivateSwitch, running_switch, wait_until
@@ -73,10 +74,14 @@ def whole(message: Message) -> bytes:
 
 
 def received(switch: PrivateSwitch, connection: Connection, data: bytes = FRAME) -> PacketIn:
+    # What the datapath has cached of flows before these.
+    switch.appctl("revalidator/purge")
     switch.appctl("netdev-dummy/receive", "p1", data.hex())
     while (message := connection.receive()).type != OFPT_PACKET_IN:
         pass
-    return decode_packet_in(whole(message))
+    seen = decode_packet_in(whole(message))
+    assert packet_in_cookie(whole(message)) == seen.cookie
+    return seen
 
 
 def test_a_packet_comes_whole_with_its_port_registers_and_flow(
@@ -94,6 +99,31 @@ def test_a_packet_comes_whole_with_its_port_registers_and_flow(
     assert seen.data == long
     assert seen.length == len(long)
     assert (seen.fields.get("reg2"), seen.fields.get("reg4")) == ((7, None), (0x80000001, None))
+
+
+@pytest.mark.parametrize("beside", [0, 5])
+@pytest.mark.parametrize("value", [0, 1, 0x80000000, 0xFFFFFFFF])
+def test_every_register_comes_as_it_is(
+    switch: PrivateSwitch, connection: Connection, value: int, beside: int
+) -> None:
+    """The switch tells two of them as one number, with a mask where one of them is 0, and leaves out those that are."""
+    install(connection, set_field(reg6=value), set_field(reg7=beside), set_field(reg15=value), CONTROLLER)
+    seen = received(switch, connection)
+    for name, told in (("reg6", value), ("reg7", beside), ("reg15", value)):
+        assert seen.fields.get(name) == ((told, None) if told else None)
+
+
+@pytest.mark.parametrize("kind", ["echo", "udp"])
+def test_a_tracked_packet_of_ipv6_comes_with_registers_too(
+    switch: PrivateSwitch, connection: Connection, kind: str
+) -> None:
+    """Of ICMPv6 the switch also tells fields that the packet does not have."""
+    ends = {"ipv6_src": "fd00::1", "ipv6_dst": "fd00::2"}
+    packet = icmpv6(icmpv6_type=128, **ends) if kind == "echo" else udp(udp_src=1, udp_dst=2, **ends)
+    install(connection, Ct(zone=1, table=3), what=match(eth_type=0x86DD))
+    install(connection, set_field(reg6=9), CONTROLLER, table=3, what=match(eth_type=0x86DD))
+    seen = received(switch, connection, frame(packet))
+    assert (seen.table, seen.fields.get("reg6"), seen.data) == (3, (9, None), frame(packet))
 
 
 def test_a_tracked_packet_comes_with_its_connection(switch: PrivateSwitch, connection: Connection) -> None:

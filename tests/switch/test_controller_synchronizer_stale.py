@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from os_ken.lib.packet import ethernet, icmpv6, ipv6
+from os_ken.lib.packet.packet import Packet
 
+from sdn.pipeline.registers import GATEWAY_MAC
 from sdn.pipeline.service import Protocol
 from tests.switch.ovs import PrivateSwitch, running_switch, wait_until
 from tests.switch.service_node import (
@@ -44,6 +48,10 @@ def address(number: int) -> str:
     return str(pod(number).addresses[0])
 
 
+def mac(value: int) -> str:
+    return ":".join(f"{byte:02x}" for byte in value.to_bytes(6, "big"))
+
+
 def connect(switch: PrivateSwitch, number: int, protocol: Protocol = Protocol.UDP) -> set[str]:
     """Pod 0 connects to a Service from many ports; gives the endpoints that it got."""
     for port in PORTS:
@@ -73,6 +81,37 @@ def test_tcp_is_left_to_close_unless_its_pod_is_gone(switch: PrivateSwitch, node
     assert connections(switch) == before
     node.put(service(1, [endpoint(2)], Protocol.TCP), gone=(pod(1).addresses[0],))
     assert connections(switch) == {each for each in before if each[3] == address(2)}
+
+
+def test_a_switch_survives_that_a_pod_goes_that_was_pinged_over_ipv6(
+    switch: PrivateSwitch, node: ServiceNode
+) -> None:
+    """Open vSwitch's userspace datapath aborts when a flush meets an entry of ICMPv6."""
+    node.put(service(1, [endpoint(1)]))
+    gone = pod(1).addresses[1]
+    connect(switch, 1)
+    send(switch, 0, str(gone), 80, 30000)
+    echo = Packet()
+    for header in (
+        ethernet.ethernet(mac(GATEWAY_MAC), mac(pod(0).mac), 0x86DD),
+        ipv6.ipv6(src=str(pod(0).addresses[1]), dst=str(gone), nxt=58),
+        icmpv6.icmpv6(icmpv6.ICMPV6_ECHO_REQUEST, 0, data=icmpv6.echo(7, 1, b"?")),
+    ):
+        echo.add_protocol(header)
+    echo.serialize()
+    switch.appctl("netdev-dummy/receive", "p0", bytes(echo.data).hex())
+
+    def tracked() -> set[str]:
+        lines = switch.appctl("dpctl/dump-conntrack").splitlines()
+        return {line.partition(",")[0] for line in lines if f"reply=(src={gone}," in line}
+
+    wait_until(lambda: tracked() == {"udp", "icmpv6"}, "the connections to be known")
+    connection, pid = node.synchronizer.connection, switch.vswitchd_pid
+    node.put(service(1, [endpoint(2)]), gone=pod(1).addresses)
+    assert tracked() == {"icmpv6"}
+    assert not connections(switch)
+    assert node.synchronizer.connection is connection
+    assert Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_an_endpoint_of_two_services_keeps_the_connections_of_the_other(

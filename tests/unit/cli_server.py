@@ -14,6 +14,7 @@ from google.protobuf import json_format
 
 from sdn.v1 import inspection_pb2 as pb
 from sdn.v1 import inspection_pb2_grpc as services
+from sdn.v1 import types_pb2
 
 
 class Cluster(services.InspectionServicer, services.DaemonServicer):
@@ -25,6 +26,9 @@ class Cluster(services.InspectionServicer, services.DaemonServicer):
         self.flows: list[pb.FlowEntry] = []
         self.groups: list[pb.GroupEntry] = []
         self.described: dict[tuple[str, str], pb.DescribeServiceResponse] = {}
+        self.verdicts: list[types_pb2.VerdictRecord] = []
+        #: Asked for, the last one.
+        self.watched = pb.WatchVerdictsRequest()
         self.level = "info"
 
     def Apply(self, request: pb.ApplyRequest, context: grpc.ServicerContext) -> pb.ApplyResponse:  # noqa: N802
@@ -102,6 +106,12 @@ class Cluster(services.InspectionServicer, services.DaemonServicer):
             del answer.nodes[:]
             answer.nodes.extend(kept)
         return answer
+
+    def WatchVerdicts(  # noqa: N802
+        self, request: pb.WatchVerdictsRequest, context: grpc.ServicerContext
+    ) -> Iterator[types_pb2.VerdictRecord]:
+        self.watched = request
+        yield from self.verdicts
 
     def GetVersion(  # noqa: N802
         self, request: pb.GetVersionRequest, context: grpc.ServicerContext

@@ -20,8 +20,8 @@ from controller.endpointflows import (
     target,
     udp_service_port,
 )
+from controller.forgetting import messages
 from controller.stale import SECOND_AFTER, Gone, Stale, StaleConnections, StaleUdp
-from sdn.openflow import ct_flush
 from sdn.pipeline.actions import Learn
 from sdn.pipeline.compiler import service_flows
 from sdn.pipeline.flow import Flow
@@ -193,7 +193,7 @@ ADDRESSES = st.sampled_from([Address.parse("10.244.1.3"), Address.parse("fd00::3
     )
 )
 def test_every_flush_can_be_said(stale: list[Stale]) -> None:
-    assert all(ct_flush(1, *each) for each in flushes(stale))
+    assert all(message(1) for each in flushes(stale) for message in messages(each))
 
 
 @given(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from agent.dns import messages
 from agent.dns.forwarder import Forwarder
 from agent.dns.messages import Question
+from agent.dns.observer import Observer
 from agent.dns.resolver import Resolver
 from sdn.services.dns import Zone
 from sdn.v1.controller_pb2 import EndpointState, ServiceState
@@ -29,7 +30,7 @@ def resolver(*more: ServiceState) -> Resolver:
     for state in (WEB, DB, FAR, *more):
         zone.update(state)
     zone.complete = True
-    return Resolver(zone, Forwarder(tuple))
+    return Resolver(zone, Forwarder(tuple), Observer(lambda _report: False))
 
 
 def asked(

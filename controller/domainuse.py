@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""To which addresses there are connections, as the agents of all nodes list what their switches track."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import NamedTuple
+
+from controller.errors import UnavailableError
+from controller.turns import Turns
+from sdn import logs
+from sdn.model.address import Address, Range
+from sdn.v1 import controller_pb2
+
+log = logs.get("controller.domainuse")
+
+#: Seconds that an agent may take to list its connections, and agents that do so at once.
+LIST_SECONDS = 60.0
+LISTS_AT_ONCE = 8
+#: Addresses that an agent is asked about at once; beyond that about everything.
+MOST_RANGES = 2_000
+_EVERYTHING = (Range(4, 0, 0), Range(6, 0, 0))
+
+#: Node, ranges in CIDR notation, seconds; UnavailableError.
+ListConnections = Callable[[str, Sequence[str], float], AsyncIterator[controller_pb2.TrackedConnection]]
+
+
+class Use(NamedTuple):
+    """Those that connections go to, and whether all agents could be asked."""
+
+    addresses: frozenset[Address]
+    all_asked: bool
+
+
+async def use_of(addresses: Collection[Address], nodes: Collection[str], listed: ListConnections) -> Use:
+    """Which of these addresses connections of these nodes' switches go to: where one was meant to go, and where a
+    Service led it.
+    """
+    wanted = frozenset(addresses)
+    asked = _EVERYTHING if len(wanted) > MOST_RANGES else sorted(map(Range.of, wanted), key=str)
+    ranges = [str(one) for one in asked]
+    found: set[Address] = set()
+    limit = asyncio.Semaphore(LISTS_AT_ONCE)
+
+    async def ask(node: str) -> bool:
+        async with limit:
+            turns = Turns()
+            try:
+                async for connection in listed(node, ranges, LIST_SECONDS):
+                    ends = {Address.parse(connection.destination), Address.parse(connection.reply_source)}
+                    found.update(ends & wanted)
+                    await turns.pause()
+            except (UnavailableError, ValueError) as problem:
+                log.debug("connections not listed", node=node, error=str(problem))
+                return False
+            return True
+
+    answers = await asyncio.gather(*map(ask, nodes))
+    return Use(frozenset(found), all(answers))

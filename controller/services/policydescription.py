@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy with all that is behind it: its pods, what its rules come to, what each node's switch holds and counts.
+
+As with Services (:mod:`controller.services.description`): nodes are asked beside each other, a few at a time, each for
+a bounded time, and one that does not answer is told with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Final
+
+from controller.engine import Engine
+from controller.errors import NotFoundError, UnavailableError
+from controller.policies import policy_node
+from controller.services.convert import TIER_NAMES, to_struct
+from controller.services.description import AT_ONCE, PATIENCE
+from controller.services.policyflows import Count, Counted, Part, read
+from controller.services.policyrules import (
+    MOST,
+    Rule,
+    Surroundings,
+    isolates,
+    pod_message,
+    rule_message,
+    rules_of,
+)
+from controller.transport import ConnectionClosedError
+from controller.turns import Turns
+from sdn.model import InvalidObjectError
+from sdn.model.clusternetworkpolicy import ADMIN, ClusterNetworkPolicy, ClusterNetworkPolicyPeer
+from sdn.model.networkpolicy import NetworkPolicy, audited, staged
+from sdn.openflow import CodecError
+from sdn.policy.descriptions import RuleInForce
+from sdn.policy.evaluator import policy_ref
+from sdn.policy.values import Direction, PolicyPod, PolicyRef, Tier
+from sdn.policy.verdict import Policy
+from sdn.v1 import inspection_pb2
+
+KINDS: Final = (NetworkPolicy.KIND, ClusterNetworkPolicy.KIND)
+#: Flows of one node that are shown, where all nodes are asked and where only it is.
+_FLOWS: Final = 100
+_FLOWS_OF_ONE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDescriber:
+    """Reads switches, and does what takes long, in ``threads``."""
+
+    engine: Engine
+    threads: Executor
+
+    async def describe(
+        self, kind: str, namespace: str, name: str, node: str
+    ) -> inspection_pb2.DescribePolicyResponse:
+        """``node`` empty: as all nodes have it. InvalidObjectError, NotFoundError."""
+        if kind not in KINDS:
+            raise InvalidObjectError("kind", f"{kind!r} is none of {', '.join(KINDS)}")
+        policy = self.engine.cluster.objects[kind].get((namespace, name))
+        document = self.engine.watchers.document(kind, namespace, name)
+        if not isinstance(policy, NetworkPolicy | ClusterNetworkPolicy) or document is None:
+            raise NotFoundError(f"{kind} {f'{namespace}/{name}' if namespace else name} does not exist")
+        if node and node not in self.engine.cluster.nodes:
+            raise NotFoundError(f"Node {node} is not registered")
+        rules = rules_of(policy)
+        in_force = await self._in_force(policy)
+        selected = self.engine.policies.engine.selected_pods(policy_ref(policy))
+        on_nodes, counted = await self._on_nodes(policy, in_force, selected, node)
+        answer = inspection_pb2.DescribePolicyResponse(
+            policy=to_struct(document),
+            tier=TIER_NAMES[_tier(policy)],
+            staged=staged(policy.metadata),
+            audit=sorted(audited(policy.metadata)),
+            pods=[self._pod(pod) for pod in selected[:MOST]],
+            pod_total=len(selected),
+            isolation=_isolation(policy, counted),
+            nodes=on_nodes,
+            events=[to_struct(event) for event in self.engine.events.about(kind, namespace, name)],
+        )
+        around = self._around(rules)
+        answer.rules.extend(
+            await asyncio.get_running_loop().run_in_executor(
+                self.threads,
+                lambda: [
+                    _counted(
+                        rule_message(policy, rule, in_force[rule.text], selected, around), in_force, counted
+                    )
+                    for rule in rules
+                ],
+            )
+        )
+        return answer
+
+    async def _in_force(self, policy: Policy) -> dict[str, list[RuleInForce]]:
+        """What the engine makes of each rule, by the rule's text."""
+        found: dict[str, list[RuleInForce]] = defaultdict(list)
+        turns = Turns()
+        for one in self.engine.policies.engine.bodies_of(policy_ref(policy)):
+            found[one.rule].append(one)
+            await turns.pause()
+        return found
+
+    def _pod(self, pod: PolicyPod) -> inspection_pb2.PolicyPod:
+        """A pod of the policy, and how many policies isolate it."""
+        answer = pod_message(pod)
+        for ref in self.engine.policies.engine.policies_of(pod.key):
+            policy = self._policy(ref)
+            if policy is not None and not staged(policy.metadata):
+                answer.isolating_ingress += Direction.INGRESS in isolates(policy)
+                answer.isolating_egress += Direction.EGRESS in isolates(policy)
+        return answer
+
+    def _policy(self, ref: PolicyRef) -> Policy | None:
+        value = self.engine.cluster.objects[ref.kind].get((ref.namespace, ref.name))
+        return value if isinstance(value, NetworkPolicy | ClusterNetworkPolicy) else None
+
+    def _around(self, rules: Sequence[Rule]) -> Surroundings:
+        """What the rules name besides pods, where they name any."""
+        peers = [peer for rule in rules for peer in rule.peers if isinstance(peer, ClusterNetworkPolicyPeer)]
+        cluster = self.engine.cluster
+        nodes = cluster.nodes.values() if any(peer.nodes is not None for peer in peers) else ()
+        return Surroundings(
+            nodes=[policy_node(cluster, record) for record in nodes],
+            domains=self.engine.policies.engine.domains() if any(peer.domain_names for peer in peers) else {},
+        )
+
+    # What switches have.
+
+    async def _on_nodes(
+        self,
+        policy: Policy,
+        in_force: dict[str, list[RuleInForce]],
+        selected: Sequence[PolicyPod],
+        node: str,
+    ) -> tuple[list[inspection_pb2.PolicyOnNode], Counted]:
+        ofports: dict[str, list[int]] = defaultdict(list)
+        for pod in selected:
+            ofports[pod.node].append(pod.ofport)
+        numbers = {one.conjunction for rules in in_force.values() for one in rules}
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(name: str) -> tuple[inspection_pb2.PolicyOnNode, Counted]:
+            part = Part(numbers, frozenset(ofports[name]), isolates(policy), staged(policy.metadata))
+            async with gate:
+                return await self._ask(name, part, _FLOWS_OF_ONE if node else _FLOWS)
+
+        answers = await asyncio.gather(*(ask(name) for name in ([node] if node else sorted(ofports))))
+        total = Counted()
+        for _, counted in answers:
+            total.add(counted)
+        return [answer for answer, _ in answers], total
+
+    async def _ask(self, node: str, part: Part, most: int) -> tuple[inspection_pb2.PolicyOnNode, Counted]:
+        answer = inspection_pb2.PolicyOnNode(node=node, pods=len(part.ofports))
+        if not part.ofports:
+            return answer, Counted()
+        synchronizer = self.engine.programs.synchronizer(node)
+        connection = synchronizer.connection if synchronizer is not None else None
+        try:
+            if connection is None:
+                raise UnavailableError(f"the switch of Node {node} is not connected")
+            cells = [cell for cell in self.engine.policies.on_node(node) if part.takes(cell)]
+            loop = asyncio.get_running_loop()
+            reading = loop.run_in_executor(self.threads, lambda: read(connection, cells, most))
+            entries, total, counted = await asyncio.wait_for(reading, PATIENCE)
+        except TimeoutError:
+            answer.error = f"the switch of Node {node} does not answer"
+        except (ConnectionClosedError, CodecError) as problem:
+            answer.error = f"the switch of Node {node}: {problem}"
+        except UnavailableError as problem:
+            answer.error = str(problem)
+        else:
+            answer.flows.extend(entries)
+            answer.flow_total = total
+            return answer, counted
+        return answer, Counted()
+
+
+def _tier(policy: Policy) -> Tier:
+    if isinstance(policy, NetworkPolicy):
+        return Tier.NETWORK_POLICY
+    return Tier.ADMIN if policy.spec.tier == ADMIN else Tier.BASELINE
+
+
+def _isolation(policy: Policy, counted: Counted) -> list[inspection_pb2.PolicyIsolation]:
+    return [
+        inspection_pb2.PolicyIsolation(
+            direction=direction.name.lower(),
+            denied=counted.isolation[direction].message(),
+            shared_total=counted.others[direction],
+        )
+        for direction in isolates(policy)
+    ]
+
+
+def _counted(
+    rule: inspection_pb2.PolicyRule, in_force: dict[str, list[RuleInForce]], counted: Counted
+) -> inspection_pb2.PolicyRule:
+    """The rule with what was counted for it."""
+    total = Count()
+    for number in {one.conjunction for one in in_force[rule.rule]}:
+        total.add(counted.rules[number])
+    rule.count.CopyFrom(total.message())
+    return rule
