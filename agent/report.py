@@ -43,7 +43,7 @@ _WELCOME_SECONDS: Final = 10.0
 #: Of an answer in many messages so many may wait to be sent; more is made when there is room, looked for this often.
 _WAITING_ANSWERS: Final = 2
 _ROOM_SECONDS: Final = 0.02
-_QUESTIONS: Final = ("count_connections", "list_connections")
+_QUESTIONS: Final = ("count_connections", "list_connections", "refresh_datapath")
 
 #: Answers a question of the controller's, message by message.
 Answers = Callable[[messages.ControllerMessage], Iterator[messages.AgentMessage]]

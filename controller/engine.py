@@ -56,6 +56,7 @@ from controller.records import (
     NodeRecord,
     decode,
 )
+from controller.refreshes import Refreshes
 from controller.registrations import Registrations
 from controller.store import Entry, Store
 from controller.sweeps import Sweeps
@@ -140,6 +141,10 @@ class Engine:
         )
         self.sweeps = Sweeps(self.policies, self.programs, lambda: self.list_connections)
         self.policies.on_shrunk = self.sweeps.wanted
+        #: Tells a node's agent, if it is connected, that its switch has confirmed a change of policies. Set by the
+        #: session service.
+        self.refresh_datapath: Callable[[str], None] = lambda _node: None
+        self.policies.on_changed = Refreshes(lambda node: self.refresh_datapath(node)).wanted
 
     async def load(self) -> None:
         """Take in everything that is stored, and program it. StoreError, CorruptRecordError."""

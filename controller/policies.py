@@ -37,6 +37,8 @@ class Policies:
     def __init__(self, cluster: Cluster, programs: Programs) -> None:
         self.engine = PolicyEngine(everywhere=False)
         self.on_shrunk: OnShrunk = lambda _node, _ranges: None
+        #: Told a node whose switch has confirmed a change of policies; in any thread.
+        self.on_changed: Callable[[str], None] = lambda _node: None
         self._cluster = cluster
         self._programs = programs
         #: Nodes whose synchronizer was given everything, and is told of each change.
@@ -136,12 +138,14 @@ class Policies:
     def _hand_out(self) -> None:
         taken = self.engine.take()
         for node, cells in taken.cells.items():
-            ranges = taken.shrunk.get(node)
-            done = functools.partial(self._in_force, node, ranges) if ranges else None
+            done = functools.partial(self._in_force, node, taken.shrunk.get(node, frozenset()))
             self._programs.put_policies(node, cells, done)
 
     def _in_force(self, node: str, ranges: Collection[Range], refused: str | None) -> None:
-        if refused is None:
+        if refused is not None:
+            return
+        self.on_changed(node)
+        if ranges:
             self.on_shrunk(node, ranges)
 
     # For people, and for those who look for connections.

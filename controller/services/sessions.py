@@ -129,6 +129,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         engine.watchers.agent_connected = self.connected
         engine.count_connections = self.count_connections
         engine.list_connections = self.list_connections
+        engine.refresh_datapath = self.refresh_datapath
 
     def connected(self, node: str) -> bool:
         """Whether the node's agent has a session."""
@@ -157,6 +158,13 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         async with contextlib.aclosing(session.questions.list_connections(ranges, timeout)) as listed:
             async for connection in listed:
                 yield connection
+
+    def refresh_datapath(self, node: str) -> None:
+        """Tell a node's agent that its datapath may have to forget what it has cached, if the agent is connected."""
+        session = self._sessions.get(node)
+        if session is not None:
+            refresh = controller_pb2.RefreshDatapath()
+            session.send(controller_pb2.ControllerMessage(refresh_datapath=refresh))
 
     def send_verdicts(self, node: str, records: Iterable[types_pb2.VerdictRecord]) -> bool:
         """Hand what policies said on a node to its agent; False: it is not connected."""

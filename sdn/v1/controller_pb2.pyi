@@ -58,7 +58,7 @@ class Detach(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., container_id: _Optional[str] = ..., interface_name: _Optional[str] = ...) -> None: ...
 
 class ControllerMessage(_message.Message):
-    __slots__ = ("welcome", "programmed", "rejected", "peers", "count_connections", "list_connections", "verdicts", "domain_patterns")
+    __slots__ = ("welcome", "programmed", "rejected", "peers", "count_connections", "list_connections", "verdicts", "domain_patterns", "refresh_datapath")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     PROGRAMMED_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,7 @@ class ControllerMessage(_message.Message):
     LIST_CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     VERDICTS_FIELD_NUMBER: _ClassVar[int]
     DOMAIN_PATTERNS_FIELD_NUMBER: _ClassVar[int]
+    REFRESH_DATAPATH_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     programmed: Programmed
     rejected: Rejected
@@ -75,7 +76,8 @@ class ControllerMessage(_message.Message):
     list_connections: ListConnections
     verdicts: Verdicts
     domain_patterns: DomainPatterns
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., programmed: _Optional[_Union[Programmed, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., count_connections: _Optional[_Union[CountConnections, _Mapping]] = ..., list_connections: _Optional[_Union[ListConnections, _Mapping]] = ..., verdicts: _Optional[_Union[Verdicts, _Mapping]] = ..., domain_patterns: _Optional[_Union[DomainPatterns, _Mapping]] = ...) -> None: ...
+    refresh_datapath: RefreshDatapath
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., programmed: _Optional[_Union[Programmed, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., count_connections: _Optional[_Union[CountConnections, _Mapping]] = ..., list_connections: _Optional[_Union[ListConnections, _Mapping]] = ..., verdicts: _Optional[_Union[Verdicts, _Mapping]] = ..., domain_patterns: _Optional[_Union[DomainPatterns, _Mapping]] = ..., refresh_datapath: _Optional[_Union[RefreshDatapath, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("node", "cluster_ranges", "controller_name", "controller_version", "openflow_targets", "service_ranges", "load_balancer_ranges", "node_port_first", "node_port_last", "cluster_domain", "dns_addresses", "serve_dns")
@@ -162,6 +164,10 @@ class ConnectionCount(_message.Message):
     frontend: Destination
     connections: int
     def __init__(self, endpoint: _Optional[_Union[Destination, _Mapping]] = ..., frontend: _Optional[_Union[Destination, _Mapping]] = ..., connections: _Optional[int] = ...) -> None: ...
+
+class RefreshDatapath(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class ListConnections(_message.Message):
     __slots__ = ("sequence", "ranges")
