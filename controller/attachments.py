@@ -71,7 +71,8 @@ class Attachments:
                 self._replaced(known, record)
             else:
                 record = known
-            self.program(record, answer)
+            new = known is None or known.addresses != record.addresses
+            self.program(record, answer, new=new)
         log.info(
             "pod attached",
             node=node,
@@ -93,7 +94,8 @@ class Attachments:
             if record is not None:
                 await self._ledger.write([Delete(attachment_key(node, container_id, interface_name))])
                 self._forget(record)
-            self._remove(node, container_id, interface_name, self._threadsafe(answer))
+            gone = record.addresses if record is not None else ()
+            self._remove(node, container_id, interface_name, self._threadsafe(answer), gone)
         if record is not None:
             log.info(
                 "pod detached",
@@ -123,7 +125,7 @@ class Attachments:
             await self._ledger.write(operations)
             for record in gone:
                 self._forget(record)
-                self._remove(node, *record.id, None)
+                self._remove(node, *record.id, None, record.addresses)
             for record in changed:
                 self._cluster.remove_attachment(key_of(record))
             for record in changed:
@@ -175,8 +177,8 @@ class Attachments:
             raise InvalidObjectError("node", f"Node {name} is no longer registered")
         return record
 
-    def program(self, record: AttachmentRecord, answer: Answer | None) -> None:
-        """Hand a stored attachment to its synchronizer."""
+    def program(self, record: AttachmentRecord, answer: Answer | None, *, new: bool = False) -> None:
+        """Hand a stored attachment to its synchronizer; ``new``: nobody had its addresses before."""
         waiting = [answer] if answer is not None else []
 
         def confirmed(refused: str | None) -> None:
@@ -184,7 +186,9 @@ class Attachments:
             self._confirmed(record, waiting.pop() if waiting else None, refused)
 
         done = self._threadsafe(confirmed)
-        self._services.afterwards(functools.partial(self._programs.put_pod, record, done))
+        guarded = new and self._policies.guards(key_of(record))
+        put = functools.partial(self._programs.put_pod, record, done, new=new, guarded=guarded)
+        self._services.afterwards(put)
 
     def _confirmed(self, record: AttachmentRecord, answer: Answer | None, refused: str | None) -> None:
         """The switch has confirmed an attachment, or refused it: then, if somebody waits, it is taken
@@ -216,7 +220,7 @@ class Attachments:
                 except StoreError as problem:
                     log.error("refused attachment stays stored", attachment=str(record), error=str(problem))
                 self._forget(record)
-                self._remove(record.node, *record.id, None)
+                self._remove(record.node, *record.id, None, record.addresses)
         answer(refused)
 
     def _replaced(self, before: AttachmentRecord | None, after: AttachmentRecord) -> None:
@@ -235,10 +239,13 @@ class Attachments:
         self._services.pod_changed(after.pod_namespace, after.pod_name, gone)
         self._policies.pod_attached(after)
 
-    def _remove(self, node: str, container_id: str, interface_name: str, done: Done | None) -> None:
+    def _remove(
+        self, node: str, container_id: str, interface_name: str, done: Done | None, gone: Sequence[str]
+    ) -> None:
         """Take an attachment's flows away, after its pod has left its Services; then its policies."""
-        remove = functools.partial(self._programs.remove_pod, node, container_id, interface_name, done)
-        self._services.afterwards(remove)
+        self._services.afterwards(
+            functools.partial(self._programs.remove_pod, node, container_id, interface_name, done, gone)
+        )
         detached = (node, container_id, interface_name)
         self._services.afterwards(functools.partial(self._policies.pod_detached, detached))
 

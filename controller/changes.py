@@ -23,12 +23,18 @@ Compile: TypeAlias = Callable[[], Iterable[Flow | Group] | Encoded]
 
 @dataclass(slots=True)
 class Change:
-    """A part's new entries; the fields are the arguments of ``Synchronizer.submit``."""
+    """A part's new entries; the first fields are the arguments of ``Synchronizer.submit``.
+
+    ``fresh`` are addresses of a pod that begins with this change: what the switch tracks of those who had them before
+    is forgotten before the change is in force, if there can be any, and always if the pod is ``guarded`` by policies.
+    """
 
     part: Part
     compile: Compile | None
     done: Done | None = None
     gone: tuple[Address, ...] = ()
+    fresh: tuple[Address, ...] = ()
+    guarded: bool = False
 
 
 @dataclass(slots=True)

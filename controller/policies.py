@@ -154,6 +154,10 @@ class Policies:
         """What policies say on a node."""
         return self.engine.cells(node).values()
 
+    def guards(self, key: AttachmentKey) -> bool:
+        """Whether policies say something of the pod."""
+        return bool(self.engine.policies_of(key))
+
     def guarded(self, node: str) -> Iterator[Range]:
         """The addresses of the node's pods that have policies."""
         for cell in self.on_node(node):

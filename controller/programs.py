@@ -148,20 +148,34 @@ class Programs:
         for other in self._synchronizers.values():
             other.submit(("peer", name), None)
 
-    def put_pod(self, record: AttachmentRecord, done: Done | None) -> None:
-        """An attachment was made, or changed. ``done`` as in :meth:`Synchronizer.submit`."""
+    def put_pod(
+        self, record: AttachmentRecord, done: Done | None, *, new: bool = False, guarded: bool = False
+    ) -> None:
+        """An attachment was made, or changed. ``done`` as in :meth:`Synchronizer.submit`; ``new``: its addresses were
+        nobody's before, and ``guarded``: it has policies (see :class:`controller.changes.Change`).
+        """
         synchronizer = self._synchronizers.get(record.node)
         if synchronizer is not None:
             compiled = functools.partial(pod_flows, self._local[record.node], pod_port(record))
-            synchronizer.submit(("pod", *record.id), compiled, done)
+            fresh = tuple(map(Address.parse, record.addresses)) if new else ()
+            part = ("pod", *record.id)
+            synchronizer.submit_all([Change(part, compiled, done, fresh=fresh, guarded=guarded)])
         elif done is not None:
             done(_forgotten(record.node))
 
-    def remove_pod(self, node: str, container_id: str, interface_name: str, done: Done | None) -> None:
-        """An attachment is gone."""
+    def remove_pod(
+        self,
+        node: str,
+        container_id: str,
+        interface_name: str,
+        done: Done | None,
+        gone: Sequence[str] = (),
+    ) -> None:
+        """An attachment is gone, with these addresses."""
         synchronizer = self._synchronizers.get(node)
         if synchronizer is not None:
-            synchronizer.submit(("pod", container_id, interface_name), None, done)
+            addresses = tuple(map(Address.parse, gone))
+            synchronizer.submit(("pod", container_id, interface_name), None, done, addresses)
         elif done is not None:
             done(None)
 
@@ -173,9 +187,7 @@ class Programs:
         """
         self._synchronizers[node].submit(("service", namespace, name), compiled, None, tuple(gone))
 
-    def put_policies(
-        self, node: str, cells: Mapping[CellKey, Cell | None], done: Done | None = None
-    ) -> None:
+    def put_policies(self, node: str, cells: Mapping[CellKey, Cell | None], done: Done | None = None) -> None:
         """What policies say is another on this node than before, all at once; None: a cell is gone."""
         synchronizer = self._synchronizers.get(node)
         if synchronizer is None:

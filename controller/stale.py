@@ -122,6 +122,16 @@ class StaleConnections:
         """These pods' addresses are nobody's any more."""
         self._first.gone.update(addresses)
 
+    def back(self, addresses: Collection[Address]) -> set[Address]:
+        """A new pod has these addresses: what was still to be flushed of the one before would be its own from now on.
+        Gives those of which something was.
+        """
+        pending: set[Address] = set()
+        for sweep in (self._first, *(sweep for _, sweep in self._second)):
+            pending.update(sweep.gone.intersection(addresses))
+            sweep.gone.difference_update(addresses)
+        return pending
+
     def _add(self, pair: Pair, parts: Iterable[Entries]) -> None:
         service_port, endpoint = pair
         users = self._users.get(endpoint, ())

@@ -31,7 +31,7 @@ from controller.connection import BundleRefusedError, SwitchConnection
 from controller.cutting import cut
 from controller.desired import Desired, Entries, Key, Part
 from controller.forgetting import Flush
-from controller.stale import StaleConnections
+from controller.stale import Gone, StaleConnections
 from controller.status import Status
 from controller.transport import ConnectionClosedError, ProtocolError
 from sdn import logs
@@ -69,6 +69,8 @@ class Synchronizer:
         #: What each message of the last bundle was about.
         self._batch: list[Key] = []
         self._stale = StaleConnections()
+        #: Addresses of new pods whose former holders' connections must be forgotten before anything is written.
+        self._fresh: set[Address] = set()
         self._waiting: list[tuple[Part, Done]] = []
         self._refused: dict[Part, Refused] = {}
         self._compared: SwitchConnection | None = None
@@ -206,6 +208,8 @@ class Synchronizer:
         for change in changes:
             self._refused.pop(change.part, None)
             self._stale.gone(change.gone)
+            pending = self._stale.back(change.fresh)
+            self._fresh.update(change.fresh if change.guarded else pending)
             try:
                 entries = entries_of(change.compile)
             except (CodecError, ValueError) as problem:
@@ -238,6 +242,7 @@ class Synchronizer:
             self._put_back_refused()
             self._compare(connection)
             self._compared = connection
+        self._forget_former(connection)
         while self._dirty:
             try:
                 self._write(connection)
@@ -263,6 +268,18 @@ class Synchronizer:
         return not again and any(
             index is not None and isinstance(self._batch[index], int) for index, _ in refusal.errors
         )
+
+    def _forget_former(self, connection: SwitchConnection) -> None:
+        """A new pod begins without the connections of those who had its addresses: they would pass as known ones.
+        Nothing is tracked of an address that has no pod (table ``presence``), so none comes before the pod's flows.
+        """
+        if not self._fresh:
+            return
+        former = [Gone(address, both_ways=True) for address in sorted(self._fresh, key=str)]
+        if error := cut(connection, former):
+            self._log.error("former connections stay", address=connection.address, error=error)
+            self._update(last_error=f"the switch does not forget former connections: {error}")
+        self._fresh.clear()
 
     def _cut(self, connection: SwitchConnection) -> None:
         """Let the switch forget the connections that are stale; of many the rest waits for changes that have come."""

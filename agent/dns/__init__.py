@@ -7,7 +7,7 @@ the switch leads the cluster's DNS address there. What is asked of the cluster's
 
     child      in the agent: starts the server's process, tells it of Services, starts it again when it ends
     config     what the process is told at its start
-    feed       how Services travel through the pipe between the two
+    feed       what goes through the pipes between the two
     predecessor
                the process of an agent that was here before, and its end
     ---
@@ -17,6 +17,7 @@ the switch leads the cluster's DNS address there. What is asked of the cluster's
     messages   bytes to question, answer to bytes
     forwarder  questions to upstream servers
     upstreams  which those are
+    observer   answers about names that policies allow connections to
 
 It is a process of its own because anybody in a pod can ask as much as he likes, and whoever asks may not make the
 agent slow: in one interpreter the two would take turns (docs/decisions.md has the figures). It can be killed at any
@@ -24,5 +25,6 @@ time: the agent makes a new one, tells it everything again, and resolvers ask ag
 until the next agent's serves.
 
 No cache: names of the cluster are in memory anyway, and for all others the upstream servers have one. A forwarded
-answer is never kept, so one that is poisoned harms one question only.
+answer is never kept, so one that is poisoned harms one question only; unless a policy names what was asked for
+(`domainNames`): then it opens the way to its addresses, for as long as it may be used.
 """

@@ -16,6 +16,7 @@ one client may have, so that no pod can keep the others from being seen.
 from __future__ import annotations
 
 import asyncio
+import functools
 import struct
 import time
 from collections import Counter, OrderedDict
@@ -28,6 +29,7 @@ import dns.message
 import dns.rdatatype
 
 from agent.dns.feed import Resolution
+from agent.dns.messages import MOST_UDP
 from sdn.policy.resolution import (
     MOST_ADDRESSES,
     MOST_NAMES,
@@ -85,7 +87,8 @@ class Observer:
         self._known: OrderedDict[str, dict[str, float]] = OrderedDict()
         self._reports: dict[int, _Report] = {}
         self._under_way: dict[tuple[str, frozenset[str]], _Report] = {}
-        self._failed: OrderedDict[str, tuple[Found, float]] = OrderedDict()
+        #: When reports that came to nothing were made.
+        self._failed: OrderedDict[tuple[str, Found], float] = OrderedDict()
         self._reporting, self._holding = _Shares(), _Shares()
 
     def watch(self, patterns: Iterable[str]) -> None:
@@ -96,7 +99,7 @@ class Observer:
         self._under_way.clear()
         failed, self._failed = self._failed, OrderedDict()
         now = self._clock()
-        for name, (found, at) in failed.items():
+        for (name, found), at in failed.items():
             if self.wants(name) and at + seconds_of(found.ttl) > now:
                 self._send(name, found, now, "")
 
@@ -138,7 +141,7 @@ class Observer:
             del self._under_way[report.key]
         self._reporting.give(report.client)
         if not in_force:
-            self._failed[report.name] = report.found, report.at
+            self._failed[report.name, report.found] = report.at
             if len(self._failed) > MOST_FAILED:
                 self._failed.popitem(last=False)
         elif report.generation == self._generation:
@@ -198,8 +201,14 @@ def addresses(reply: bytes) -> Found | None:
     """What an answer says of the name that was asked for, itself or by way of other names (CNAME), up to
     MOST_ADDRESSES; None: no address, or nothing that can be read. Records of names beside that way do not count.
     """
+    # Upstream servers give the same bytes for a second or so to all who ask, but for the identifier.
+    return (_read_once if len(reply) <= MOST_UDP else _read)(reply[2:])
+
+
+def _read(rest: bytes) -> Found | None:
+    """Of an answer without its identifier."""
     try:
-        message = dns.message.from_wire(reply, ignore_trailing=True)
+        message = dns.message.from_wire(b"\0\0" + rest, ignore_trailing=True)
         if not isinstance(message, dns.message.QueryMessage):
             return None
         chain = message.resolve_chaining()
@@ -209,3 +218,6 @@ def addresses(reply: bytes) -> Found | None:
         return None
     found = [record.address for record in chain.answer][:MOST_ADDRESSES]
     return Found(frozenset(found), chain.minimum_ttl) if found else None
+
+
+_read_once: Final = functools.lru_cache(maxsize=1024)(_read)

@@ -51,7 +51,7 @@ class Checker:
             raise InvalidObjectError("family", f"{request.family!r} is none of {', '.join(FAMILIES)}")
         ends = Ends(self.engine, request.namespace or "default")
         sources = ends.source(request.source)
-        targets = ends.targets(request.destination, protocol, request.port)
+        targets = ends.targets(request.destination, protocol, request.port, sources[0].node)
         asked = list(_asked(sources, targets.chosen, FAMILIES.get(request.family)))
         if not asked:
             of_family = f"an {request.family} address each" if request.family else "a family in common"

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
 
 from controller.engine import Engine
-from controller.errors import NotFoundError, UnavailableError
+from controller.errors import NotFoundError
 from controller.policies import policy_node
 from controller.services.convert import TIER_NAMES, to_struct
 from controller.services.description import AT_ONCE, PATIENCE
-from controller.services.policyflows import Count, Counted, Part, read
+from controller.services.policyflows import Count, Counted, names_any, read
 from controller.services.policyrules import (
     MOST,
     Rule,
@@ -35,9 +35,10 @@ from sdn.model import InvalidObjectError
 from sdn.model.clusternetworkpolicy import ADMIN, ClusterNetworkPolicy, ClusterNetworkPolicyPeer
 from sdn.model.networkpolicy import NetworkPolicy, audited, staged
 from sdn.openflow import CodecError
+from sdn.policy.cells import Cell
 from sdn.policy.descriptions import RuleInForce
 from sdn.policy.evaluator import policy_ref
-from sdn.policy.values import Direction, PolicyPod, PolicyRef, Tier
+from sdn.policy.values import Direction, PolicyPod, Tier
 from sdn.policy.verdict import Policy
 from sdn.v1 import inspection_pb2
 
@@ -107,16 +108,13 @@ class PolicyDescriber:
     def _pod(self, pod: PolicyPod) -> inspection_pb2.PolicyPod:
         """A pod of the policy, and how many policies isolate it."""
         answer = pod_message(pod)
-        for ref in self.engine.policies.engine.policies_of(pod.key):
-            policy = self._policy(ref)
-            if policy is not None and not staged(policy.metadata):
-                answer.isolating_ingress += Direction.INGRESS in isolates(policy)
-                answer.isolating_egress += Direction.EGRESS in isolates(policy)
+        answer.isolating_ingress = self._isolating(pod, Direction.INGRESS)
+        answer.isolating_egress = self._isolating(pod, Direction.EGRESS)
         return answer
 
-    def _policy(self, ref: PolicyRef) -> Policy | None:
-        value = self.engine.cluster.objects[ref.kind].get((ref.namespace, ref.name))
-        return value if isinstance(value, NetworkPolicy | ClusterNetworkPolicy) else None
+    def _isolating(self, pod: PolicyPod, direction: Direction) -> int:
+        cell = self.engine.policies.engine.isolation(pod.key, direction)
+        return 0 if cell is None else cell.policies
 
     def _around(self, rules: Sequence[Rule]) -> Surroundings:
         """What the rules name besides pods, where they name any."""
@@ -137,45 +135,60 @@ class PolicyDescriber:
         selected: Sequence[PolicyPod],
         node: str,
     ) -> tuple[list[inspection_pb2.PolicyOnNode], Counted]:
-        ofports: dict[str, list[int]] = defaultdict(list)
+        pods: dict[str, list[PolicyPod]] = defaultdict(list)
         for pod in selected:
-            ofports[pod.node].append(pod.ofport)
+            pods[pod.node].append(pod)
         numbers = {one.conjunction for rules in in_force.values() for one in rules}
+        names = [node] if node else sorted(pods)
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def ask(name: str) -> tuple[inspection_pb2.PolicyOnNode, Counted]:
-            part = Part(numbers, frozenset(ofports[name]), isolates(policy), staged(policy.metadata))
             async with gate:
-                return await self._ask(name, part, _FLOWS_OF_ONE if node else _FLOWS)
+                cells = self._counting(policy, numbers, pods[name])
+                # To find what else there is takes long for the asyncio thread.
+                if pods[name] and len(names) <= AT_ONCE:
+                    cells += [cell for cell in self.engine.policies.on_node(name) if names_any(cell, numbers)]
+                answer, counted = await self._ask(name, cells, _FLOWS_OF_ONE if node else _FLOWS)
+            answer.pods = len(pods[name])
+            return answer, counted
 
-        answers = await asyncio.gather(*(ask(name) for name in ([node] if node else sorted(ofports))))
+        answers = await asyncio.gather(*map(ask, names))
         total = Counted()
         for _, counted in answers:
             total.add(counted)
         return [answer for answer, _ in answers], total
 
-    async def _ask(self, node: str, part: Part, most: int) -> tuple[inspection_pb2.PolicyOnNode, Counted]:
-        answer = inspection_pb2.PolicyOnNode(node=node, pods=len(part.ofports))
-        if not part.ofports:
+    def _counting(self, policy: Policy, numbers: Iterable[int], pods: Sequence[PolicyPod]) -> list[Cell]:
+        """The cells of a policy whose flows count, on a node with these of its pods."""
+        if not pods:
+            return []
+        engine = self.engine.policies.engine
+        found: list[Cell | None] = [engine.rule(number) for number in sorted(numbers)]
+        for direction in isolates(policy):
+            found += [engine.isolation(pod.key, direction, staged=staged(policy.metadata)) for pod in pods]
+        return [cell for cell in found if cell is not None]
+
+    async def _ask(
+        self, node: str, cells: Sequence[Cell], most: int
+    ) -> tuple[inspection_pb2.PolicyOnNode, Counted]:
+        answer = inspection_pb2.PolicyOnNode(node=node)
+        if not cells:
             return answer, Counted()
         synchronizer = self.engine.programs.synchronizer(node)
         connection = synchronizer.connection if synchronizer is not None else None
+        if connection is None:
+            answer.error = f"the switch of Node {node} is not connected"
+            return answer, Counted()
+        loop = asyncio.get_running_loop()
+        reading = loop.run_in_executor(self.threads, lambda: read(connection, cells, most))
         try:
-            if connection is None:
-                raise UnavailableError(f"the switch of Node {node} is not connected")
-            cells = [cell for cell in self.engine.policies.on_node(node) if part.takes(cell)]
-            loop = asyncio.get_running_loop()
-            reading = loop.run_in_executor(self.threads, lambda: read(connection, cells, most))
-            entries, total, counted = await asyncio.wait_for(reading, PATIENCE)
+            entries, answer.flow_total, counted = await asyncio.wait_for(reading, PATIENCE)
         except TimeoutError:
             answer.error = f"the switch of Node {node} does not answer"
         except (ConnectionClosedError, CodecError) as problem:
             answer.error = f"the switch of Node {node}: {problem}"
-        except UnavailableError as problem:
-            answer.error = str(problem)
         else:
             answer.flows.extend(entries)
-            answer.flow_total = total
             return answer, counted
         return answer, Counted()
 

@@ -17,7 +17,7 @@ from controller.policies import policy_pod
 from controller.records import AttachmentRecord
 from sdn.model import InvalidObjectError, Pod, Service
 from sdn.model.address import Address
-from sdn.model.service import EXTERNAL_NAME, ServicePortSpec
+from sdn.model.service import EXTERNAL_NAME, LOCAL, ServicePortSpec
 from sdn.policy.values import PolicyPod, Protocol
 from sdn.policy.verdict import End, end_text
 from sdn.services.endpoints import ServiceEndpoint
@@ -31,11 +31,12 @@ _FORMS = "NAMESPACE/POD, POD, pod/NAMESPACE/POD, node/NAME, an address"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One end in one family. ``text``: as people name it."""
+    """One end in one family. ``text``: as people name it. ``node``: where it is; empty: outside."""
 
     text: str
     end: End
     address: Address
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,9 @@ class Ends:
             )
         return self._places(text, "source", _FORMS)
 
-    def targets(self, text: str, protocol: Protocol | None, port: int) -> Targets:
-        """Where it goes. ``protocol`` None: ICMP, which has no ports. InvalidObjectError, NotFoundError,
-        PreconditionError.
+    def targets(self, text: str, protocol: Protocol | None, port: int, node: str) -> Targets:
+        """Where it goes. ``protocol`` None: ICMP, which has no ports. ``node`` is the source's: some Services have
+        their clients kept to endpoints of that. InvalidObjectError, NotFoundError, PreconditionError.
         """
         if not text.startswith(_SERVICE):
             if protocol is not None and not port:
@@ -88,7 +89,7 @@ class Ends:
         if protocol is None:
             raise InvalidObjectError("protocol", "a Service passes on no ICMP; say one of its endpoints")
         space, _, name = text.removeprefix(_SERVICE).rpartition("/")
-        return self._of_service(space or self._namespace, name, protocol, port)
+        return self._of_service(space or self._namespace, name, protocol, port, node)
 
     # Pods, nodes and addresses.
 
@@ -111,7 +112,7 @@ class Ends:
         if record is not None:
             return _at_pod(policy_pod(self._cluster, record), address)
         node = next((one.name for one in self._cluster.nodes.values() if text in one.addresses), "")
-        return Place(f"{_NODE}{node}" if node else text, address, address)
+        return Place(f"{_NODE}{node}" if node else text, address, address, node)
 
     def _refuse_services(self, address: Address, field: str) -> None:
         """Policies never see an address of Services, so nothing they say of it would be true."""
@@ -137,7 +138,7 @@ class Ends:
         if record is None:
             raise NotFoundError(f"Node {name} is not registered")
         addresses = sorted(map(Address.parse, record.addresses), key=lambda one: one.version)
-        return tuple(Place(f"{_NODE}{name}", address, address) for address in addresses)
+        return tuple(Place(f"{_NODE}{name}", address, address, name) for address in addresses)
 
     def _of_pod(self, namespace: str, name: str) -> tuple[Place, ...]:
         declared = self._cluster.objects["Pod"].get((namespace, name))
@@ -158,7 +159,7 @@ class Ends:
 
     # Services.
 
-    def _of_service(self, namespace: str, name: str, protocol: Protocol, port: int) -> Targets:
+    def _of_service(self, namespace: str, name: str, protocol: Protocol, port: int, node: str) -> Targets:
         service = self._cluster.objects["Service"].get((namespace, name))
         if not isinstance(service, Service):
             raise NotFoundError(f"Service {namespace}/{name} does not exist")
@@ -168,9 +169,12 @@ class Ends:
                 f"Service {namespace}/{name} is another name for {where}, and has no endpoint"
             )
         wanted = _service_port(service, protocol, port)
+        endpoints = self._engine.loadbalancing.index.endpoints((namespace, name))
+        if node and service.spec.internal_traffic_policy == LOCAL:
+            endpoints = tuple(endpoint for endpoint in endpoints if endpoint.node == node)
         served = [
             (endpoint, number)
-            for endpoint in _in_use(self._engine.loadbalancing.index.endpoints((namespace, name)))
+            for endpoint in _in_use(endpoints)
             for port_name, its, number in endpoint.ports
             if (port_name, its.name) == (wanted.name, protocol.name)
         ]
@@ -200,7 +204,7 @@ def _current(attachments: list[AttachmentRecord]) -> list[AttachmentRecord]:
 
 
 def _at_pod(pod: PolicyPod, address: Address) -> Place:
-    return Place(end_text(pod), pod, address)
+    return Place(end_text(pod), pod, address, pod.node)
 
 
 def _service_port(service: Service, protocol: Protocol, port: int) -> ServicePortSpec:

@@ -64,31 +64,9 @@ class Counted:
             self.others[direction] = max(self.others[direction], policies)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What of a policy is on a node.
-
-    numbers   of its rules
-    ofports   of the pods that it is for
-    isolates  in which directions it isolates them
-    staged    it is not in force
-    """
-
-    numbers: Collection[int]
-    ofports: Collection[int]
-    isolates: Collection[Direction]
-    staged: bool
-
-    def takes(self, cell: Cell) -> bool:
-        """Whether a cell of the node is the policy's, be it beside others."""
-        if isinstance(cell, RuleCell):
-            return cell.key.conjunction in self.numbers
-        if isinstance(cell, IsolationCell):
-            key = cell.key
-            return key.ofport in self.ofports and key.direction in self.isolates and key.staged == self.staged
-        if isinstance(cell, PeerCell | SubjectCell):
-            return any(number in self.numbers for number in cell.conjunctions)
-        return False
+def names_any(cell: Cell, numbers: Collection[int]) -> bool:
+    """Whether a cell of peers or of a subject counts for one of these rules, be it beside others."""
+    return isinstance(cell, PeerCell | SubjectCell) and any(one in numbers for one in cell.conjunctions)
 
 
 def read(

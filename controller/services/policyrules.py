@@ -190,9 +190,7 @@ def _networks(peer: NetworkPolicyPeer | ClusterNetworkPolicyPeer) -> Iterator[in
         for cidr in peer.networks:
             yield inspection_pb2.PolicyNetwork(cidr=cidr)
     elif peer.ip_block is not None:
-        message = inspection_pb2.PolicyNetwork(cidr=peer.ip_block.cidr)
-        getattr(message, "except").extend(peer.ip_block.except_)
-        yield message
+        yield inspection_pb2.PolicyNetwork(cidr=peer.ip_block.cidr, exceptions=peer.ip_block.except_)
 
 
 def _nodes(peer: ClusterNetworkPolicyPeer, nodes: Sequence[PolicyNode]) -> Iterator[PolicyNode]:

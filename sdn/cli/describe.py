@@ -49,8 +49,8 @@ def describe(
     ] = "",
     form: Annotated[DataFormat, typer.Option("-o", "--output", help="How to print.")] = DataFormat.TABLE,
 ) -> None:
-    """Show a Service with its endpoints, or a policy with its pods, rules and counters; with the flows behind it on every
-    node, and its events.
+    """Show a Service with its endpoints, or a policy with its pods, rules and counters; with the flows behind it on
+    every node, and its events.
     """
     wanted = kinds.kind_called(kind)
     if "/" in name and not namespace:
@@ -62,7 +62,9 @@ def describe(
         found = describe_policy.fetch(wanted, namespace, name, node)
         show = describe_policy.show
     else:
-        raise UsageError(f"only services and policies can be described; for others: get {kind} {name} -o yaml")
+        raise UsageError(
+            f"only services and policies can be described; for others: get {kind} {name} -o yaml"
+        )
     if form is DataFormat.JSON:
         output.as_json(found)
     elif form is DataFormat.YAML:

@@ -224,7 +224,7 @@ def _show_peers(rule: Mapping[str, Any]) -> None:
 
 
 def _network(network: Mapping[str, Any]) -> str:
-    holes = f" except {','.join(network['except'])}" if network["except"] else ""
+    holes = f" except {','.join(network['exceptions'])}" if network["exceptions"] else ""
     return f"{network['cidr']}{holes}"
 
 

@@ -43,7 +43,7 @@ class Content(NamedTuple):
     ports: Ports
 
     def text(self) -> str:
-        """The same in every process that was told the same."""
+        """The same in every process, and in every version of this program that knows the same of rules."""
         subject, sources = self.subject.content, [source.content for source in self.sources]
         numbers = (self.stage, int(self.action), self.log)
         return repr((*numbers, subject, sources, sorted(self.networks), tuple(self.ports)))

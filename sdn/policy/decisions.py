@@ -21,7 +21,7 @@ from sdn.policy.verdict import Connection, Decision, End, Reason, RuleRef, Verdi
 
 if TYPE_CHECKING:
     from sdn.policy.addresses import AddressBook
-    from sdn.policy.bodies import Body
+    from sdn.policy.bodies import Body, Owner
     from sdn.policy.index import LabelIndex
     from sdn.policy.members import LabelClass, Pod
 
@@ -141,10 +141,16 @@ class Decisions:
                     stage = stage_of(body.content.stage)
                     places[stage.direction * _TIERS + stage.tier].append(body)
             for place in places:
-                place.sort(key=lambda body: (body.content.stage, body.owners[0]))
+                place.sort(key=_asked_at)
             kin.order = tuple(map(tuple, places))
             kin.order_of = self._index.version
         return kin.order
+
+
+def _asked_at(body: Body) -> tuple[int, Owner]:
+    """Where in its tier a rule is asked. Rules of NetworkPolicies all say the same: there the first is named."""
+    stage = stage_of(body.content.stage)
+    return (0 if stage.tier is Tier.NETWORK_POLICY else stage.level), body.owners[0]
 
 
 def _first(bodies: tuple[Body, ...], pod: Pod, other: _End, protocol: int, port: int) -> Body | None:

@@ -22,7 +22,7 @@ class Domain(Collected):
     __slots__ = ("pattern",)
 
     def __init__(self, pattern: str, book: AddressBook) -> None:
-        super().__init__(("domain", pattern), book)
+        super().__init__(("domain name", pattern), book)
         self.pattern = pattern
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sdn.policy import postures
 from sdn.policy.postures import Posture, Standing
-from sdn.policy.selectors import Selector
+from sdn.policy.selectors import Selector, plain
 
 if TYPE_CHECKING:
     from sdn.policy.addresses import AddressBook
@@ -25,15 +25,19 @@ if TYPE_CHECKING:
 
 
 class Source(ABC):
-    """Some of the peers of rules. ``content`` says which, the same in every process."""
+    """Some of the peers of rules."""
 
-    __slots__ = ("content", "named", "peer_of")
+    __slots__ = ("named", "peer_of")
 
-    def __init__(self, content: object) -> None:
-        self.content = content
+    def __init__(self) -> None:
         #: Rules whose peers these are, and rules with names of ports whose peers are among these.
         self.peer_of: list[Body] = []
         self.named: list[NamedEgress] = []
+
+    @property
+    @abstractmethod
+    def content(self) -> object:
+        """Which peers they are, in plain values: the same in every process."""
 
     @property
     def used(self) -> bool:
@@ -54,10 +58,8 @@ class PodGroup(Source):
 
     __slots__ = ("_pods_at", "_posture", "classes", "policies", "scope", "selector", "span", "subject_of")
 
-    def __init__(
-        self, content: object, scope: Scope, selector: Selector, pods_at: Mapping[int, tuple[Pod, ...]]
-    ) -> None:
-        super().__init__(content)
+    def __init__(self, scope: Scope, selector: Selector, pods_at: Mapping[int, tuple[Pod, ...]]) -> None:
+        super().__init__()
         self._pods_at = pods_at
         self._posture: Posture | None = None
         self.scope = scope
@@ -67,6 +69,11 @@ class PodGroup(Source):
         self.subject_of: list[Body] = []
         #: The nodes that have such pods. Kept while it is the subject of rules.
         self.span = 0
+
+    @property
+    def content(self) -> object:
+        where = self.scope.where
+        return where if isinstance(where, str) else plain(where), plain(self.selector)
 
     @property
     def used(self) -> bool:
@@ -122,12 +129,17 @@ class Collected(Source):
     collected twice, as where two nodes share it, goes with the second removal.
     """
 
-    __slots__ = ("_book", "_times")
+    __slots__ = ("_book", "_content", "_times")
 
     def __init__(self, content: object, book: AddressBook) -> None:
-        super().__init__(content)
+        super().__init__()
+        self._content = content
         self._book = book
         self._times: dict[int, int] = {}
+
+    @property
+    def content(self) -> object:
+        return self._content
 
     def contains(self, code: int) -> bool:
         return code in self._times

@@ -20,8 +20,10 @@ from sdn.policy.matching import NAMESPACE_NAME
 from sdn.policy.members import LabelClass
 from sdn.policy.selectors import EVERYTHING, Catalog, Filing, Selector, fits
 
-#: From how many classes on a namespace keeps them by label.
+#: From how many classes on, or namespaces, classes are kept by label.
 _MANY: Final = 32
+#: Classes that a namespace may have, where they are not counted.
+_CLASSES_EACH: Final = 8
 
 
 class Namespace:
@@ -160,7 +162,7 @@ class LabelIndex:
         scope = self._scope(where)
         group = scope.groups.get(selector)
         if group is None:
-            group = scope.groups[selector] = PodGroup(key, scope, selector, self._book.pods)
+            group = scope.groups[selector] = PodGroup(scope, selector, self._book.pods)
             scope.filing.add(selector, group)
             for kin in self._candidates(scope, selector):
                 if kin.namespace in scope.namespaces and fits(selector, kin.labels):
@@ -210,7 +212,7 @@ class LabelIndex:
                 everything = (each.classes.values() for each in self.namespaces.values())
                 self._catalog = _catalog(kin for classes in everything for kin in classes)
             near = self._catalog.near(selector)
-            if near is not None and len(near) < _MANY * len(scope.namespaces):
+            if near is not None and len(near) < _CLASSES_EACH * len(scope.namespaces):
                 return near
         return [kin for namespace in scope.namespaces for kin in namespace.classes.values()]
 

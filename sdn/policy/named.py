@@ -135,7 +135,7 @@ class NamedEgress:
     def _add(self, port: int, code: int) -> None:
         part = self._parts.get(port)
         if part is None:
-            members = Collected(("named", self._text), self._book)
+            members = Collected(("ports by name", self._text), self._book)
             part = self._parts[port] = self.content._replace(
                 sources=(members,), networks=NOWHERE, ports=Ports((port,))
             )

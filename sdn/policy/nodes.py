@@ -9,7 +9,7 @@ from sdn.policy.journal import Journal
 from sdn.policy.members import Node
 from sdn.policy.named import look_again
 from sdn.policy.networks import code_of
-from sdn.policy.selectors import Selector, fits
+from sdn.policy.selectors import Selector, fits, plain
 from sdn.policy.values import PolicyNode
 
 
@@ -19,7 +19,7 @@ class NodeGroup(Collected):
     __slots__ = ("selector",)
 
     def __init__(self, selector: Selector, book: AddressBook) -> None:
-        super().__init__(("nodes", selector), book)
+        super().__init__(("labels of nodes", plain(selector)), book)
         self.selector = selector
 
 

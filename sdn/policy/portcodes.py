@@ -40,7 +40,7 @@ ALL: Final = Ports((ALL_TRAFFIC,))
 
 def port_code(protocol: int, first: int, last: int) -> int:
     """Ports ``first`` to ``last`` of a protocol."""
-    return protocol << 32 | first << 16 | last
+    return int(protocol) << 32 | first << 16 | last
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -102,7 +102,7 @@ def network_policy_ports(ports: tuple[NetworkPolicyPort, ...]) -> Ports:
     for one in ports:
         protocol = Protocol[one.protocol or "TCP"]
         if isinstance(one.port, str):
-            names.add((one.port, protocol))
+            names.add((one.port, int(protocol)))
         elif one.port is None:
             spans.append((protocol, 0, _LAST))
         else:

@@ -34,6 +34,11 @@ Selector: TypeAlias = tuple[Need, ...]
 EVERYTHING: Final[Selector] = ()
 
 
+def plain(selector: Selector) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """A selector in plain values, which look the same in every version of this program."""
+    return tuple(map(tuple, selector))  # type: ignore[arg-type]
+
+
 def selector_of(spec: LabelSelectorSpec) -> Selector:
     """What an object's selector means."""
     return _selector(frozenset(spec.match_labels.items()), spec.match_expressions)

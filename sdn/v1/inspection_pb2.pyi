@@ -369,11 +369,12 @@ class PolicyRule(_message.Message):
     def __init__(self, direction: _Optional[str] = ..., rule: _Optional[str] = ..., action: _Optional[str] = ..., everybody: _Optional[bool] = ..., pods: _Optional[_Iterable[_Union[PolicyPod, _Mapping]]] = ..., pod_total: _Optional[int] = ..., networks: _Optional[_Iterable[_Union[PolicyNetwork, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[PolicyNode, _Mapping]]] = ..., node_total: _Optional[int] = ..., domains: _Optional[_Iterable[_Union[PolicyDomain, _Mapping]]] = ..., ports: _Optional[_Iterable[_Union[PolicyPort, _Mapping]]] = ..., count: _Optional[_Union[PolicyCount, _Mapping]] = ..., shared_total: _Optional[int] = ..., shared_with: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PolicyNetwork(_message.Message):
-    __slots__ = ("cidr",)
+    __slots__ = ("cidr", "exceptions")
     CIDR_FIELD_NUMBER: _ClassVar[int]
-    EXCEPT_FIELD_NUMBER: _ClassVar[int]
+    EXCEPTIONS_FIELD_NUMBER: _ClassVar[int]
     cidr: str
-    def __init__(self, cidr: _Optional[str] = ..., **kwargs) -> None: ...
+    exceptions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, cidr: _Optional[str] = ..., exceptions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PolicyNode(_message.Message):
     __slots__ = ("name", "addresses")

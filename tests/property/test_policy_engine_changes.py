@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whatever changes in whatever order: what was told of changes adds up to what an engine says that was told the end.
 
-And nothing is told that did not change, and whatever is denied now that was allowed before has an end in a range that is
-told as shrunk.
+And nothing is told that did not change, whatever is denied now that was allowed before has an end in a range that is
+told as shrunk, and nothing is remembered of what is gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from random import Random
 from typing import Final
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sdn.model.address import Address, Range
+from sdn.policy import index, peers
 from sdn.policy.cells import Cell, CellKey
 from sdn.policy.engine import PolicyEngine
 from sdn.policy.evaluator import policy_ref
+from sdn.policy.selectors import Catalog, Filing
 from sdn.policy.values import Direction, PolicyNode, PolicyPod, PolicyRef
 from sdn.policy.verdict import Connection, Policy, PolicyCluster, Verdict
 from tests.property import policy_clusters as clusters
@@ -205,10 +209,25 @@ def check_cells(told: Told, rng: Random) -> None:
         assert told.engine.cells(node) == fresh.cells(node)
 
 
-@given(_CHANGES, st.booleans())
+@contextmanager
+def ways(many: bool) -> Iterator[None]:
+    """With ``many``, the ways are gone that are shorter where there are many labels and many rules."""
+    with ExitStack() as stack:
+        if many:
+            stack.enter_context(mock.patch.object(index, "_MANY", 0))
+            stack.enter_context(mock.patch.object(peers, "_RULES_A_NODE", 0))
+        yield
+
+
+@given(_CHANGES, st.booleans(), st.booleans())
 def test_changes_add_up_to_what_an_engine_says_that_was_told_the_end(
-    seeds: Sequence[int], everywhere: bool
+    seeds: Sequence[int], everywhere: bool, many: bool
 ) -> None:
+    with ways(many):
+        _add_up(seeds, everywhere)
+
+
+def _add_up(seeds: Sequence[int], everywhere: bool) -> None:
     told = Told(everywhere)
     exactly = True
     for seed in seeds:
@@ -309,3 +328,45 @@ def test_whatever_is_denied_now_has_an_end_that_was_told_as_shrunk(
             if earlier.allowed and not later.allowed:
                 there = shrunk.get(_node_of(other.connection, later.direction), frozenset())
                 assert any(address in each for address in asked[:2] for each in there), (asked, one, other)
+
+
+def _sizes(engine: PolicyEngine) -> dict[str, int]:
+    """How much an engine remembers, of everything that grows."""
+    found: dict[str, int] = {}
+    for part in vars(engine).values():
+        for name, value in getattr(part, "__dict__", {}).items():
+            if isinstance(value, Filing):
+                value = value._filed
+            elif isinstance(value, Catalog):
+                value = value._by
+            if isinstance(value, dict | set | list):
+                found[f"{type(part).__name__}.{name}"] = len(value)
+    return found
+
+
+@given(_CHANGES, st.booleans())
+def test_nothing_is_remembered_of_what_is_gone(seeds: Sequence[int], everywhere: bool) -> None:
+    told = Told(everywhere)
+    for seed in seeds:
+        rng = Random(seed)
+        told.change(rng)
+        if rng.random() < 0.2:
+            told.take(exactly=False)
+    rng = Random(0)
+    ends = [
+        *((told.engine.remove_pod, key) for key in told.pods),
+        *((told.engine.remove_policy, ref) for ref in told.policies),
+        *((told.engine.remove_namespace, name) for name in told.namespaces),
+        *((told.engine.remove_node, name) for name in told.nodes),
+    ]
+    rng.shuffle(ends)
+    for end, what in ends:
+        end(what)
+    for name in DOMAINS:
+        told.engine.put_domain(name, frozenset())
+    told.take(exactly=False)
+    left = {name: size for name, size in _sizes(told.engine).items() if size}
+    # Bits of nodes are given anew.
+    assert left.keys() <= {"Nodes._free"}
+    assert sum(left.values()) <= len(NODES)
+    assert not any(told.cells.values())

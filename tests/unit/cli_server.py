@@ -26,6 +26,11 @@ class Cluster(services.InspectionServicer, services.DaemonServicer):
         self.flows: list[pb.FlowEntry] = []
         self.groups: list[pb.GroupEntry] = []
         self.described: dict[tuple[str, str], pb.DescribeServiceResponse] = {}
+        #: Descriptions of policies by kind, namespace, name.
+        self.policies: dict[tuple[str, str, str], pb.DescribePolicyResponse] = {}
+        #: What CheckPolicy answers, or refuses with; and what it was asked for, the last time.
+        self.checked: pb.CheckPolicyResponse | tuple[grpc.StatusCode, str] = pb.CheckPolicyResponse()
+        self.check = pb.CheckPolicyRequest()
         self.verdicts: list[types_pb2.VerdictRecord] = []
         #: Asked for, the last one.
         self.watched = pb.WatchVerdictsRequest()
@@ -57,6 +62,8 @@ class Cluster(services.InspectionServicer, services.DaemonServicer):
         answer = pb.GetResponse(revision=7)
         for document in self._fitting(request):
             answer.objects.add().update(document)
+        if request.name and not answer.objects and request.kind.endswith("Policy"):
+            context.abort(grpc.StatusCode.NOT_FOUND, f"{request.kind} {request.name} does not exist")
         return answer
 
     def Watch(  # noqa: N802
@@ -106,6 +113,28 @@ class Cluster(services.InspectionServicer, services.DaemonServicer):
             del answer.nodes[:]
             answer.nodes.extend(kept)
         return answer
+
+    def DescribePolicy(  # noqa: N802
+        self, request: pb.DescribePolicyRequest, context: grpc.ServicerContext
+    ) -> pb.DescribePolicyResponse:
+        found = self.policies.get((request.kind, request.namespace, request.name))
+        if found is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"{request.kind} {request.name} does not exist")
+        answer = pb.DescribePolicyResponse()
+        answer.CopyFrom(found)
+        if request.node:
+            kept = [node for node in found.nodes if node.node == request.node]
+            del answer.nodes[:]
+            answer.nodes.extend(kept)
+        return answer
+
+    def CheckPolicy(  # noqa: N802
+        self, request: pb.CheckPolicyRequest, context: grpc.ServicerContext
+    ) -> pb.CheckPolicyResponse:
+        self.check = request
+        if isinstance(self.checked, tuple):
+            context.abort(*self.checked)
+        return self.checked
 
     def WatchVerdicts(  # noqa: N802
         self, request: pb.WatchVerdictsRequest, context: grpc.ServicerContext

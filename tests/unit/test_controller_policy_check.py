@@ -153,6 +153,12 @@ def test_a_service_is_asked_about_at_each_endpoint_with_the_endpoints_port(tmp_p
                 ("shop/web", 8080, True),
             ]
         assert await ask.allowed("partner/client", "service/web", 0), "it has one port of TCP only"
+        web["spec"]["internalTrafficPolicy"] = "Local"
+        await ask.apply(web)
+        for source, endpoint in (("partner/client", "shop/job"), ("db", "shop/web")):
+            answer = await ask.check(source, "service/web", 80)
+            assert [one.destination for one in answer.verdicts] == [endpoint], "of the client's own node"
+        assert len((await ask.check("192.0.2.1", "service/web", 80)).verdicts) == 2
         (spec,) = [
             value.spec
             for value in ask.engine.cluster.objects["Service"].values()

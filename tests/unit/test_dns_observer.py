@@ -277,14 +277,20 @@ async def test_nothing_is_taken_to_be_in_force_after_the_patterns_were_said_anew
 
 @watching("*.example.com")
 async def test_what_could_not_be_brought_in_force_is_told_again(seen: Watching) -> None:
+    await seen.release(await seen.held(plain("2001:db8::1")), in_force=False)
     for name, ttl in ((NAME, 300), ("old.example.com", 60), ("other.example.com", 300)):
         await seen.release(await seen.held(plain("192.0.2.1", name=name, ttl=ttl), name), in_force=False)
     seen.reports.clear()
     seen.now += 100
     seen.observer.watch([NAME, "old.example.com"])
-    assert [report.name for report in seen.reports] == [NAME]
-    await seen.release(None)
-    assert await seen.held(plain("192.0.2.1")) is None
+    assert [(report.name, report.addresses) for report in seen.reports] == [
+        (NAME, ("2001:db8::1",)),
+        (NAME, ("192.0.2.1",)),
+    ]
+    for report in list(seen.reports):
+        seen.observer.settled(report.number, True)
+    for address in ("2001:db8::1", "192.0.2.1"):
+        assert await seen.held(plain(address)) is None
     seen.reports.clear()
     seen.observer.watch([NAME])
     assert seen.reports == []
