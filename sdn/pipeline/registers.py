@@ -119,3 +119,4 @@ class Priority(enum.IntEnum):
     RULE = 60_000
     GUARD = 60_100
     EXEMPT = 60_200
+    UNTRACKED = 60_300

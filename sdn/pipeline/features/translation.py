@@ -69,12 +69,27 @@ def to(address: Address, **more: int | str) -> Match:
 
 def node_flows(local: LocalNode) -> Iterator[Flow]:
     """Tracking, the way back, and the translation of sources."""
+    yield from _untracked(local)
     yield from _untranslation(local)
     yield from _conntrack(local)
     yield from _established(local)
     yield from _source_translation(local)
     yield from _direct(local)
     yield from _past_the_switch(local)
+
+
+def _untracked(local: LocalNode) -> Iterator[Flow]:
+    """Fragments whose others never came. Open vSwitch's userspace tracker gives them back after a while, beside
+    whichever packet it sees next, and untracked: no rule about connections would hold for them.
+    """
+    for table in (LOAD_BALANCING, EGRESS_ADMIN, SOURCE_TRANSLATION, BRIDGING, DELIVERY):
+        yield table.flow(
+            match(ct_state="-trk"),
+            (),
+            owner=local.owner,
+            why="behind the tracker, and not tracked",
+            priority=Priority.UNTRACKED,
+        )
 
 
 def _untranslation(local: LocalNode) -> Iterator[Flow]:
