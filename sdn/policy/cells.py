@@ -13,7 +13,7 @@ them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from sdn.model.address import Address, Range
@@ -114,14 +114,15 @@ class IsolationKey:
 
 @dataclass(frozen=True, slots=True)
 class IsolationCell:
-    """What no rule allows is denied. ``addresses`` are the pod's; ``owner`` is the first of the policies, ``policies``
-    their number. ``log``: what is denied is reported, since one of them asks for it.
+    """What no rule allows is denied. ``addresses`` are the pod's; ``owner`` is the first of the policies. ``log``: what
+    is denied is reported, since one of them asks for it. ``policies`` is how many they are, for people: another number
+    alone is no change, or one policy more for ten thousand pods would be ten thousand changes.
     """
 
     key: IsolationKey
     addresses: tuple[Address, ...]
     owner: PolicyRef
-    policies: int
+    policies: int = field(compare=False)
     log: bool = False
 
 

@@ -100,7 +100,9 @@ class NamedEgress:
             self.look_again(code)
 
     def end(self) -> None:
-        """When nobody needs it any more."""
+        """When nobody needs it any more, nor the bodies that it was."""
+        for part in self._parts.values():
+            _members(part).forget_all()
         for source in self.content.sources:
             source.named.remove(self)
         if self.wide:

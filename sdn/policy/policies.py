@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from sdn.policy.bodies import Bodies, Body, Content, Owner
 from sdn.policy.compiled import CompiledPolicy, CompiledRule
 from sdn.policy.domains import Domain, Domains
-from sdn.policy.groups import Collected, PodGroup, Source
+from sdn.policy.groups import PodGroup, Source
 from sdn.policy.named import NamedEgress, NamedRules
 from sdn.policy.nodes import NodeGroup, Nodes
 from sdn.policy.portcodes import Ports
@@ -132,5 +132,3 @@ class Policies:
                 self._nodes.release(source)
             elif isinstance(source, Domain):
                 self._domains.release(source)
-            elif isinstance(source, Collected) and not source.used:
-                source.forget_all()

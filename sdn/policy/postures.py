@@ -85,6 +85,13 @@ _ISOLATIONS: Final = (
 )
 
 
+def _alike(one: Isolation | None, other: Isolation | None) -> bool:
+    """Whether both make the same of a pod, be it by more policies or fewer."""
+    if one is None or other is None:
+        return one is other
+    return (one.first, one.log) == (other.first, other.log)
+
+
 def differences(
     ofport: int, before: Standing | None, now: Standing | None
 ) -> Iterator[tuple[CellKey, Cell | None]]:
@@ -94,7 +101,7 @@ def differences(
     addresses: tuple[Address, ...] = () if now is None else now.addresses
     same_addresses = before is not None and before.addresses == addresses
     for (direction, staged), was, isolation in zip(_ISOLATIONS, old.isolations, new.isolations, strict=True):
-        if isolation == was and (isolation is None or same_addresses):
+        if _alike(isolation, was) and (isolation is None or same_addresses):
             continue
         key = IsolationKey(direction, ofport, staged)
         if isolation is None:

@@ -7,6 +7,7 @@ told as shrunk, and nothing is remembered of what is gone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -279,6 +280,7 @@ def test_what_is_undone_before_it_is_taken_is_not_told(seeds: Sequence[int]) -> 
 
 
 def _addresses(*all_of_them: PolicyCluster) -> dict[int, list[Address]]:
+    """All that mean something, by version. Of one that two pods have it is not said whose connections are meant."""
     found: dict[int, set[Address]] = {4: set(), 6: set()}
     for cluster in all_of_them:
         for pod in cluster.pods:
@@ -292,6 +294,11 @@ def _addresses(*all_of_them: PolicyCluster) -> dict[int, list[Address]]:
                 found[address.version].add(address)
     for version, outside in clusters.OUTSIDE.items():
         found[version].update(map(Address.parse, outside))
+    for cluster in all_of_them:
+        times = Counter(address for pod in cluster.pods for address in pod.addresses)
+        for address, count in times.items():
+            if count > 1:
+                found[address.version].discard(address)
     return {version: sorted(each, key=lambda one: one.value) for version, each in found.items()}
 
 

@@ -346,3 +346,12 @@ def test_rules_by_a_port_s_name_that_say_the_same_share_their_numbers() -> None:
     engine.put_pod(dataclasses.replace(JOB, named_ports=(NamedPort("http", TCP, 7),)))
     engine.put_policy(out({"podSelector": {}}))
     assert of_db(engine) == {7: {"10.244.2.4/32"}}
+
+
+def test_a_pod_that_comes_while_a_rule_by_a_port_s_name_ends_is_forgotten_with_it() -> None:
+    engine = engine_with(out({"podSelector": {}}))
+    engine.take()
+    engine.remove_policy(POLICY)
+    engine.put_pod(dataclasses.replace(JOB, named_ports=(NamedPort("http", TCP, 7),)))
+    engine.take()
+    assert engine._book.collected == {}

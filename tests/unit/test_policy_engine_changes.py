@@ -290,6 +290,12 @@ Change = Callable[[PolicyEngine], Any]
             lambda engine: engine.remove_node("node-1"),
             {"node-1": set(map(Range.of, (*NODE_1.addresses, *NODE_1.gateways)))},
         ),
+        # An address that was the pod's own, which it always reached, may be another one's now.
+        (
+            [network_policy(podSelector=labels(role="db"), policyTypes=["Egress"])],
+            lambda engine: engine.put_pod(dataclasses.replace(DB, addresses=DB.addresses[:1])),
+            {"node-1": hosts(DB)},
+        ),
         # The DNS says something else.
         (
             [
