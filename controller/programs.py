@@ -40,6 +40,7 @@ def local_node(record: NodeRecord, network: ServiceNetwork) -> LocalNode:
         service_ranges=_ranges(network.service_ranges),
         load_balancer_ranges=_ranges(network.load_balancer_ranges),
         first_node_port=network.node_ports.start,
+        userspace=record.datapath == "netdev",
     )
 
 

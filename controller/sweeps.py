@@ -5,6 +5,9 @@ The flows deny what goes the way on which a connection began at once, and with t
 What only answers (a stream that nobody acknowledges) is found here: the node's agent lists what its switch tracks for
 the addresses that the change concerns, the engine is asked about each, and exactly the denied ones are flushed.
 
+Connections that the flows have marked as denied stay: they are cut in both directions, and without them the next packet of
+the other end would begin one of its own.
+
 It is done twice, since a switch goes on for a moment by what its datapath has cached. An agent that cannot be asked is
 asked again later; meanwhile the flows hold.
 """
@@ -25,6 +28,7 @@ from controller.sweeping import flush_of
 from controller.turns import Turns
 from sdn import logs
 from sdn.model.address import Address, Range
+from sdn.pipeline.registers import Mark
 from sdn.v1 import controller_pb2
 
 log = logs.get("controller.sweeps")
@@ -96,7 +100,7 @@ class Sweeps:
         turns = Turns()
         async for connection in self._list()(node, [str(each) for each in asked], LIST_SECONDS):
             try:
-                if not self._allowed(connection):
+                if not connection.mark & Mark.DENIED and not self._allowed(connection):
                     denied.append(flush_of(connection))
             except ValueError as problem:
                 log.debug("no connection of any switch", node=node, error=str(problem))

@@ -58,7 +58,7 @@ def pod_flows(local: LocalNode, pod: PodPort) -> tuple[Flow, ...]:
             spoof_guard.pod_flows(pod),
             arp_responder.pod_flows(pod),
             nd_responder.pod_flows(pod),
-            translation.pod_flows(pod),
+            translation.pod_flows(local, pod),
             policy.pod_flows(pod),
             bridging.pod_flows(pod),
             delivery.pod_flows(pod),

@@ -37,6 +37,8 @@ class LocalNode:
     """Where ClusterIPs are from."""
     load_balancer_ranges: tuple[Range, ...] = ()
     first_node_port: int = 30000
+    userspace: bool = False
+    """Its datapath is Open vSwitch's own (``netdev``), not the kernel's."""
 
     def own_address(self, version: int) -> Address | None:
         """The node's address of a family; where it has none, its gateway's in the pods' range; None: no such family."""

@@ -20,7 +20,7 @@ from sdn.policy.groups import PodGroup, Source, kin_posture, standing
 from sdn.policy.members import Node, Pod, indexes
 from sdn.policy.networks import code_of, range_of
 from sdn.policy.peers import Peers
-from sdn.policy.postures import UNTOUCHED, Standing, differences
+from sdn.policy.postures import UNTOUCHED, Standing, alike, differences
 from sdn.policy.program import Subjects, policy_of, rule_cell, subject_key
 from sdn.policy.values import Action, PolicyRef
 
@@ -263,7 +263,7 @@ class Comparison:
         ports = {*known, *self._at_subjects}
         postures = {kin: kin_posture(kin) for kin in self._journal.classes}
         for kin, posture in postures.items():
-            if posture != self._journal.classes[kin]:
+            if not alike(posture, self._journal.classes[kin]):
                 ports.update(
                     (pod.node.index, pod.spec.ofport) for pod in kin.pods if pod.node.bit & self._watched
                 )

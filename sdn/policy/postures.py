@@ -92,6 +92,11 @@ def _alike(one: Isolation | None, other: Isolation | None) -> bool:
     return (one.first, one.log) == (other.first, other.log)
 
 
+def alike(one: Posture, other: Posture) -> bool:
+    """Whether the cells of a pod are the same under both."""
+    return one.guarded == other.guarded and all(map(_alike, one.isolations, other.isolations))
+
+
 def differences(
     ofport: int, before: Standing | None, now: Standing | None
 ) -> Iterator[tuple[CellKey, Cell | None]]:

@@ -14,6 +14,7 @@ from controller.errors import UnavailableError
 from controller.forgetting import Flush
 from controller.sweeps import Sweeps
 from sdn.model.address import Address, Range
+from sdn.pipeline.registers import Mark
 from sdn.policy.cells import GuardKey, IsolationKey
 from sdn.policy.evaluator import evaluate
 from sdn.policy.values import Direction
@@ -250,6 +251,19 @@ def test_exactly_the_denied_connections_are_ended_twice_looked_at(tmp_path: Path
         assert agent.asked == [("node-1", [f"{pod}/32"])] * 2
         destinations = [flush[1].destination for flush in flushed if isinstance(flush, tuple) and flush[1]]
         assert destinations == [Address.parse(pod), Address.parse("10.96.0.10")] * 2
+
+    in_engine(tmp_path, scenario)
+
+
+def test_connections_that_are_marked_as_denied_stay(tmp_path: Path, monkeypatch: Any) -> None:
+    async def scenario(engine: Engine) -> None:
+        node = await register(engine, 1)
+        await apply(engine, policy())
+        await engine.attachments.attach("node-1", attachment(node, 1, "web", app="web"), unanswered)
+        (record,) = engine.cluster.attachments.values()
+        marked = tracked("192.0.2.1", record.addresses[0], 80)
+        marked.mark = Mark.DENIED
+        assert await swept(engine, Agent([marked]), [f"{record.addresses[0]}/32"], monkeypatch) == []
 
     in_engine(tmp_path, scenario)
 

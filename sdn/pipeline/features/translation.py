@@ -201,9 +201,9 @@ def _direct(local: LocalNode) -> Iterator[Flow]:
     for address in (*local.addresses, *(pod_range.gateway for pod_range in local.pod_ranges)):
         yield SOURCE_TRANSLATION.flow(
             _first_from(address, reg0=Source.GATEWAY),
-            (_own_port(address),),
+            (_remembered(local, address),),
             owner=local.owner,
-            why="from the node to no Service: its port must be no other connection's",
+            why=f"from the node to no Service: {_why_remembered(local)}",
             priority=Priority.HIGH,
         )
     for eth_type in _ETH_TYPE.values():
@@ -236,14 +236,21 @@ def _first_from(address: Address, **more: int | str) -> Match:
     return match(**more, **{source: address.value}, ct_state=_FIRST_PACKET, reg2=0)
 
 
-def _own_port(address: Address) -> Ct:
-    """Remember the connection, with its own address and another port if its own is taken."""
-    return Ct(
-        zone=SERVICE_ZONE,
-        commit=True,
-        nat=Nat("src", address.version == 6, address.value),
-        table=BRIDGING.number,
-    )
+def _remembered(local: LocalNode, address: Address) -> Ct:
+    """Remember the connection, with its own address and another port if its own is taken.
+
+    Not so in userspace: there Open vSwitch before 3.1.3 keeps a twin of each connection that may be translated, and
+    aborts when it meets the twin of one that has just ended (its commit "conntrack: Remove nat_conn introducing key
+    directionality"). A port that a Service's connection has already is then not changed.
+    """
+    nat = None if local.userspace else Nat("src", address.version == 6, address.value)
+    return Ct(zone=SERVICE_ZONE, commit=True, nat=nat, table=BRIDGING.number)
+
+
+def _why_remembered(local: LocalNode) -> str:
+    if local.userspace:
+        return "remembered, so that answers are known as such"
+    return "its port must be no other connection's"
 
 
 def _translate(local: LocalNode, eth_type: int, mark: str, nat: Nat, why: str) -> Flow:
@@ -281,14 +288,14 @@ def _past_the_switch(local: LocalNode) -> Iterator[Flow]:
         )
 
 
-def pod_flows(pod: PodPort) -> Iterator[Flow]:
+def pod_flows(local: LocalNode, pod: PodPort) -> Iterator[Flow]:
     """A pod as a client: of itself, whose address it must not see as the client's, and of no Service."""
     for address in pod.addresses:
         yield SOURCE_TRANSLATION.flow(
             _first_from(address, in_port=pod.ofport, reg0=Source.POD),
-            (_own_port(address),),
+            (_remembered(local, address),),
             owner=pod.owner,
-            why="from the pod to no Service: its port must be no other connection's",
+            why=f"from the pod to no Service: {_why_remembered(local)}",
             priority=Priority.HIGH,
         )
         hairpin = HAIRPIN_ADDRESS[address.version]
