@@ -5,8 +5,8 @@ The flows deny what goes the way on which a connection began at once, and with t
 What only answers (a stream that nobody acknowledges) is found here: the node's agent lists what its switch tracks for
 the addresses that the change concerns, the engine is asked about each, and exactly the denied ones are flushed.
 
-Connections that the flows have marked as denied stay: they are cut in both directions, and without them the next packet of
-the other end would begin one of its own.
+Connections that the flows have marked as denied stay: they are cut in both directions, and without them the next packet
+of the other end would begin one of its own.
 
 It is done twice, since a switch goes on for a moment by what its datapath has cached. An agent that cannot be asked is
 asked again later; meanwhile the flows hold.
