@@ -78,6 +78,9 @@ class Sweeps:
 
     async def _sweep(self, node: str) -> None:
         again: set[Range] = set()
+        # Where the client sends, its next packet marks the connection, which is better than to forget it: a datagram of
+        # the other end would begin one of its own.
+        await asyncio.sleep(SECOND_AFTER)
         while self._waiting[node] or again:
             first = self._waiting.pop(node, set())
             try:
