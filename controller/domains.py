@@ -195,12 +195,18 @@ class Domains:
             seconds = reported_seconds_of(report.ttl_seconds)
             self._waiting.append(_Seen(node, name, addresses, seconds, answer))
             if self._taking is None:
-                self._taking = self._loop.create_task(self._take_in())
-                self._taking.add_done_callback(self._taken)
+                self._begin_to_take_in()
+
+    def _begin_to_take_in(self) -> None:
+        self._taking = self._loop.create_task(self._take_in())
+        self._taking.add_done_callback(self._taken)
 
     def _taken(self, task: asyncio.Task[None]) -> None:
         self._taking = None
         _tell_defect(task)
+        # What came after the task had looked for the last time, and before this was called.
+        if self._waiting and not task.cancelled():
+            self._begin_to_take_in()
 
     async def _take_in(self) -> None:
         turns = Turns()

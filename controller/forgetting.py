@@ -7,7 +7,8 @@ what is left of ICMPv6 goes by itself, half a minute after its last packet.
 
 A connection of ICMPv6 that policies deny is not flushed but marked as denied, which ends its answers: a packet like
 its first one passes the tracker, and goes nowhere. The same is done where a pod has sent ICMP over IPv6 or ICMPv6 over
-IPv4, which the tracker keeps but does not find again.
+IPv4, which the tracker keeps but does not find again; and of UDP: were its entry gone, a datagram of the other end
+would begin a connection of its own, and what the client sends would be its answers.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ from sdn.pipeline.topology import Address
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A connection that is marked instead, by what its first packet was: ICMP or ICMPv6, whatever it goes over."""
+    """A connection that is marked instead, by what its first packet was: of ICMP or ICMPv6, whatever it goes over; or
+    of UDP, with its source and destination port.
+    """
 
     protocol: int
     source: Address
     destination: Address
-    icmp: Icmp
+    what: Icmp | tuple[int, int]
 
 
 #: Which tracked connections: their zone (None: any), and what they have in their first direction and in the other; or
@@ -47,6 +50,7 @@ Flush = tuple[int | None, CtTuple | None, CtTuple | None] | Denial
 
 _DENY = Ct(zone=SERVICE_ZONE, commit=True, execute=(SetField(CT_MARK, Mark.DENIED, Mark.DENIED),))
 _MESSAGE = struct.Struct("!BBHHH")
+_DATAGRAM = struct.Struct("!HHHH")
 _CONNECTED = (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP)
 
 
@@ -97,13 +101,19 @@ def _over_ipv6(denied: Denial) -> bytes:
     addresses = b"".join(each.value.to_bytes(16, "big") for each in (denied.source, denied.destination))
     # RFC 8200, 8.1; ICMP itself has no such thing.
     pseudo_header = addresses + struct.pack("!I3xB", _MESSAGE.size, denied.protocol)
-    message = _message(denied, pseudo_header if denied.protocol == IPPROTO_ICMPV6 else b"")
+    checked = denied.protocol in (IPPROTO_ICMPV6, IPPROTO_UDP)
+    message = _message(denied, pseudo_header if checked else b"")
     return IPV6_TYPE + struct.pack("!IHBB", 6 << 28, len(message), denied.protocol, 1) + addresses + message
 
 
 def _message(denied: Denial, pseudo_header: bytes) -> bytes:
-    """RFC 792; RFC 4443, 2.1 and 4.1."""
-    icmp = denied.icmp
-    unsigned = _MESSAGE.pack(icmp.type, icmp.code, 0, icmp.id, 0)
+    """RFC 792; RFC 4443, 2.1 and 4.1; RFC 768, without data."""
+    what = denied.what
+    if isinstance(what, tuple):
+        unsigned = _DATAGRAM.pack(*what, _DATAGRAM.size, 0)
+        # Over IPv4 it needs no checksum; and none is 0 (RFC 768).
+        signed = int.from_bytes(internet_checksum(pseudo_header + unsigned), "big") or 0xFFFF
+        return _DATAGRAM.pack(*what, _DATAGRAM.size, signed if pseudo_header else 0)
+    unsigned = _MESSAGE.pack(what.type, what.code, 0, what.id, 0)
     signed = int.from_bytes(internet_checksum(pseudo_header + unsigned), "big")
-    return _MESSAGE.pack(icmp.type, icmp.code, signed, icmp.id, 0)
+    return _MESSAGE.pack(what.type, what.code, signed, what.id, 0)

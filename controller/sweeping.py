@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from controller.forgetting import Denial, Flush
 from sdn.openflow import CtTuple, Icmp
-from sdn.pipeline.fields import IPPROTO_ICMP, IPPROTO_ICMPV6
+from sdn.pipeline.fields import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP
 from sdn.pipeline.registers import SERVICE_ZONE
 from sdn.pipeline.topology import Address
 from sdn.v1 import controller_pb2
@@ -34,4 +34,6 @@ def flush_of(connection: controller_pb2.TrackedConnection) -> Flush:
             raise ValueError(f"no connection of any switch: {connection}")
         if (connection.protocol, source.version) != (IPPROTO_ICMP, 4):
             return Denial(connection.protocol, source, destination, icmp)
+    if connection.protocol == IPPROTO_UDP:
+        return Denial(connection.protocol, source, destination, ports)
     return SERVICE_ZONE, CtTuple(connection.protocol, source, destination, *ports, icmp), None

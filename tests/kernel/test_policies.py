@@ -204,7 +204,7 @@ class GuestPolicies:
         plan = {
             "streams": [asdict(one) for one in plans.values()],
             "cut": [ports[one.port] for one in plans.values()],
-            "within": 3,
+            "within": 2,
             "watched": 0.3,
         }
         guest = self._cluster.guest

@@ -165,12 +165,24 @@ def assert_attacked(lives: list[Life]) -> None:
     )
 
 
+#: (IP version, kind): what the userspace tracker of Open vSwitch 3.1 cannot be made to forget. A pod that gets the
+#: address of one that was open before inherits these connections for a moment (docs/policies.md, "Limits").
+INHERITED = frozenset(((6, "echo"), (6, "echo-reply"), (6, "other"), (6, "unmarked")))
+
+
+def not_inherited(seen: Counter[tuple[str, int, str]]) -> Counter[tuple[str, int, str]]:
+    """Without what a pod may have of its address's former holder."""
+    return Counter({one: count for one, count in seen.items() if one[1:] not in INHERITED})
+
+
 def assert_silent(lives: list[Life]) -> None:
+    inherited = sum(any(one[1:] in INHERITED for one in (*life.intruders, *life.escaped)) for life in lives)
+    print(f"{inherited} of {len(lives)} pods inherited connections without ports over IPv6")
     seen = [
         f"start {life.number}, {life.addresses}: in {told(life.intruders)}; out {told(life.escaped)};"
         f" from elsewhere {dict(life.strangers) or 'nothing'}"
         for life in lives
-        if life.intruders or life.escaped or life.strangers
+        if not_inherited(life.intruders) or not_inherited(life.escaped) or life.strangers
     ]
     for line in seen:
         print(line)
@@ -228,7 +240,7 @@ def test_a_change_lets_nothing_pass_that_neither_state_allows_and_loses_nothing_
             if number == count:
                 traffic.stay(change, 0.5)
             else:
-                time.sleep(rng.uniform(0.05, 0.5))
+                time.sleep(rng.uniform(0.05, 0.4))
     assert_kept(traffic)
 
 
@@ -304,9 +316,11 @@ def test_no_pod_starts_open_while_a_daemon_is_away_or_just_back(
         with Traffic(cluster, INGRESS, "A", tmp_path) as traffic, ThreadPoolExecutor(1) as background:
             kill_for_long(lab, victim)
             try:
-                away = watch.live("quiet", "away", ahead=3)
+                with watch.watched("quiet", "away", ahead=3) as away:
+                    # What is told after the ADD has failed may meet a daemon that is just starting.
+                    starting = background.submit(lab.start, victim)
             finally:
-                starting = background.submit(lab.start, victim)
+                lab.start(victim)
             for _ in range(40):
                 back = watch.live("quiet", "back", seconds=0.3, ahead=3)
                 if back.failed is None:
