@@ -23,8 +23,9 @@ from contextlib import ExitStack, contextmanager
 
 import grpc
 
+from sdn.lab import readiness
 from sdn.lab.lab import Lab
-from sdn.lab.waiting import patience
+from sdn.lab.waiting import patience, wait_until
 from sdn.model import parse
 from sdn.model.address import Address, Range
 from sdn.model.clusternetworkpolicy import ClusterNetworkPolicy
@@ -53,8 +54,10 @@ NODE_OF = {
 }
 #: Seconds (stretched) until all connections must be as they should after a change.
 CONVERGENCE = 20.0
+#: Seconds (stretched) for which a switch forwards by what it has cached after it has confirmed new flows.
+CACHED = 0.25
 #: Seconds (stretched) for which what is denied must be silent, when it is asked first and once more.
-SILENCE, LONGER_SILENCE = 0.3, 0.5
+SILENCE, LONGER_SILENCE = 0.25, 0.4
 _PROTOCOLS = {
     ("tcp", "IPv4"): Protocol.TCP,
     ("tcp", "IPv6"): Protocol.TCP,
@@ -123,6 +126,13 @@ class PolicyLab:
     def settle(self) -> None:
         """Wait until every switch does what was declared."""
         service_objects.settle(self.lab)
+
+    def _wait_synchronized(self) -> None:
+        """Wait until every switch holds its flows, and for most of the time that it may go on by what it has cached."""
+        wait_until(
+            lambda: not readiness.unsynchronized(self.lab.spec, self.lab.folder), "every switch's flows", 30
+        )
+        time.sleep(patience(CACHED))
 
     def _delete(self, key: _Key) -> None:
         kind, namespace_, name = key
@@ -281,7 +291,7 @@ class PolicyLab:
                 )
         began = time.monotonic()
         if not at_once:
-            self.settle()
+            self._wait_synchronized()
         asked, rounds = dict(expected), 0
         while True:
             rounds += 1
