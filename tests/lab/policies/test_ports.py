@@ -17,9 +17,9 @@ from tests.lab.policies.objects import (
 from tests.lab.policies.probe import FAMILIES, TRANSPORTS, Way
 
 
-def open_ports(*ports: Document, **spec: object) -> Document:
+def open_ports(*ports: Document) -> Document:
     """For all pods of x: these ports, from everybody."""
-    return network_policy("ports", ingress=[{"ports": list(ports)}], **spec)
+    return network_policy("ports", ingress=[{"ports": list(ports)}])
 
 
 def test_a_number_is_a_tcp_port_unless_it_says_otherwise(cluster: PolicyLab) -> None:
