@@ -28,6 +28,7 @@ from tests.kernel.image import Report
 from tests.lab.policies import objects
 from tests.lab.policies.objects import Document, labels, network_policy, port
 from tests.lab.policies.probe import FAMILIES, Place, Way, fault, matrix, meant, request
+from tests.lab.policies.streams import Flowed, Plan
 from tests.lab.service_clients import Answer, Listener
 
 pytestmark = [pytest.mark.kernel, pytest.mark.root, pytest.mark.lab, pytest.mark.slow]
@@ -187,6 +188,48 @@ class GuestPolicies:
         answers = [Answer(**fields) for fields in json.loads(done.stdout)]
         return dict(zip(expected, answers, strict=True))
 
+    def watch(
+        self, client: str, ports: dict[int, bool], change: Document
+    ) -> dict[str, tuple[Flowed, Flowed]]:
+        """Connections from a client to ports of the server, of which those shall be cut that are told so, by a
+        change that is made while data flows: what flowed before and after it, by transport, port and family.
+        """
+        server, place = self.places["server"], self.places[client]
+        plans = {
+            f"{transport} {number} {family}": Plan(place.netns, server.netns, transport, address, number)
+            for number in ports
+            for family, address in server.addresses.items()
+            for transport in TRANSPORTS
+        }
+        plan = {
+            "streams": [asdict(one) for one in plans.values()],
+            "cut": [ports[one.port] for one in plans.values()],
+            "within": 2,
+            "watched": 0.3,
+        }
+        guest = self._cluster.guest
+        guest.run(["tee", "/tmp/streams.json"], stdin=json.dumps(plan)).check()
+        guest.shell(
+            f"rm -f /tmp/changed /tmp/flowed; cd {TREE}; export SDN_LAB_TIMEOUT_FACTOR={SLOWNESS}\n"
+            f"{sys.executable} -S -m tests.lab.policies.streams /tmp/changed"
+            " < /tmp/streams.json > /tmp/flowed 2> /tmp/problems & process=$!\n"
+            "until test -s /tmp/flowed; do kill -0 $process || { cat /tmp/problems; exit 1; }; sleep 0.2; done",
+            timeout=300,
+        ).check()
+        self.declare(change)
+        done = guest.shell(
+            'touch /tmp/changed\nwhile test "$(wc -l < /tmp/flowed)" -lt 2; do sleep 0.2; done\ncat /tmp/flowed',
+            timeout=300,
+        ).check()
+        before, after = (
+            [Flowed(**fields) for fields in json.loads(line)] for line in done.stdout.splitlines()
+        )
+        return dict(zip(plans, zip(before, after, strict=True), strict=True))
+
+
+def test_without_policies_all_protocols_get_through(policies: GuestPolicies) -> None:
+    policies.check(allowed=["* > server"])
+
 
 def test_default_deny(policies: GuestPolicies) -> None:
     policies.declare(let_in())
@@ -203,6 +246,22 @@ def test_ports_by_number_and_range(policies: GuestPolicies) -> None:
     )
 
 
+def test_ports_by_name(policies: GuestPolicies) -> None:
+    policies.declare(let_in({"ports": [port("web"), port("web", "SCTP"), port(protocol="UDP")]}))
+    policies.check(
+        allowed=["near > server tcp 8081", "far > server sctp 8080", "far > server udp"],
+        denied=["near > server tcp 8080", "far > server sctp 8081"],
+    )
+
+
+def test_all_ports_of_sctp_from_one_client(policies: GuestPolicies) -> None:
+    rule = {"from": [objects.pods(labels(pod="far"))], "ports": [port(protocol="SCTP")]}
+    policies.declare(let_in(rule))
+    policies.check(
+        allowed=["far > server sctp"], denied=["near > server", "far > server tcp", "node-2 > server"]
+    )
+
+
 def test_egress(policies: GuestPolicies) -> None:
     rule = {"to": [objects.pods(labels(pod="server"))], "ports": [port(8081, "SCTP"), port(8080, "UDP")]}
     policies.declare(let_in({}), let_out(rule))
@@ -210,6 +269,21 @@ def test_egress(policies: GuestPolicies) -> None:
         allowed=["far > server sctp 8081", "far > server udp 8080", "near > server"],
         denied=["far > server sctp 8080", "far > server tcp"],
     )
+
+
+@pytest.mark.parametrize("client", ["near", "far"])
+def test_connections_are_cut_when_their_port_is_closed_and_others_go_on(
+    policies: GuestPolicies, client: str
+) -> None:
+    policies.declare(let_in({}), let_out({}))
+    kept = [port(9001, transport.upper()) for transport in TRANSPORTS]
+    flowed = policies.watch(client, {9000: True, 9001: False}, let_in({"ports": kept}))
+    for name, (before, after) in flowed.items():
+        assert before.both, f"{name} carried nothing while it was allowed: {before}"
+        if " 9000 " in name:
+            assert after == Flowed(0, 0), f"{name} still carries data: {after}"
+        else:
+            assert after.both, f"{name} carries nothing: {after}"
 
 
 def test_an_administrator_denies_what_a_network_policy_allows(policies: GuestPolicies) -> None:
