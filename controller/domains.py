@@ -27,10 +27,11 @@ from typing import NamedTuple
 from controller.changes import Done
 from controller.cluster import Cluster
 from controller.domaintable import DomainTable
-from controller.domainuse import ListConnections, Use, use_of
+from controller.domainuse import Use, use_of
 from controller.ledger import Ledger
 from controller.records import DOMAINS, CorruptRecordError, DomainRecord, decode, domain_key, encode
 from controller.store import Delete, Entry, Operation, Put, StoreError
+from controller.tracked import ListConnections
 from controller.turns import Turns
 from sdn import logs
 from sdn.model import InvalidObjectError, Object

@@ -4,26 +4,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import Collection
 from typing import NamedTuple
 
 from controller.errors import UnavailableError
+from controller.tracked import LIST_SECONDS, LISTS_AT_ONCE, ListConnections, asked
 from controller.turns import Turns
 from sdn import logs
 from sdn.model.address import Address, Range
-from sdn.v1 import controller_pb2
 
 log = logs.get("controller.domainuse")
-
-#: Seconds that an agent may take to list its connections, and agents that do so at once.
-LIST_SECONDS = 60.0
-LISTS_AT_ONCE = 8
-#: Addresses that an agent is asked about at once; beyond that about everything.
-MOST_RANGES = 2_000
-_EVERYTHING = (Range(4, 0, 0), Range(6, 0, 0))
-
-#: Node, ranges in CIDR notation, seconds; UnavailableError.
-ListConnections = Callable[[str, Sequence[str], float], AsyncIterator[controller_pb2.TrackedConnection]]
 
 
 class Use(NamedTuple):
@@ -38,8 +28,7 @@ async def use_of(addresses: Collection[Address], nodes: Collection[str], listed:
     Service led it.
     """
     wanted = frozenset(addresses)
-    asked = _EVERYTHING if len(wanted) > MOST_RANGES else sorted(map(Range.of, wanted), key=str)
-    ranges = [str(one) for one in asked]
+    ranges = asked([Range.of(address) for address in wanted])
     found: set[Address] = set()
     limit = asyncio.Semaphore(LISTS_AT_ONCE)
 

@@ -61,6 +61,7 @@ from controller.registrations import Registrations
 from controller.store import Entry, Store
 from controller.sweeps import Sweeps
 from controller.switchboard import Switchboard
+from controller.tracked import ListConnections
 from controller.turns import Turns
 from controller.watchers import Watchers
 from sdn import logs
@@ -74,8 +75,6 @@ log = logs.get("controller.engine")
 CountConnections = Callable[
     [str, Sequence[controller_pb2.Destination], float], Awaitable[controller_pb2.ConnectionCounts]
 ]
-#: Node, ranges in CIDR notation, seconds.
-ListConnections = Callable[[str, Sequence[str], float], AsyncIterator[controller_pb2.TrackedConnection]]
 
 
 class Engine:
@@ -139,7 +138,7 @@ class Engine:
             self.programs.nodes,
             lambda *question: self.list_connections(*question),
         )
-        self.sweeps = Sweeps(self.policies, self.programs, lambda: self.list_connections)
+        self.sweeps = Sweeps(self.policies, self.programs, lambda *question: self.list_connections(*question))
         self.policies.on_shrunk = self.sweeps.wanted
         #: Tells a node's agent, if it is connected, that its switch has confirmed a change of policies. Set by the
         #: session service.

@@ -15,8 +15,9 @@ asked again later; meanwhile the flows hold.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import Collection
 from contextlib import suppress
 
 from controller.errors import UnavailableError
@@ -25,6 +26,7 @@ from controller.policies import Policies
 from controller.programs import Programs
 from controller.stale import SECOND_AFTER
 from controller.sweeping import flush_of
+from controller.tracked import LIST_SECONDS, LISTS_AT_ONCE, ListConnections, asked
 from controller.turns import Turns
 from sdn import logs
 from sdn.model.address import Address, Range
@@ -35,29 +37,19 @@ log = logs.get("controller.sweeps")
 
 #: Seconds until an agent that could not be asked is asked again.
 RETRY_AFTER = 5.0
-#: Seconds that an agent may take to list its connections.
-LIST_SECONDS = 60.0
-#: Ranges that an agent is asked about at once; beyond that about everything.
-MOST_RANGES = 2_000
-_EVERYTHING = (Range(4, 0, 0), Range(6, 0, 0))
-
-ListConnections = Callable[[str, Sequence[str], float], AsyncIterator[controller_pb2.TrackedConnection]]
 
 
 class Sweeps:
     """See the module. Runs in the asyncio thread; :meth:`wanted` may be called from any."""
 
-    def __init__(
-        self, policies: Policies, programs: Programs, list_connections: Callable[[], ListConnections]
-    ) -> None:
+    def __init__(self, policies: Policies, programs: Programs, list_connections: ListConnections) -> None:
         self._policies = policies
         self._programs = programs
         self._list = list_connections
         self._loop = asyncio.get_running_loop()
+        self._limit = asyncio.Semaphore(LISTS_AT_ONCE)
         self._waiting: dict[str, set[Range]] = defaultdict(set)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        #: Connections that were ended, for people.
-        self.ended = 0
 
     def wanted(self, node: str, ranges: Collection[Range]) -> None:
         """Connections of these addresses may be denied now on a node's switch."""
@@ -72,45 +64,58 @@ class Sweeps:
     def _wanted(self, node: str, ranges: frozenset[Range]) -> None:
         self._waiting[node] |= ranges
         if node not in self._tasks:
-            task = self._loop.create_task(self._sweep(node))
-            self._tasks[node] = task
-            task.add_done_callback(lambda _task: self._tasks.pop(node, None))
+            self._begin(node)
+
+    def _begin(self, node: str) -> None:
+        task = self._tasks[node] = self._loop.create_task(self._sweep(node))
+        task.add_done_callback(functools.partial(self._swept, node))
+
+    def _swept(self, node: str, task: asyncio.Task[None]) -> None:
+        del self._tasks[node]
+        if task.cancelled():
+            return
+        if problem := task.exception():
+            log.error("connections not swept", node=node, exc_info=problem)
+            self._waiting.pop(node, None)
+        elif self._waiting.get(node):
+            # What came after the task had looked for the last time, and before this was called.
+            self._begin(node)
 
     async def _sweep(self, node: str) -> None:
         again: set[Range] = set()
+        told = False
         # Where the client sends, its next packet marks the connection, which is better than to forget it: a datagram of
         # the other end would begin one of its own.
         await asyncio.sleep(SECOND_AFTER)
-        while self._waiting[node] or again:
+        while self._waiting.get(node) or again:
             first = self._waiting.pop(node, set())
             try:
                 await self._once(node, first | again)
             except UnavailableError as problem:
                 if node not in self._programs.nodes():
-                    break
-                log.debug("connections not listed", node=node, error=str(problem))
+                    return
+                (log.debug if told else log.warning)("connections not listed", node=node, error=str(problem))
+                told = True
                 self._waiting[node] |= first | again
                 await asyncio.sleep(RETRY_AFTER)
                 continue
             again = first
-            if again or self._waiting[node]:
+            if again or self._waiting.get(node):
                 await asyncio.sleep(SECOND_AFTER)
-        self._waiting.pop(node, None)
 
     async def _once(self, node: str, ranges: Collection[Range]) -> None:
-        asked = _EVERYTHING if len(ranges) > MOST_RANGES else sorted(ranges, key=str)
         denied: list[Flush] = []
         turns = Turns()
-        async for connection in self._list()(node, [str(each) for each in asked], LIST_SECONDS):
-            try:
-                if not connection.mark & Mark.DENIED and not self._allowed(connection):
-                    denied.append(flush_of(connection))
-            except ValueError as problem:
-                log.debug("no connection of any switch", node=node, error=str(problem))
-            await turns.pause()
+        async with self._limit:
+            async for connection in self._list(node, asked(ranges), LIST_SECONDS):
+                try:
+                    if not connection.mark & Mark.DENIED and not self._allowed(connection):
+                        denied.append(flush_of(connection))
+                except ValueError as problem:
+                    log.debug("no connection of any switch", node=node, error=str(problem))
+                await turns.pause()
         if denied:
             self._programs.flush(node, denied)
-            self.ended += len(denied)
             log.info("denied connections ended", node=node, connections=len(denied))
 
     def _allowed(self, connection: controller_pb2.TrackedConnection) -> bool:

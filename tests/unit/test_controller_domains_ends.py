@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from controller import domainuse
+from controller import tracked
 from controller.domains import CHECK_SECONDS, LOOK_AGAIN, UNASKED_SECONDS
 from sdn.policy.resolution import MAX_SECONDS
 from tests.unit.domain_world import NAME, ONE, SIX, TWO, world
@@ -136,7 +136,7 @@ def test_an_address_that_is_seen_again_while_agents_are_asked_stays(tmp_path: Pa
 def test_of_very_many_due_addresses_agents_are_asked_for_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(domainuse, "MOST_RANGES", 2)
+    monkeypatch.setattr(tracked, "MOST_RANGES", 2)
 
     async def run() -> None:
         async with world(tmp_path, "*.example.com") as seen:

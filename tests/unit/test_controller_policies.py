@@ -224,7 +224,7 @@ async def swept(engine: Engine, agent: Agent, ranges: Sequence[str], monkeypatch
     monkeypatch.setattr("controller.sweeps.RETRY_AFTER", 0.01)
     flushed: list[Flush] = []
     monkeypatch.setattr(engine.programs, "flush", lambda _node, flushes: flushed.extend(flushes))
-    sweeps = Sweeps(engine.policies, engine.programs, lambda: agent)
+    sweeps = Sweeps(engine.policies, engine.programs, agent)
     sweeps.wanted("node-1", [Range.parse(each) for each in ranges])
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -249,6 +249,7 @@ def test_exactly_the_denied_connections_are_ended_twice_looked_at(tmp_path: Path
         )
         flushed = await swept(engine, agent, [f"{pod}/32"], monkeypatch)
         assert agent.asked == [("node-1", [f"{pod}/32"])] * 2
+        assert len(flushed) == 4
         destinations = [flush[1].destination for flush in flushed if isinstance(flush, tuple) and flush[1]]
         assert destinations == [Address.parse(pod), Address.parse("10.96.0.10")] * 2
 
@@ -261,9 +262,14 @@ def test_connections_that_are_marked_as_denied_stay(tmp_path: Path, monkeypatch:
         await apply(engine, policy())
         await engine.attachments.attach("node-1", attachment(node, 1, "web", app="web"), unanswered)
         (record,) = engine.cluster.attachments.values()
-        marked = tracked("192.0.2.1", record.addresses[0], 80)
+        pod = record.addresses[0]
+        marked = tracked("192.0.2.1", pod, 80)
         marked.mark = Mark.DENIED
-        assert await swept(engine, Agent([marked]), [f"{record.addresses[0]}/32"], monkeypatch) == []
+        agent = Agent([marked, tracked("192.0.2.2", pod, 80)])
+        flushed = await swept(engine, agent, [f"{pod}/32"], monkeypatch)
+        assert len(agent.asked) == 2
+        sources = [flush[1].source for flush in flushed if isinstance(flush, tuple) and flush[1]]
+        assert sources == [Address.parse("192.0.2.2")] * 2
 
     in_engine(tmp_path, scenario)
 
@@ -274,6 +280,31 @@ def test_an_agent_that_cannot_be_asked_is_asked_again(tmp_path: Path, monkeypatc
         agent = Agent([], failures=2)
         await swept(engine, agent, ["10.244.0.2/32"], monkeypatch)
         assert len(agent.asked) == 4
+
+    in_engine(tmp_path, scenario)
+
+
+def test_what_is_wanted_at_the_very_end_of_a_sweep_is_swept(tmp_path: Path, monkeypatch: Any) -> None:
+    async def scenario(engine: Engine) -> None:
+        await register(engine, 1)
+        agent = Agent([])
+
+        async def listed(
+            node: str, ranges: Sequence[str], seconds: float
+        ) -> AsyncIterator[controller_pb2.TrackedConnection]:
+            async for connection in agent(node, ranges, seconds):
+                yield connection
+            if len(agent.asked) == 2:
+                sweeps.wanted(node, [Range.parse("10.244.0.3/32")])
+
+        monkeypatch.setattr("controller.sweeps.SECOND_AFTER", 0.01)
+        sweeps = Sweeps(engine.policies, engine.programs, listed)
+        sweeps.wanted("node-1", [Range.parse("10.244.0.2/32")])
+        await asyncio.sleep(0.01)
+        await sweeps.idle()
+        await asyncio.sleep(0.05)
+        await sweeps.idle()
+        assert [ranges for _, ranges in agent.asked] == [["10.244.0.2/32"]] * 2 + [["10.244.0.3/32"]] * 2
 
     in_engine(tmp_path, scenario)
 
