@@ -120,6 +120,8 @@ class Reporter:
         self._domains = domains
         # One at a time: whoever asks again meanwhile waits.
         self._answering = ThreadPoolExecutor(1, thread_name_prefix="answers")
+        #: One that asks the datapath to be refreshed waits already.
+        self._refresh_waits = threading.Event()
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._sequence = itertools.count(1)
@@ -318,10 +320,19 @@ class Reporter:
         elif kind == "domain_patterns":
             self._domains(message.domain_patterns.patterns)
         elif kind in _QUESTIONS:
-            self._answering.submit(self._answer, message, self._stream)
+            self._ask(kind, message)
+
+    def _ask(self, kind: str, question: messages.ControllerMessage) -> None:
+        if kind == "refresh_datapath":
+            if self._refresh_waits.is_set():
+                return  # One that waits does for all.
+            self._refresh_waits.set()
+        self._answering.submit(self._answer, question, self._stream).add_done_callback(_tell_defect)
 
     def _answer(self, question: messages.ControllerMessage, stream: _Outgoing | None) -> None:
         """Answer on the stream that the question came by; nobody waits for it on another one."""
+        if question.HasField("refresh_datapath"):
+            self._refresh_waits.clear()
         for answer in self._answers(question):
             while stream is not None and stream is self._stream and stream.qsize() >= _WAITING_ANSWERS:
                 if self._stop.wait(_ROOM_SECONDS):
@@ -385,6 +396,12 @@ def node_info(facts: NodeFacts, pod_ranges: list[str]) -> types.NodeInfo:
         agent_version=VERSION,
         labels=facts.labels,
     )
+
+
+def _tell_defect(answered: Future[None]) -> None:
+    """A question that made us fail; whoever asked waits in vain, until its time is up."""
+    if not answered.cancelled() and (problem := answered.exception()) is not None:
+        log.error("question not answered", exc_info=problem)
 
 
 def attachment(record: Record) -> types.Attachment:

@@ -43,7 +43,6 @@ class Sighting:
     rule: int
     table: int
     cookie: int
-    in_port: int
     protocol: int
     source: Address
     source_port: int
@@ -99,7 +98,6 @@ class Audit:
             rule=0 if rule is None else rule[0],
             table=seen.table,
             cookie=seen.cookie,
-            in_port=seen.in_port,
             protocol=packet.protocol,
             source=Address(packet.version, int.from_bytes(packet.source, "big")),
             source_port=source_port,

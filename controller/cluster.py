@@ -89,6 +89,10 @@ class Cluster:
         """The name of the node whose switch this is; empty: nobody's."""
         return self._datapaths.get(datapath_id, "")
 
+    def node_at(self, address: str) -> str:
+        """The name of the node that has an address, as text; empty: none."""
+        return self._node_addresses.get(address, "")
+
     def peers_of(self, name: str) -> Iterator[NodeRecord]:
         """All other nodes."""
         return (record for record in self.nodes.values() if record.name != name)

@@ -58,8 +58,6 @@ log = logs.get("controller.openflow")
 MAX_ANSWER = 1 << 29
 _LAST_XID = 0x7FFFFFFF
 
-#: Tracked connections that a switch is made to forget.
-Flush = forgetting.Flush
 _WHOLE_COOKIE = 0xFFFFFFFFFFFFFFFF
 
 
@@ -225,7 +223,7 @@ class SwitchConnection:
             if errors or late:
                 raise BundleRefusedError([_about(exchange, error, count) for error in errors or late])
 
-    def flush(self, flushes: Sequence[Flush]) -> str:
+    def flush(self, flushes: Sequence[forgetting.Flush]) -> str:
         """Let the switch forget tracked connections; returns when it has. What it answers where it refuses, else
         nothing.
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from controller.connection import Flush, SwitchConnection
+from controller.connection import SwitchConnection
+from controller.forgetting import Flush
 from controller.stale import Gone, Stale
 from sdn.openflow import CtTuple
 from sdn.pipeline.registers import SERVICE_ZONE

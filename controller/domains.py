@@ -159,9 +159,7 @@ class Domains:
 
     # Policies.
 
-    def object_changed(
-        self, kind: str, _namespace: str, name: str, _before: Object | None, after: Object | None
-    ) -> None:
+    def object_changed(self, kind: str, name: str, after: Object | None) -> None:
         """A declared object is another, new, or gone."""
         if kind != "ClusterNetworkPolicy":
             return

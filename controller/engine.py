@@ -25,7 +25,6 @@ stored, and nothing that is refused leaves a trace.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -88,6 +87,8 @@ class Engine:
         services: ServiceNetwork | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        #: Nodes whose switch is connected.
+        self._switches: set[str] = set()
         self.ranges = ranges
         self.services = services or ServiceNetwork()
         self.cluster = Cluster()
@@ -187,8 +188,6 @@ class Engine:
         # Last: a switch that connects from here on finds everything submitted.
         for node in self.cluster.nodes.values():
             self.programs.claim(node)
-            # What was changed and not swept when the controller ended is not known.
-            self.programs.settled(node.name, functools.partial(self._sweep_guarded, node.name))
         log.info(
             "loaded",
             nodes=len(nodes.entries),
@@ -209,21 +208,16 @@ class Engine:
         synchronizer = self.programs.synchronizer(node)
         switch = synchronizer is not None and synchronizer.status.connected
         self.states.candidates.connected(node, switch and self.watchers.agent_connected(node))
-
-    def _sweep_guarded(self, node: str, refused: str | None) -> None:
-        # From a synchronizer's thread, like all that is told of a switch.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._sweep_guarded_now, node)
-
-    def _sweep_guarded_now(self, node: str) -> None:
-        if guarded := frozenset(self.policies.guarded(node)):
-            self.sweeps.wanted(node, guarded)
+        if switch and node not in self._switches:
+            # What was denied while it was away, or before this controller began, is not known: all is looked at.
+            self.sweeps.wanted(node, frozenset(self.policies.guarded(node)))
+        (self._switches.add if switch else self._switches.discard)(node)
 
     def _object_changed(
         self, kind: str, namespace: str, name: str, before: Object | None, after: Object | None
     ) -> None:
-        self.policies.object_changed(kind, namespace, name, before, after)
-        self.domains.object_changed(kind, namespace, name, before, after)
+        self.policies.object_changed(kind, namespace, name, after)
+        self.domains.object_changed(kind, name, after)
         self.loadbalancing.object_changed(kind, namespace, name, before, after)
 
     def _status_changed(self, node: str) -> None:

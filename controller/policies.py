@@ -22,10 +22,9 @@ from sdn.model import Namespace, Node, Object, Pod
 from sdn.model.address import Address, Range
 from sdn.model.clusternetworkpolicy import ClusterNetworkPolicy
 from sdn.model.networkpolicy import NetworkPolicy
-from sdn.policy.cells import Cell, GuardCell
+from sdn.policy.cells import Cell
 from sdn.policy.engine import PolicyEngine
 from sdn.policy.values import NamedPort, PolicyNode, PolicyPod, PolicyRef, Protocol
-from sdn.policy.verdict import PolicyCluster
 
 #: Told a node and whose connections may be denied now, once its switch has confirmed that; in any thread.
 OnShrunk = Callable[[str, Collection[Range]], None]
@@ -62,9 +61,7 @@ class Policies:
 
     # What changes.
 
-    def object_changed(
-        self, kind: str, namespace: str, name: str, _before: Object | None, after: Object | None
-    ) -> None:
+    def object_changed(self, kind: str, namespace: str, name: str, after: Object | None) -> None:
         """A declared object is another, new, or gone (``after`` None)."""
         if kind == "Pod":
             for record in self._cluster.attachments_of(namespace, name):
@@ -160,25 +157,9 @@ class Policies:
 
     def guarded(self, node: str) -> Iterator[Range]:
         """The addresses of the node's pods that have policies."""
-        for cell in self.on_node(node):
-            if isinstance(cell, GuardCell):
-                yield from map(Range.of, cell.addresses)
-
-    def snapshot(self) -> PolicyCluster:
-        """The cluster as the evaluator looks at it."""
-        objects = self._cluster.objects
-        return PolicyCluster(
-            namespaces={name: value.metadata.labels for (_, name), value in objects["Namespace"].items()},
-            nodes=tuple(policy_node(self._cluster, record) for record in self._cluster.nodes.values()),
-            pods=tuple(self._pod(record) for record in self._cluster.attachments.values()),
-            policies=tuple(
-                value
-                for kind in ("NetworkPolicy", "ClusterNetworkPolicy")
-                for value in objects[kind].values()
-                if isinstance(value, NetworkPolicy | ClusterNetworkPolicy)
-            ),
-            domains=self.engine.domains(),
-        )
+        for record in self._cluster.attachments_on(node):
+            if self.guards(key_of(record)):
+                yield from (Range.of(Address.parse(text)) for text in record.addresses)
 
 
 def policy_pod(cluster: Cluster, record: AttachmentRecord) -> PolicyPod:

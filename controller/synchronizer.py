@@ -108,8 +108,8 @@ class Synchronizer:
             self._condition.notify()
 
     def flush(self, connections: Sequence[Flush]) -> None:
-        """Let the switch forget these tracked connections, after everything submitted before is in force. What is
-        asked for while no switch is connected is not done: its tracker is looked at again when it is back.
+        """Let the switch forget these tracked connections, after what was submitted before was written. What cannot be
+        done since no switch is connected is dropped: its tracker is looked at again when it is back.
         """
         with self._condition:
             self._inbox.flushes += connections
@@ -306,7 +306,6 @@ class Synchronizer:
             if error:
                 self._log.error("denied connections stay", address=connection.address, error=error)
                 self._update(last_error=f"the switch does not forget denied connections: {error}")
-                return
 
     def _compare(self, connection: SwitchConnection) -> None:
         """Read the switch back; what differs becomes dirty."""

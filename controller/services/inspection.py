@@ -61,10 +61,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class InspectionService(inspection_pb2_grpc.InspectionServicer):
     """See inspection.proto for what each method means and which errors it gives."""
 
-    def __init__(self, engine: Engine, reported: verdicts.Verdicts | None = None) -> None:
-        """``reported``: what policies say on all switches; None: nobody reports it."""
+    def __init__(self, engine: Engine, reported: verdicts.Verdicts) -> None:
+        """``reported``: what policies say on all switches."""
         self._engine = engine
-        self._verdicts = reported or verdicts.Verdicts()
+        self._verdicts = reported
         self._threads = ThreadPoolExecutor(READERS, "inspection")
         self._describer = Describer(engine, self._threads)
         self._policy_describer = PolicyDescriber(engine, self._threads)

@@ -63,9 +63,6 @@ class Ends:
         self._engine = engine
         self._cluster = engine.cluster
         self._namespace = namespace
-        self._attached = {
-            text: record for record in engine.cluster.attachments.values() for text in record.addresses
-        }
 
     def source(self, text: str) -> tuple[Place, ...]:
         """Who opens the connection, in each family. InvalidObjectError, NotFoundError, PreconditionError."""
@@ -108,10 +105,10 @@ class Ends:
     def _at(self, address: Address) -> Place:
         """Whoever has an address: a pod, a node, or somebody outside."""
         text = str(address)
-        record = self._attached.get(text)
+        record = self._cluster.attachment_at(text)
         if record is not None:
             return _at_pod(policy_pod(self._cluster, record), address)
-        node = next((one.name for one in self._cluster.nodes.values() if text in one.addresses), "")
+        node = self._cluster.node_at(text)
         return Place(f"{_NODE}{node}" if node else text, address, address, node)
 
     def _refuse_services(self, address: Address, field: str) -> None:

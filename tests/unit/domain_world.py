@@ -125,11 +125,11 @@ class World:
     def declare(self, name: str, *patterns: str, staged: bool = False) -> None:
         after = policy(name, *patterns, staged=staged)
         self.cluster.put_object(after)
-        self.domains.object_changed("ClusterNetworkPolicy", "", name, None, after)
+        self.domains.object_changed("ClusterNetworkPolicy", name, after)
 
     def withdraw(self, name: str) -> None:
         self.cluster.remove_object("ClusterNetworkPolicy", "", name)
-        self.domains.object_changed("ClusterNetworkPolicy", "", name, None, None)
+        self.domains.object_changed("ClusterNetworkPolicy", name, None)
 
     def later(self, seconds: float) -> None:
         self.now += seconds

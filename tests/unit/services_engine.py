@@ -10,11 +10,15 @@ from typing import Any
 
 from controller.allocation.network import ServiceNetwork
 from controller.engine import Engine
+from controller.policies import policy_node, policy_pod
 from controller.ranges import ClusterRanges
 from controller.store import open_store
 from controller.switchboard import Switchboard
 from sdn.model import parse
+from sdn.model.clusternetworkpolicy import ClusterNetworkPolicy
+from sdn.model.networkpolicy import NetworkPolicy
 from sdn.pipeline.flow import Flow, Group
+from sdn.policy.verdict import PolicyCluster
 from sdn.v1 import types_pb2
 from tests.switch.controller_process import node_info
 
@@ -98,3 +102,20 @@ def destinations(engine: Engine, node: str, name: str, namespace: str = "default
     """Where a node's switch sends the Service's connections: "10.244.0.2:8080"."""
     flows = (entry for entry in held(engine, node, name, namespace) if isinstance(entry, Flow))
     return {flow.why.removeprefix("to endpoint ") for flow in flows if flow.why.startswith("to endpoint ")}
+
+
+def policy_cluster(engine: Engine) -> PolicyCluster:
+    """The cluster as the reference evaluator looks at it."""
+    objects = engine.cluster.objects
+    return PolicyCluster(
+        namespaces={name: value.metadata.labels for (_, name), value in objects["Namespace"].items()},
+        nodes=tuple(policy_node(engine.cluster, record) for record in engine.cluster.nodes.values()),
+        pods=tuple(policy_pod(engine.cluster, record) for record in engine.cluster.attachments.values()),
+        policies=tuple(
+            value
+            for kind in ("NetworkPolicy", "ClusterNetworkPolicy")
+            for value in objects[kind].values()
+            if isinstance(value, NetworkPolicy | ClusterNetworkPolicy)
+        ),
+        domains=engine.policies.engine.domains(),
+    )

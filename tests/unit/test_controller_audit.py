@@ -61,7 +61,6 @@ def test_a_sighting_says_flow_rule_and_headers(rule: int, staged: int) -> None:
             rule=rule,
             table=INGRESS_POLICY.number,
             cookie=COOKIE,
-            in_port=16,
             protocol=6,
             source=Address.parse("10.244.1.2"),
             source_port=30000,

@@ -37,7 +37,7 @@ async def _patterns(folder: Path) -> None:
         seen.withdraw("names")
         seen.withdraw("unknown")
         assert (seen.domains.patterns, seen.changes) == (("b.example", "d.example"), 3)
-        seen.domains.object_changed("Pod", "default", "a", None, None)
+        seen.domains.object_changed("Pod", "a", None)
 
 
 def test_the_patterns_are_those_of_all_policies_staged_ones_too(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from sdn.policy.evaluator import evaluate
 from sdn.policy.values import Direction
 from sdn.policy.verdict import connection_between
 from sdn.v1 import controller_pb2, types_pb2
-from tests.unit.services_engine import apply, register, running_engine
+from tests.unit.services_engine import apply, policy_cluster, register, running_engine
 
 TCP = 6
 
@@ -168,14 +168,14 @@ def test_what_was_stored_is_in_force_after_a_restart(tmp_path: Path) -> None:
     in_engine(tmp_path, after)
 
 
-def test_the_snapshot_is_what_the_engine_computes_with(tmp_path: Path) -> None:
+def test_the_engine_decides_as_the_evaluator_does_of_the_same_cluster(tmp_path: Path) -> None:
     async def scenario(engine: Engine) -> None:
         node = await register(engine, 1)
         await apply(engine, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
         await apply(engine, policy(ingress=[{"from": [{"namespaceSelector": {}}], "ports": [{"port": 80}]}]))
         for number, app in ((1, "web"), (2, "other")):
             await engine.attachments.attach("node-1", attachment(node, number, app, app=app), unanswered)
-        cluster = engine.policies.snapshot()
+        cluster = policy_cluster(engine)
         one, other = (pod.addresses[0] for pod in cluster.pods)
         outside = Address.parse("192.0.2.1")
         for source, destination in ((one, other), (other, one), (outside, one), (one, outside)):

@@ -17,7 +17,7 @@ from sdn.policy.evaluator import evaluate, would_deny
 from sdn.policy.verdict import connection_between
 from tests.switch.controller_process import attachment, node_info
 from tests.unit.policies_engine import Asking, asking, cluster_policy, document, labels, network_policy
-from tests.unit.services_engine import endpoint_slice, host_pod, service
+from tests.unit.services_engine import endpoint_slice, host_pod, policy_cluster, service
 
 STAGED = {"sdn/staged": "true"}
 FROM_WEB = {"from": [{"podSelector": labels(role="web")}], "ports": [{"port": "sql"}]}
@@ -269,7 +269,7 @@ def test_the_answer_is_that_of_the_evaluator_on_the_whole_cluster(tmp_path: Path
             ),
         )
         ask.engine.policies.names_resolved("www.example.com", [Address.parse("192.0.2.9")])
-        whole = ask.engine.policies.snapshot()
+        whole = policy_cluster(ask.engine)
         cluster = ask.engine.cluster
         pods = [policy_pod(cluster, record) for record in cluster.attachments.values()]
         ends = [str(one.addresses[0]) for one in pods]

@@ -9,7 +9,7 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.connection import Flush, SwitchConnection
+from controller.connection import SwitchConnection
 from controller.cutting import CHEAP, REPEATED, cut, flushes
 from controller.desired import Desired, encode
 from controller.endpointflows import (
@@ -20,7 +20,7 @@ from controller.endpointflows import (
     target,
     udp_service_port,
 )
-from controller.forgetting import messages
+from controller.forgetting import Flush, messages
 from controller.stale import SECOND_AFTER, Gone, Stale, StaleConnections, StaleUdp
 from sdn.pipeline.actions import Learn
 from sdn.pipeline.compiler import service_flows

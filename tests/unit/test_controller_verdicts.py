@@ -44,7 +44,6 @@ def sighting(
         rule=rule,
         table=20,
         cookie=0,
-        in_port=3,
         protocol=protocol,
         source=Address.parse("10.244.2.7"),
         source_port=number,
