@@ -26,7 +26,7 @@ class Change:
     """A part's new entries; the first fields are the arguments of ``Synchronizer.submit``.
 
     ``fresh`` are addresses of a pod that begins with this change: what the switch tracks of those who had them before
-    is forgotten before the change is in force, if there can be any, and always if the pod is ``guarded`` by policies.
+    is forgotten before the change is in force, where that is still to be done.
     """
 
     part: Part
@@ -34,7 +34,6 @@ class Change:
     done: Done | None = None
     gone: tuple[Address, ...] = ()
     fresh: tuple[Address, ...] = ()
-    guarded: bool = False
 
 
 @dataclass(slots=True)

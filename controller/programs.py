@@ -149,18 +149,16 @@ class Programs:
         for other in self._synchronizers.values():
             other.submit(("peer", name), None)
 
-    def put_pod(
-        self, record: AttachmentRecord, done: Done | None, *, new: bool = False, guarded: bool = False
-    ) -> None:
+    def put_pod(self, record: AttachmentRecord, done: Done | None, *, new: bool = False) -> None:
         """An attachment was made, or changed. ``done`` as in :meth:`Synchronizer.submit`; ``new``: its addresses were
-        nobody's before, and ``guarded``: it has policies (see :class:`controller.changes.Change`).
+        nobody's before (see :class:`controller.changes.Change`).
         """
         synchronizer = self._synchronizers.get(record.node)
         if synchronizer is not None:
             compiled = functools.partial(pod_flows, self._local[record.node], pod_port(record))
             fresh = tuple(map(Address.parse, record.addresses)) if new else ()
             part = ("pod", *record.id)
-            synchronizer.submit_all([Change(part, compiled, done, fresh=fresh, guarded=guarded)])
+            synchronizer.submit_all([Change(part, compiled, done, fresh=fresh)])
         elif done is not None:
             done(_forgotten(record.node))
 

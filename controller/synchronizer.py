@@ -208,8 +208,7 @@ class Synchronizer:
         for change in changes:
             self._refused.pop(change.part, None)
             self._stale.gone(change.gone)
-            pending = self._stale.back(change.fresh)
-            self._fresh.update(change.fresh if change.guarded else pending)
+            self._fresh |= self._stale.back(change.fresh)
             try:
                 entries = entries_of(change.compile)
             except (CodecError, ValueError) as problem:
@@ -270,8 +269,9 @@ class Synchronizer:
         )
 
     def _forget_former(self, connection: SwitchConnection) -> None:
-        """A new pod begins without the connections of those who had its addresses: they would pass as known ones.
-        Nothing is tracked of an address that has no pod (table ``presence``), so none comes before the pod's flows.
+        """A new pod begins without the connections of those who had its addresses, as far as they can be forgotten: its
+        own would be taken for theirs. (Answers to theirs never reach it: sdn/pipeline/features/holders.py.) Nothing is
+        tracked of an address that has no pod (table ``presence``), so none comes before the pod's flows.
         """
         if not self._fresh:
             return

@@ -32,6 +32,7 @@ class Feature(enum.IntEnum):
     SERVICES = 8
     SESSION_AFFINITY = 9
     POLICY = 10
+    HOLDERS = 11
 
 
 @dataclass(frozen=True, slots=True, order=True)

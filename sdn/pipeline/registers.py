@@ -52,6 +52,9 @@ ENDPOINT_REGISTER: Field = FIELDS["reg3"]
 SERVICE_REGISTER: Field = FIELDS["reg4"]
 TO_NODE_BIT = 1 << 31
 
+#: In the same register: the tracked connection was held by a pod that is no more, and is the present one's from now on.
+FORMER_BIT = 1 << 30
+
 #: The group of a Service with session affinity.
 GROUP_REGISTER: Field = FIELDS["reg5"]
 
@@ -60,6 +63,15 @@ RULE_REGISTER: Field = FIELDS["reg6"]
 
 #: Which tables of policies staged rules have decided in (bit n: the n-th of them): there they are asked no more.
 STAGED_REGISTER: Field = FIELDS["reg7"]
+
+
+#: The port of the pod of this node that the packet is for; 0: none of this node.
+RECIPIENT_REGISTER: Field = FIELDS["reg8"]
+
+#: Which ports hold a tracked connection (ct_label in :data:`SERVICE_ZONE`): at the first offset the one that its
+#: first packet came from, at the second the pod's that it was for. Those below :data:`FIRST_POD_PORT` are no pod's.
+HOLDER_BITS = 16
+OPENER_OFFSET, ANSWERER_OFFSET = 0, 16
 
 
 class Mark(enum.IntFlag):

@@ -120,6 +120,24 @@ DECLARATIONS: tuple[Declaration, ...] = (
         "NodePort.",
     ),
     Declaration(
+        "sender",
+        "holders",
+        Feature.HOLDERS,
+        "in_port, ct_state, ct_label",
+        "recipient",
+        "A tracked connection is held by the ports of the pods at its ends, not by addresses, which pods hand down. "
+        "What a pod answers over a connection that was a former pod's ends here; what it sends over one that its "
+        "predecessor opened makes the connection its own.",
+    ),
+    Declaration(
+        "recipient",
+        "holders",
+        Feature.HOLDERS,
+        "ip_dst, ct_state, ct_label",
+        "load_balancing",
+        "The same for the pod that the packet is for: answers to who had the address before do not reach it.",
+    ),
+    Declaration(
         "load_balancing",
         "services",
         Feature.SERVICES,
@@ -216,7 +234,7 @@ DECLARATIONS: tuple[Declaration, ...] = (
         "source_translation",
         "services",
         Feature.SERVICES,
-        "reg0, ct_mark, in_port, ip_src, ip_dst, reg2, ct_state",
+        "reg0, reg4, ct_mark, in_port, ip_src, ip_dst, reg2, ct_state",
         "bridging",
         "Where the answer would not come back here by itself, the client's address is translated: to the node's for "
         "clients outside (externalTrafficPolicy Cluster), to an address of the switch for an endpoint that is its "
@@ -260,6 +278,8 @@ TABLES: tuple[Table, ...] = tuple(Table(number, declared) for number, declared i
     ND_ADVERTISEMENT,
     UNTRANSLATION,
     CONNTRACK,
+    SENDER,
+    RECIPIENT,
     LOAD_BALANCING,
     SESSION_AFFINITY,
     ENDPOINT,

@@ -136,23 +136,23 @@ class Network:
         )
 
     def passages(
-        self, connection: Connection, state: int = NEW, mark: int = 0, **changes: int
+        self, connection: Connection, state: int = NEW, mark: int = 0, label: int = 0, **changes: int
     ) -> Iterator[Passage]:
-        """The packet's way from switch to switch, as far as it goes. ``state`` and ``mark`` are what each switch's
-        tracker says of its connection; ``changes`` what is other than in a first packet.
+        """The packet's way from switch to switch, as far as it goes. ``state``, ``mark`` and ``label`` are what each
+        switch's tracker says of its connection; ``changes`` what is other than in a first packet.
         """
         node, packet = self.enters(connection)
-        yield from self._onward(node, packet.with_(**changes), state, mark)
+        yield from self._onward(node, packet.with_(**changes), Tracked(state, mark, label))
 
-    def _onward(self, node: str, packet: Packet, state: int, mark: int) -> Iterator[Passage]:
-        journey = self.switch(node).run(packet, conntrack=lambda _request: Tracked(state, mark=mark))
+    def _onward(self, node: str, packet: Packet, tracked: Tracked) -> Iterator[Passage]:
+        journey = self.switch(node).run(packet, conntrack=lambda _request: tracked)
         yield Passage(node, journey)
         for outcome in journey.outcomes:
             if outcome.port != TUNNEL_PORT:
                 continue
             own = self._nodes[node].addresses[0]
             arriving = outcome.packet.arriving(TUNNEL_PORT, tunnel_source=own.value)
-            yield from self._onward(self._behind(outcome.packet), arriving, state, mark)
+            yield from self._onward(self._behind(outcome.packet), arriving, tracked)
 
     def _behind(self, sent: Packet) -> str:
         target = Address(6, sent["tun_ipv6_dst"]) if sent["tun_ipv6_dst"] else Address(4, sent["tun_dst"])

@@ -21,6 +21,8 @@ from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import Match, match
 from sdn.pipeline.owner import Owner
 from sdn.pipeline.registers import (
+    FORMER_BIT,
+    RECIPIENT_REGISTER,
     RULE_REGISTER,
     SERVICE_ZONE,
     STAGED_REGISTER,
@@ -155,7 +157,12 @@ def _exemptions(local: LocalNode) -> Iterator[Flow]:
         )
     for source, table in ((Source.POD, EGRESS_ADMIN), (Source.TUNNEL, INGRESS_ADMIN)):
         yield table.flow(
-            match(reg0=source, ct_state="-new+rel+trk", ct_mark=_NOT_DENIED),
+            match(
+                reg0=source,
+                ct_state="-new+rel+trk",
+                ct_mark=_NOT_DENIED,
+                reg4=f"0/{FORMER_BIT:#x}",
+            ),
             (Goto(PRESENCE.number),),
             owner=local.owner,
             why="an error about a connection that is allowed",
@@ -193,7 +200,7 @@ def pod_flows(pod: PodPort) -> Iterator[Flow]:
     for address in pod.addresses:
         yield PRESENCE.flow(
             match(**{_DESTINATION[address.version]: address.value}),
-            (Goto(SOURCE_TRANSLATION.number),),
+            (SetField(RECIPIENT_REGISTER, pod.ofport), Goto(SOURCE_TRANSLATION.number)),
             owner=pod.owner,
             why="to the pod, which exists",
         )

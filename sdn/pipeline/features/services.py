@@ -29,6 +29,7 @@ from sdn.pipeline.actions import (
     SetField,
 )
 from sdn.pipeline.features.endpointgroups import MOST_ENDPOINTS, endpoint_group, numbered
+from sdn.pipeline.features.holders import OPENED
 from sdn.pipeline.features.translation import to
 from sdn.pipeline.fields import (
     CT_MARK,
@@ -72,7 +73,7 @@ _DROP: tuple[Action, ...] = ()
 #: OpenFlow's idle time-out is 16 bits wide: an affinity of more than 18 hours ends then.
 _LONGEST_TIMEOUT = 0xFFFF
 _MARK_BITS = 4
-_REMEMBER = (Move(SERVICE_REGISTER, 0, CT_MARK, 0, _MARK_BITS),)
+_REMEMBER = (Move(SERVICE_REGISTER, 0, CT_MARK, 0, _MARK_BITS), OPENED)
 _WHOLE, _FIRST_FRAGMENT, _LATER_FRAGMENT, _WITH_PORT = "0/3", "1/3", "3/3", "0/2"
 _FRAGMENT_SECONDS = 10
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sdn.pipeline.actions import IN_PORT, Action, Ct, Goto, Nat, Output, SetField
+from sdn.pipeline.features.holders import HELD
 from sdn.pipeline.fields import ETH_DST, ETH_SRC, ETH_TYPE_IPV4, ETH_TYPE_IPV6
 from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import Match, match
@@ -47,6 +48,7 @@ from sdn.pipeline.tables import (
     INGRESS_ADMIN,
     LOAD_BALANCING,
     ROUTING,
+    SENDER,
     SOURCE_TRANSLATION,
     UNTRANSLATION,
 )
@@ -54,7 +56,7 @@ from sdn.pipeline.topology import Address, LocalNode, PodPort, RemoteNode
 
 _FIRST_PACKET = "+new-rpl-inv+trk"
 _ETH_TYPE = {4: ETH_TYPE_IPV4, 6: ETH_TYPE_IPV6}
-_TRACK = Ct(zone=SERVICE_ZONE, nat=Nat(), table=LOAD_BALANCING.number)
+_TRACK = Ct(zone=SERVICE_ZONE, nat=Nat(), table=SENDER.number)
 _TRACK_TO_NODE = (SetField(SERVICE_REGISTER, TO_NODE_BIT, TO_NODE_BIT), _TRACK)
 #: Everything that comes by the gateway port.
 _BY_GATEWAY = (Source.GATEWAY, Source.OUTSIDE)
@@ -82,7 +84,7 @@ def _untracked(local: LocalNode) -> Iterator[Flow]:
     """Fragments whose others never came. Open vSwitch's userspace tracker gives them back after a while, beside
     whichever packet it sees next, and untracked: no rule about connections would hold for them.
     """
-    for table in (LOAD_BALANCING, EGRESS_ADMIN, SOURCE_TRANSLATION, BRIDGING, DELIVERY):
+    for table in (SENDER, EGRESS_ADMIN, SOURCE_TRANSLATION, BRIDGING, DELIVERY):
         yield table.flow(
             match(ct_state="-trk"),
             (),
@@ -209,14 +211,14 @@ def _direct(local: LocalNode) -> Iterator[Flow]:
     for eth_type in _ETH_TYPE.values():
         yield SOURCE_TRANSLATION.flow(
             match(reg0=Source.OUTSIDE, eth_type=eth_type, ct_state=_FIRST_PACKET, reg2=0),
-            (Ct(zone=SERVICE_ZONE, commit=True, table=BRIDGING.number),),
+            (Ct(zone=SERVICE_ZONE, commit=True, table=BRIDGING.number, execute=HELD),),
             owner=local.owner,
             why="from elsewhere to no Service: remembered, so that answers are known as such",
             priority=Priority.HIGH,
         )
         yield SOURCE_TRANSLATION.flow(
             match(reg0=Source.TUNNEL, eth_type=eth_type, ct_state=_FIRST_PACKET),
-            (Ct(zone=SERVICE_ZONE, commit=True, table=DELIVERY.number),),
+            (Ct(zone=SERVICE_ZONE, commit=True, table=DELIVERY.number, execute=HELD),),
             owner=local.owner,
             why="from another node's client: remembered, so that answers are known as such",
             priority=Priority.HIGH,
@@ -244,7 +246,7 @@ def _remembered(local: LocalNode, address: Address) -> Ct:
     directionality"). A port that a Service's connection has already is then not changed.
     """
     nat = None if local.userspace else Nat("src", address.version == 6, address.value)
-    return Ct(zone=SERVICE_ZONE, commit=True, nat=nat, table=BRIDGING.number)
+    return Ct(zone=SERVICE_ZONE, commit=True, nat=nat, table=BRIDGING.number, execute=HELD)
 
 
 def _why_remembered(local: LocalNode) -> str:
