@@ -40,17 +40,32 @@ def example(query: dns.message.Message, tcp: bool) -> list[bytes]:
     return [response.to_wire(max_size=most, prefer_truncation=True)]
 
 
+def _bound(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """A port of UDP and the same of TCP. ``port`` 0: any; what is free of the one may be somebody's of the other."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for last in (False,) * 9 + (True,):
+        datagrams = socket.socket(family, socket.SOCK_DGRAM)
+        streams = socket.socket(family, socket.SOCK_STREAM)
+        streams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            datagrams.bind((address, port))
+            streams.bind(datagrams.getsockname()[:2])
+        except OSError:
+            datagrams.close()
+            streams.close()
+            if port or last:
+                raise
+        else:
+            return datagrams, streams
+    raise AssertionError("the last attempt raises")
+
+
 class Upstream:
     """`queries` are those that came, with whether it was over TCP."""
 
     def __init__(self, address: str, port: int, answering: Answering) -> None:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._udp = socket.socket(family, socket.SOCK_DGRAM)
-        self._udp.bind((address, port))
+        self._udp, self._tcp = _bound(address, port)
         self.address, self.port = self._udp.getsockname()[:2]
-        self._tcp = socket.socket(family, socket.SOCK_STREAM)
-        self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._tcp.bind((self.address, self.port))
         self._tcp.listen()
         self._answering = answering
         self._stop = threading.Event()
