@@ -7,6 +7,26 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class WatchOwnerRequest(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    def __init__(self, node: _Optional[str] = ...) -> None: ...
+
+class Owner(_message.Message):
+    __slots__ = ("controller", "address", "generation", "openflow_targets", "controllers")
+    CONTROLLER_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    OPENFLOW_TARGETS_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLERS_FIELD_NUMBER: _ClassVar[int]
+    controller: str
+    address: str
+    generation: int
+    openflow_targets: _containers.RepeatedScalarFieldContainer[str]
+    controllers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, controller: _Optional[str] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ..., openflow_targets: _Optional[_Iterable[str]] = ..., controllers: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class AgentMessage(_message.Message):
     __slots__ = ("hello", "full_state", "attach", "detach", "connection_counts", "connections", "resolved")
     HELLO_FIELD_NUMBER: _ClassVar[int]

@@ -44,6 +44,11 @@ class ControllerStub:
                 request_serializer=sdn_dot_v1_dot_controller__pb2.WatchServicesRequest.SerializeToString,
                 response_deserializer=sdn_dot_v1_dot_controller__pb2.ServiceUpdate.FromString,
                 _registered_method=True)
+        self.WatchOwner = channel.unary_stream(
+                '/sdn.v1.Controller/WatchOwner',
+                request_serializer=sdn_dot_v1_dot_controller__pb2.WatchOwnerRequest.SerializeToString,
+                response_deserializer=sdn_dot_v1_dot_controller__pb2.Owner.FromString,
+                _registered_method=True)
 
 
 class ControllerServicer:
@@ -51,7 +56,8 @@ class ControllerServicer:
 
     def Session(self, request_iterator, context):
         """Errors: ALREADY_EXISTS, another node is registered under this name; INVALID_ARGUMENT, a field of Hello is wrong, the message
-        names it; RESOURCE_EXHAUSTED, no range is left for the node; ABORTED, a newer stream of the same node took over.
+        names it; RESOURCE_EXHAUSTED, no range is left for the node; ABORTED, a newer stream of the same node took over;
+        FAILED_PRECONDITION, another controller owns the node, and the message says which and where.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +67,14 @@ class ControllerServicer:
         """The Services of the cluster as the agent of one node needs them: first all of them, then `synced`, then each that changes,
         whole, and the names of those that are gone. NOT_FOUND, no such node; RESOURCE_EXHAUSTED, the reader is too slow and must
         ask again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchOwner(self, request, context):
+        """Which controller owns a node's switch, and so takes its agent's session: what this controller knows, at once, and each
+        change. Any controller can be asked; of several answers the one with the highest generation holds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +92,11 @@ def add_ControllerServicer_to_server(servicer, server):
                     servicer.WatchServices,
                     request_deserializer=sdn_dot_v1_dot_controller__pb2.WatchServicesRequest.FromString,
                     response_serializer=sdn_dot_v1_dot_controller__pb2.ServiceUpdate.SerializeToString,
+            ),
+            'WatchOwner': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchOwner,
+                    request_deserializer=sdn_dot_v1_dot_controller__pb2.WatchOwnerRequest.FromString,
+                    response_serializer=sdn_dot_v1_dot_controller__pb2.Owner.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +153,33 @@ class Controller:
             '/sdn.v1.Controller/WatchServices',
             sdn_dot_v1_dot_controller__pb2.WatchServicesRequest.SerializeToString,
             sdn_dot_v1_dot_controller__pb2.ServiceUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchOwner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sdn.v1.Controller/WatchOwner',
+            sdn_dot_v1_dot_controller__pb2.WatchOwnerRequest.SerializeToString,
+            sdn_dot_v1_dot_controller__pb2.Owner.FromString,
             options,
             channel_credentials,
             insecure,

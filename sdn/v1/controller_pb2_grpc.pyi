@@ -40,12 +40,17 @@ class ControllerStub:
     def __new__(cls, channel: _aio.Channel) -> ControllerAsyncStub: ...
     Session: _grpc.StreamStreamMultiCallable[_controller_pb2.AgentMessage, _controller_pb2.ControllerMessage]
     """Errors: ALREADY_EXISTS, another node is registered under this name; INVALID_ARGUMENT, a field of Hello is wrong, the message
-    names it; RESOURCE_EXHAUSTED, no range is left for the node; ABORTED, a newer stream of the same node took over.
+    names it; RESOURCE_EXHAUSTED, no range is left for the node; ABORTED, a newer stream of the same node took over;
+    FAILED_PRECONDITION, another controller owns the node, and the message says which and where.
     """
     WatchServices: _grpc.UnaryStreamMultiCallable[_controller_pb2.WatchServicesRequest, _controller_pb2.ServiceUpdate]
     """The Services of the cluster as the agent of one node needs them: first all of them, then `synced`, then each that changes,
     whole, and the names of those that are gone. NOT_FOUND, no such node; RESOURCE_EXHAUSTED, the reader is too slow and must
     ask again.
+    """
+    WatchOwner: _grpc.UnaryStreamMultiCallable[_controller_pb2.WatchOwnerRequest, _controller_pb2.Owner]
+    """Which controller owns a node's switch, and so takes its agent's session: what this controller knows, at once, and each
+    change. Any controller can be asked; of several answers the one with the highest generation holds.
     """
 
 @_typing.type_check_only
@@ -53,12 +58,17 @@ class ControllerAsyncStub(ControllerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Session: _aio.StreamStreamMultiCallable[_controller_pb2.AgentMessage, _controller_pb2.ControllerMessage]  # type: ignore[assignment]
     """Errors: ALREADY_EXISTS, another node is registered under this name; INVALID_ARGUMENT, a field of Hello is wrong, the message
-    names it; RESOURCE_EXHAUSTED, no range is left for the node; ABORTED, a newer stream of the same node took over.
+    names it; RESOURCE_EXHAUSTED, no range is left for the node; ABORTED, a newer stream of the same node took over;
+    FAILED_PRECONDITION, another controller owns the node, and the message says which and where.
     """
     WatchServices: _aio.UnaryStreamMultiCallable[_controller_pb2.WatchServicesRequest, _controller_pb2.ServiceUpdate]  # type: ignore[assignment]
     """The Services of the cluster as the agent of one node needs them: first all of them, then `synced`, then each that changes,
     whole, and the names of those that are gone. NOT_FOUND, no such node; RESOURCE_EXHAUSTED, the reader is too slow and must
     ask again.
+    """
+    WatchOwner: _aio.UnaryStreamMultiCallable[_controller_pb2.WatchOwnerRequest, _controller_pb2.Owner]  # type: ignore[assignment]
+    """Which controller owns a node's switch, and so takes its agent's session: what this controller knows, at once, and each
+    change. Any controller can be asked; of several answers the one with the highest generation holds.
     """
 
 class ControllerServicer(metaclass=_abc_1.ABCMeta):
@@ -69,7 +79,8 @@ class ControllerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_controller_pb2.ControllerMessage], _abc.AsyncIterator[_controller_pb2.ControllerMessage]]:
         """Errors: ALREADY_EXISTS, another node is registered under this name; INVALID_ARGUMENT, a field of Hello is wrong, the message
-        names it; RESOURCE_EXHAUSTED, no range is left for the node; ABORTED, a newer stream of the same node took over.
+        names it; RESOURCE_EXHAUSTED, no range is left for the node; ABORTED, a newer stream of the same node took over;
+        FAILED_PRECONDITION, another controller owns the node, and the message says which and where.
         """
 
     @_abc_1.abstractmethod
@@ -81,6 +92,16 @@ class ControllerServicer(metaclass=_abc_1.ABCMeta):
         """The Services of the cluster as the agent of one node needs them: first all of them, then `synced`, then each that changes,
         whole, and the names of those that are gone. NOT_FOUND, no such node; RESOURCE_EXHAUSTED, the reader is too slow and must
         ask again.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchOwner(
+        self,
+        request: _controller_pb2.WatchOwnerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_controller_pb2.Owner], _abc.AsyncIterator[_controller_pb2.Owner]]:
+        """Which controller owns a node's switch, and so takes its agent's session: what this controller knows, at once, and each
+        change. Any controller can be asked; of several answers the one with the highest generation holds.
         """
 
 def add_ControllerServicer_to_server(servicer: ControllerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -551,3 +551,55 @@ class SetLogLevelResponse(_message.Message):
     PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     previous: str
     def __init__(self, previous: _Optional[str] = ...) -> None: ...
+
+class ListControllersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListControllersResponse(_message.Message):
+    __slots__ = ("controllers", "answered_by")
+    CONTROLLERS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_BY_FIELD_NUMBER: _ClassVar[int]
+    controllers: _containers.RepeatedCompositeFieldContainer[ControllerStatus]
+    answered_by: str
+    def __init__(self, controllers: _Optional[_Iterable[_Union[ControllerStatus, _Mapping]]] = ..., answered_by: _Optional[str] = ...) -> None: ...
+
+class ControllerStatus(_message.Message):
+    __slots__ = ("name", "grpc_address", "openflow_target", "version", "alive", "draining", "down_by", "started_at", "switches", "preferred", "heard_ms", "revision")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    OPENFLOW_TARGET_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    DOWN_BY_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    SWITCHES_FIELD_NUMBER: _ClassVar[int]
+    PREFERRED_FIELD_NUMBER: _ClassVar[int]
+    HEARD_MS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    grpc_address: str
+    openflow_target: str
+    version: str
+    alive: bool
+    draining: bool
+    down_by: str
+    started_at: _timestamp_pb2.Timestamp
+    switches: int
+    preferred: int
+    heard_ms: int
+    revision: int
+    def __init__(self, name: _Optional[str] = ..., grpc_address: _Optional[str] = ..., openflow_target: _Optional[str] = ..., version: _Optional[str] = ..., alive: _Optional[bool] = ..., draining: _Optional[bool] = ..., down_by: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., switches: _Optional[int] = ..., preferred: _Optional[int] = ..., heard_ms: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class DrainControllerRequest(_message.Message):
+    __slots__ = ("name", "draining")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    draining: bool
+    def __init__(self, name: _Optional[str] = ..., draining: _Optional[bool] = ...) -> None: ...
+
+class DrainControllerResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

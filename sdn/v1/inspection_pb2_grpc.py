@@ -60,6 +60,16 @@ class InspectionStub:
                 request_serializer=sdn_dot_v1_dot_inspection__pb2.ListSwitchesRequest.SerializeToString,
                 response_deserializer=sdn_dot_v1_dot_inspection__pb2.ListSwitchesResponse.FromString,
                 _registered_method=True)
+        self.ListControllers = channel.unary_unary(
+                '/sdn.v1.Inspection/ListControllers',
+                request_serializer=sdn_dot_v1_dot_inspection__pb2.ListControllersRequest.SerializeToString,
+                response_deserializer=sdn_dot_v1_dot_inspection__pb2.ListControllersResponse.FromString,
+                _registered_method=True)
+        self.DrainController = channel.unary_unary(
+                '/sdn.v1.Inspection/DrainController',
+                request_serializer=sdn_dot_v1_dot_inspection__pb2.DrainControllerRequest.SerializeToString,
+                response_deserializer=sdn_dot_v1_dot_inspection__pb2.DrainControllerResponse.FromString,
+                _registered_method=True)
         self.ListFlows = channel.unary_stream(
                 '/sdn.v1.Inspection/ListFlows',
                 request_serializer=sdn_dot_v1_dot_inspection__pb2.ListFlowsRequest.SerializeToString,
@@ -125,6 +135,20 @@ class InspectionServicer:
 
     def ListSwitches(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListControllers(self, request, context):
+        """The controllers of this cluster, as the one that is asked sees them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainController(self, request, context):
+        """Lets a controller hand over all its switches, or take some again. NOT_FOUND, no such controller.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -203,6 +227,16 @@ def add_InspectionServicer_to_server(servicer, server):
                     servicer.ListSwitches,
                     request_deserializer=sdn_dot_v1_dot_inspection__pb2.ListSwitchesRequest.FromString,
                     response_serializer=sdn_dot_v1_dot_inspection__pb2.ListSwitchesResponse.SerializeToString,
+            ),
+            'ListControllers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListControllers,
+                    request_deserializer=sdn_dot_v1_dot_inspection__pb2.ListControllersRequest.FromString,
+                    response_serializer=sdn_dot_v1_dot_inspection__pb2.ListControllersResponse.SerializeToString,
+            ),
+            'DrainController': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainController,
+                    request_deserializer=sdn_dot_v1_dot_inspection__pb2.DrainControllerRequest.FromString,
+                    response_serializer=sdn_dot_v1_dot_inspection__pb2.DrainControllerResponse.SerializeToString,
             ),
             'ListFlows': grpc.unary_stream_rpc_method_handler(
                     servicer.ListFlows,
@@ -370,6 +404,60 @@ class Inspection:
             '/sdn.v1.Inspection/ListSwitches',
             sdn_dot_v1_dot_inspection__pb2.ListSwitchesRequest.SerializeToString,
             sdn_dot_v1_dot_inspection__pb2.ListSwitchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListControllers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sdn.v1.Inspection/ListControllers',
+            sdn_dot_v1_dot_inspection__pb2.ListControllersRequest.SerializeToString,
+            sdn_dot_v1_dot_inspection__pb2.ListControllersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainController(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sdn.v1.Inspection/DrainController',
+            sdn_dot_v1_dot_inspection__pb2.DrainControllerRequest.SerializeToString,
+            sdn_dot_v1_dot_inspection__pb2.DrainControllerResponse.FromString,
             options,
             channel_credentials,
             insecure,

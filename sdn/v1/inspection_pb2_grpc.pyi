@@ -44,6 +44,10 @@ class InspectionStub:
     Watch: _grpc.UnaryStreamMultiCallable[_inspection_pb2.WatchRequest, _inspection_pb2.WatchEvent]
     """First every object that exists (ADDED), then one event (BOOKMARK), then changes as they happen."""
     ListSwitches: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.ListSwitchesRequest, _inspection_pb2.ListSwitchesResponse]
+    ListControllers: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.ListControllersRequest, _inspection_pb2.ListControllersResponse]
+    """The controllers of this cluster, as the one that is asked sees them."""
+    DrainController: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.DrainControllerRequest, _inspection_pb2.DrainControllerResponse]
+    """Lets a controller hand over all its switches, or take some again. NOT_FOUND, no such controller."""
     ListFlows: _grpc.UnaryStreamMultiCallable[_inspection_pb2.ListFlowsRequest, _inspection_pb2.ListFlowsResponse]
     """Reads the flows of a node's switch as they are now, and names each one's table and owner.
     NOT_FOUND, no such node; UNAVAILABLE, its switch is not connected.
@@ -79,6 +83,10 @@ class InspectionAsyncStub(InspectionStub):
     Watch: _aio.UnaryStreamMultiCallable[_inspection_pb2.WatchRequest, _inspection_pb2.WatchEvent]  # type: ignore[assignment]
     """First every object that exists (ADDED), then one event (BOOKMARK), then changes as they happen."""
     ListSwitches: _aio.UnaryUnaryMultiCallable[_inspection_pb2.ListSwitchesRequest, _inspection_pb2.ListSwitchesResponse]  # type: ignore[assignment]
+    ListControllers: _aio.UnaryUnaryMultiCallable[_inspection_pb2.ListControllersRequest, _inspection_pb2.ListControllersResponse]  # type: ignore[assignment]
+    """The controllers of this cluster, as the one that is asked sees them."""
+    DrainController: _aio.UnaryUnaryMultiCallable[_inspection_pb2.DrainControllerRequest, _inspection_pb2.DrainControllerResponse]  # type: ignore[assignment]
+    """Lets a controller hand over all its switches, or take some again. NOT_FOUND, no such controller."""
     ListFlows: _aio.UnaryStreamMultiCallable[_inspection_pb2.ListFlowsRequest, _inspection_pb2.ListFlowsResponse]  # type: ignore[assignment]
     """Reads the flows of a node's switch as they are now, and names each one's table and owner.
     NOT_FOUND, no such node; UNAVAILABLE, its switch is not connected.
@@ -141,6 +149,22 @@ class InspectionServicer(metaclass=_abc_1.ABCMeta):
         request: _inspection_pb2.ListSwitchesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inspection_pb2.ListSwitchesResponse, _abc.Awaitable[_inspection_pb2.ListSwitchesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListControllers(
+        self,
+        request: _inspection_pb2.ListControllersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inspection_pb2.ListControllersResponse, _abc.Awaitable[_inspection_pb2.ListControllersResponse]]:
+        """The controllers of this cluster, as the one that is asked sees them."""
+
+    @_abc_1.abstractmethod
+    def DrainController(
+        self,
+        request: _inspection_pb2.DrainControllerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inspection_pb2.DrainControllerResponse, _abc.Awaitable[_inspection_pb2.DrainControllerResponse]]:
+        """Lets a controller hand over all its switches, or take some again. NOT_FOUND, no such controller."""
 
     @_abc_1.abstractmethod
     def ListFlows(
