@@ -15,14 +15,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from controller.checks import check_attachment
-from controller.cluster import Cluster, key_of
+from controller.cluster import AttachmentKey, Cluster, key_of
 from controller.ledger import Ledger, whole
 from controller.loadbalancing.runtime import LoadBalancing
 from controller.policies import Policies
 from controller.programs import Programs
-from controller.records import AttachmentRecord, NodeRecord, attachment_key, encode
-from controller.store import Delete, Operation, Put, StoreError
-from controller.synchronizer import Done
+from controller.records import AttachmentRecord, NodeRecord, attachment_key, encode_attachment
+from controller.store import ConflictError, Delete, Operation, Put, StoreError
+from controller.synchronizer import NOT_OWNER, Done
 from controller.watchers import Watchers
 from sdn import logs
 from sdn.model import InvalidObjectError
@@ -54,6 +54,11 @@ class Attachments:
         self._policies = policies
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Attachments that the store says are still to be confirmed by their switch.
+        self.pending: set[AttachmentKey] = set()
+        #: Those that are confirmed, which the store does not say yet.
+        self._confirmed_ones: dict[AttachmentKey, AttachmentRecord] = {}
+        self._telling: asyncio.Task[None] | None = None
 
     @whole
     async def attach(self, node: str, attachment: types_pb2.Attachment, answer: Answer) -> None:
@@ -66,7 +71,8 @@ class Attachments:
             self._cluster.check_attachment(record)
             known = self._cluster.attachments.get(key_of(record))
             if known != record:
-                await self._ledger.write([Put(attachment_key(node, *record.id), encode(record))])
+                pending = self._moves(known, record)
+                await self._ledger.write([_put(record, pending=pending)], node=node)
                 self._cluster.put_attachment(record)
                 self._replaced(known, record)
             else:
@@ -91,7 +97,7 @@ class Attachments:
             self._node(node)
             record = self._cluster.attachments.get((node, container_id, interface_name))
             if record is not None:
-                await self._ledger.write([Delete(attachment_key(node, container_id, interface_name))])
+                await self._ledger.write([Delete(attachment_key(*key_of(record)))], node=node)
                 self._forget(record)
             gone = record.addresses if record is not None else ()
             self._remove(node, container_id, interface_name, self._threadsafe(answer), gone)
@@ -119,9 +125,11 @@ class Attachments:
             present = {key_of(record): record for record in self._cluster.attachments_on(node)}
             gone = [record for key, record in present.items() if key not in wanted]
             changed = [record for key, record in wanted.items() if present.get(key) != record]
-            operations: list[Operation] = [Delete(attachment_key(node, *record.id)) for record in gone]
-            operations += [Put(attachment_key(node, *record.id), encode(record)) for record in changed]
-            await self._ledger.write(operations)
+            operations: list[Operation] = [Delete(attachment_key(*key_of(record))) for record in gone]
+            operations += [
+                _put(record, pending=self._moves(present.get(key_of(record)), record)) for record in changed
+            ]
+            await self._ledger.write(operations, node=node)
             for record in gone:
                 self._forget(record)
                 self._remove(node, *record.id, None, record.addresses)
@@ -200,23 +208,124 @@ class Attachments:
                 answer(refused)
             return
         if refused is None:
-            self._watchers.programmed.add(key_of(record))
-            self._services.in_force.add(key_of(record))
-            self._services.pod_changed(record.pod_namespace, record.pod_name)
-            self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
             if answer is not None:
                 answer(None)
+            self.confirmed(record)
         elif answer is not None:
             task = self._loop.create_task(self._take_back(record, answer, refused))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def confirmed(self, record: AttachmentRecord) -> None:
+        """The switch has confirmed an attachment: it counts from now on, for this controller and all others."""
+        self._in_force(record)
+        self._tell_others(record)
+
+    async def told(self) -> None:
+        """Return when the store says of all attachments that are confirmed that they are."""
+        while self._telling is not None:
+            await asyncio.wait([self._telling])
+
+    def _in_force(self, record: AttachmentRecord) -> None:
+        self._watchers.programmed.add(key_of(record))
+        self._services.in_force.add(key_of(record))
+        self._services.pod_changed(record.pod_namespace, record.pod_name)
+        self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
+
+    # Which attachments are in force decides what all switches hold: other controllers are told by the store.
+
+    def _tell_others(self, record: AttachmentRecord) -> None:
+        if key_of(record) in self.pending:
+            self._confirmed_ones[key_of(record)] = record
+            if self._telling is None:
+                self._telling = self._loop.create_task(self._store_confirmed())
+                self._telling.add_done_callback(self._told)
+
+    def _told(self, task: asyncio.Task[None]) -> None:
+        self._telling = None
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            log.error("confirmed attachments are not stored", error=logs.error_text(problem))
+
+    async def _store_confirmed(self) -> None:
+        """Write what was confirmed, all that waits of one node at once."""
+        while self._confirmed_ones:
+            node = next(iter(self._confirmed_ones))[0]
+            await self._store_confirmed_of(node)
+
+    @whole
+    async def _store_confirmed_of(self, node: str) -> None:
+        async with self._ledger.lock:
+            mine = {key: record for key, record in self._confirmed_ones.items() if key[0] == node}
+            still = [record for key, record in mine.items() if self._cluster.attachments.get(key) is record]
+            try:
+                if still:
+                    await self._ledger.write([_put(record, pending=False) for record in still], node=node)
+            except ConflictError:
+                raise
+            except StoreError as problem:
+                # Whoever owns the node next has its switch confirm them again.
+                log.warning("confirmed attachments are not stored", node=node, error=str(problem))
+            else:
+                self.pending.difference_update(key_of(record) for record in still)
+            for key, record in mine.items():
+                if self._confirmed_ones.get(key) is record:
+                    del self._confirmed_ones[key]
+
+    def _moves(self, before: AttachmentRecord | None, after: AttachmentRecord) -> bool:
+        """Whether the switch has to confirm the attachment before others may send to it."""
+        return before is None or _place(before) != _place(after) or key_of(before) in self.pending
+
+    # What other controllers have stored.
+
+    def stored(self, record: AttachmentRecord, pending: bool) -> None:
+        """Another controller has stored an attachment."""
+        key = key_of(record)
+        known = self._cluster.attachments.get(key)
+        if known != record:
+            self._cluster.put_attachment(record)
+            self._replaced(known, record)
+            self.program(record, None, new=_other_addresses(known, record))
+        else:
+            record = known
+        self._note_pending(key, pending)
+        if not pending and key not in self._services.in_force:
+            self._in_force(record)
+        self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
+
+    def removed(self, key: AttachmentKey) -> None:
+        """Another controller has forgotten an attachment."""
+        record = self._cluster.attachments.get(key)
+        if record is not None:
+            self._forget(record)
+            self._remove(*key, None, record.addresses)
+
+    def load(self, record: AttachmentRecord, pending: bool) -> None:
+        """Take in what is stored; it is programmed later."""
+        self._cluster.put_attachment(record)
+        self._note_pending(key_of(record), pending)
+        if not pending:
+            self._services.in_force.add(key_of(record))
+
+    def owned(self, node: str) -> None:
+        """This controller has become the node's: what its switch was still to confirm, it is to confirm to us."""
+        for record in self._cluster.attachments_on(node):
+            if key_of(record) in self.pending or key_of(record) not in self._watchers.programmed:
+                self.program(record, None)
+
+    def _note_pending(self, key: AttachmentKey, pending: bool) -> None:
+        if pending:
+            self.pending.add(key)
+        else:
+            self.pending.discard(key)
 
     @whole
     async def _take_back(self, record: AttachmentRecord, answer: Answer, refused: str) -> None:
         async with self._ledger.lock:
             if self._cluster.attachments.get(key_of(record)) is record:
                 try:
-                    await self._ledger.write([Delete(attachment_key(record.node, *record.id))])
+                    await self._ledger.write([Delete(attachment_key(*key_of(record)))], node=record.node)
+                except ConflictError:
+                    raise
                 except StoreError as problem:
                     log.error("refused attachment stays stored", attachment=str(record), error=str(problem))
                 self._forget(record)
@@ -230,6 +339,7 @@ class Attachments:
         self._watchers.programmed.discard(key_of(after))
         if before is None or _place(before) != _place(after):
             self._services.in_force.discard(key_of(after))
+            self.pending.add(key_of(after))
         gone = [address for address in before.addresses if address not in after.addresses] if before else []
         if before is not None and (before.pod_namespace, before.pod_name) != (
             after.pod_namespace,
@@ -253,6 +363,7 @@ class Attachments:
         self._cluster.remove_attachment(key_of(record))
         self._watchers.programmed.discard(key_of(record))
         self._services.in_force.discard(key_of(record))
+        self.pending.discard(key_of(record))
         self._services.pod_changed(record.pod_namespace, record.pod_name, record.addresses)
         self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
 
@@ -260,6 +371,9 @@ class Attachments:
         """The same callback, callable from a synchronizer's thread."""
 
         def call(refused: str | None) -> None:
+            if refused == NOT_OWNER:
+                # Nothing was refused, and what is stored stays. The agent asks whoever owns its switch now.
+                return
             with suppress(RuntimeError):  # The loop has ended: nobody is left to be told.
                 self._loop.call_soon_threadsafe(answer, refused)
 
@@ -269,6 +383,10 @@ class Attachments:
 def _other_addresses(before: AttachmentRecord | None, after: AttachmentRecord) -> bool:
     """Whether an attachment begins with its addresses."""
     return before is None or before.addresses != after.addresses
+
+
+def _put(record: AttachmentRecord, *, pending: bool) -> Put:
+    return Put(attachment_key(*key_of(record)), encode_attachment(record, pending=pending))
 
 
 def _place(record: AttachmentRecord) -> tuple[object, ...]:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
 
 from controller.connection import SwitchConnection
 from controller.desired import Encoded, Entries, Part, encode
@@ -20,13 +21,20 @@ Done: TypeAlias = Callable[[str | None], None]
 #: encoded already is used as it is, and may be used by many switches.
 Compile: TypeAlias = Callable[[], Iterable[Flow | Group] | Encoded]
 
+#: Why a part is not in force, or not known to be, where that says nothing about the part: the switch is another
+#: controller's, who brings it into force. Nothing was refused.
+NOT_OWNER: Final = "not the owner of the switch"
+
+#: Changes that wait for a busy thread until versions of parts that nobody needs any more are left out.
+MERGE_ABOVE: Final = 512
+
 
 @dataclass(slots=True)
 class Change:
     """A part's new entries; the first fields are the arguments of ``Synchronizer.submit``.
 
     ``fresh`` are addresses of a pod that begins with this change: what the switch tracks of those who had them before
-    is forgotten before the change is in force, where that is still to be done.
+    is forgotten before the change is in force, where that is still to be done. ``more`` are told what ``done`` is told.
     """
 
     part: Part
@@ -34,6 +42,52 @@ class Change:
     done: Done | None = None
     gone: tuple[Address, ...] = ()
     fresh: tuple[Address, ...] = ()
+    more: Sequence[Done] = ()
+
+    @property
+    def waiting(self) -> Iterator[Done]:
+        """All who are to be told."""
+        yield from self.more
+        if self.done is not None:
+            yield self.done
+
+
+def unchanged() -> Encoded:
+    """As ``compile`` of a change: the part stays what it is, only what is said of addresses counts."""
+    raise AssertionError("the entries of a part that stays what it is are not asked for")
+
+
+def merged(changes: Sequence[Change]) -> list[Change]:
+    """The same with only the last version of each part, at its place. All are kept who wait for any, and what is said
+    of addresses is, in its order: one may be gone, another pod's, and gone again.
+    """
+    last = {change.part: change for change in changes}
+    waiting: defaultdict[Part, list[Done]] = defaultdict(list)
+    for change in changes:
+        waiting[change.part] += change.waiting
+    kept: list[Change] = []
+    #: The last one kept that says something of addresses.
+    speaker: Change | None = None
+    for change in changes:
+        speaks = bool(change.gone or change.fresh)
+        if last[change.part] is change:
+            kept.append(replace(change, done=None, more=waiting[change.part]))
+        elif not speaks:
+            continue
+        elif speaker is not None and speaker.compile is unchanged and _can_say(speaker, change):
+            speaker.gone = (*dict.fromkeys(speaker.gone + change.gone),)
+            speaker.fresh = (*dict.fromkeys(speaker.fresh + change.fresh),)
+            continue
+        else:
+            kept.append(Change(change.part, unchanged, None, change.gone, change.fresh))
+        if speaks:
+            speaker = kept[-1]
+    return kept
+
+
+def _can_say(earlier: Change, later: Change) -> bool:
+    """Whether one change can say both; it says first what is gone."""
+    return frozenset(earlier.fresh).isdisjoint(later.gone)
 
 
 @dataclass(slots=True)
@@ -50,10 +104,30 @@ class Refused:
 class Inbox:
     """What other threads hand over; guarded by the synchronizer's condition."""
 
-    changes: list[Change] = field(default_factory=list)
-    flushes: list[Flush] = field(default_factory=list)
     connection: SwitchConnection | None = None
+    #: With which this controller owns the switch; None: it does not.
+    generation: int | None = None
+    #: The highest generation heard of, and the highest one with which the switch was lost to another controller.
+    known: int = 0
+    lost: int = -1
+    changes: list[Change] = field(default_factory=list)
+    #: In their order.
+    flushes: dict[Flush, None] = field(default_factory=dict)
     stopping: bool = False
+    _merge_at: int = MERGE_ABOVE
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """Take changes in. What waits grows with the parts and addresses that are concerned, not with time."""
+        self.changes += changes
+        if len(self.changes) > self._merge_at:
+            self.changes = merged(self.changes)
+            self._merge_at = max(MERGE_ABOVE, 2 * len(self.changes))
+
+    def take(self) -> Inbox:
+        """What is there now; changes and flushes are not there any more."""
+        taken = replace(self)
+        self.changes, self.flushes, self._merge_at = [], {}, MERGE_ABOVE
+        return taken
 
 
 def entries_of(compile: Compile | None) -> Entries:

@@ -4,14 +4,15 @@
 An *exchange* is a range of transaction ids; whatever the switch sends under one of them belongs to it. The
 receiving thread only sorts messages into exchanges; whoever opened one takes them out, in a thread that may
 wait. Packets that the switch hands over belong to none: those to Services without endpoints are answered where they
-arrive (controller.rejects), those that policies report are read there (controller.audit).
+arrive (controller.rejects), those that policies report are read there (controller.audit). Nor does the switch's word
+that another controller has become its master, which may come at any time.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -23,10 +24,16 @@ from controller.rejects import Rejects
 from controller.transport import ConnectionClosedError, ProtocolError, Transport
 from sdn import logs
 from sdn.openflow import (
+    NO_GENERATION,
     CodecError,
     ErrorMessage,
+    Role,
+    RoleReply,
+    RoleStatus,
     barrier_request,
     decode_error,
+    decode_role_reply,
+    decode_role_status,
     decode_software,
     desc_request,
     flow_desc_request,
@@ -35,6 +42,8 @@ from sdn.openflow import (
     multipart_body,
     multipart_more,
     packet_in_cookie,
+    role_request,
+    tells_deposed,
 )
 from sdn.openflow.bundle import (
     BundleControl,
@@ -49,6 +58,8 @@ from sdn.openflow.wire import (
     OFPT_ERROR,
     OFPT_MULTIPART_REPLY,
     OFPT_PACKET_IN,
+    OFPT_ROLE_REPLY,
+    OFPT_ROLE_STATUS,
 )
 from sdn.pipeline.owner import Feature, feature_of
 
@@ -71,6 +82,16 @@ class BundleRefusedError(Exception):
     def __init__(self, errors: Sequence[tuple[int | None, ErrorMessage]]) -> None:
         self.errors = tuple(errors)
         super().__init__("; ".join(str(error) for _, error in self.errors) or "refused without an error")
+
+
+class DeposedError(Exception):
+    """The switch takes no change from here: another controller is its master. What was to be changed is as it was;
+    nothing is said of whether the switch would take it.
+    """
+
+
+class StaleError(DeposedError):
+    """The switch has seen a higher generation than the one with which a role was asked for."""
 
 
 class _Exchange:
@@ -116,6 +137,11 @@ class SwitchConnection:
         self._ended = False
         self._rejects = Rejects(datapath.id, self._transport.offer)
         self._audit = audit
+        #: Packets that the switch hands over are answered and reported. A switch that has another master hands them to
+        #: that one, and to who has not asked for a role yet.
+        self.packets_wanted = True
+        #: Called in the receiving thread when the switch says by itself that the role here is another now.
+        self.on_role_status: Callable[[RoleStatus], None] = lambda _status: None
         datapath.receiver = self._receive
 
     def close(self) -> None:
@@ -131,7 +157,11 @@ class SwitchConnection:
 
     def _receive(self, kind: int, xid: int, message: bytes) -> None:
         if kind == OFPT_PACKET_IN:
-            self._receive_packet(message)
+            if self.packets_wanted:
+                self._receive_packet(message)
+            return
+        if kind == OFPT_ROLE_STATUS:
+            self._receive_role_status(message)
             return
         with self._lock:
             for exchange in self._exchanges:
@@ -150,6 +180,18 @@ class SwitchConnection:
         elif self._audit is not None:
             self._audit.packet_in(message)
 
+    def _receive_role_status(self, message: bytes) -> None:
+        try:
+            status = decode_role_status(message)
+        except CodecError as problem:
+            log.warning(
+                "role status is malformed", datapath_id=f"{self.datapath_id:016x}", error=str(problem)
+            )
+            return
+        if status.role is Role.SLAVE:
+            self.packets_wanted = False
+        self.on_role_status(status)
+
     @contextmanager
     def _exchange(self, count: int) -> Iterator[_Exchange]:
         with self._lock:
@@ -165,6 +207,36 @@ class SwitchConnection:
         finally:
             with self._lock:
                 self._exchanges.remove(exchange)
+
+    def request_role(self, role: Role, generation: int = 0) -> RoleReply:
+        """Ask for a role, as the owner of ``generation``; which role it is now, and the switch's highest generation.
+
+        StaleError: the role is what it was, which is not SLAVE by that alone. ConnectionClosedError; CodecError when
+        the switch answers nonsense, or refuses the role otherwise.
+        """
+        with self._exchange(1) as exchange:
+            self._transport.write([role_request(exchange.first, role, generation)])
+            kind, _, message = exchange.next()
+        if kind == OFPT_ERROR:
+            error = decode_error(message)
+            if tells_deposed(error):
+                raise StaleError(f"role {role.name} with generation {generation}: {error}")
+            raise CodecError(f"the switch refused the role {role.name}: {error}")
+        if kind != OFPT_ROLE_REPLY:
+            raise CodecError(f"message type {kind} in answer to a role request")
+        return decode_role_reply(message)
+
+    def become_slave(self, known: int = 0) -> RoleReply:
+        """Ask for the role SLAVE, with the highest generation of those that the switch has seen and ``known``, which
+        keeps whoever has a lower one from becoming the master. ConnectionClosedError, CodecError.
+        """
+        while True:
+            seen = self.request_role(Role.NOCHANGE).generation
+            try:
+                return self.request_role(Role.SLAVE, known if seen == NO_GENERATION else max(seen, known))
+            except StaleError:
+                # Another controller has become the master between question and request.
+                continue
 
     def software(self) -> str:
         """The version of Open vSwitch, "3.1.0"."""
@@ -207,9 +279,9 @@ class SwitchConnection:
         """Put ``count`` messages in force, all at once or none; returns when the switch has confirmed it by a
         barrier.
 
-        The messages are taken as the switch takes them. BundleRefusedError, ConnectionClosedError; CodecError
-        when a message cannot be sent or the switch answers nonsense: nothing is in force then, and the
-        connection must end, since a bundle is left open on it.
+        The messages are taken as the switch takes them. BundleRefusedError, DeposedError: nothing is in force.
+        ConnectionClosedError: nothing or all of it. CodecError when a message cannot be sent or the switch answers
+        nonsense: nothing is in force then, and the connection must end, since a bundle is left open on it.
         """
         # Open, close, the messages, then commit or discard, then the barrier.
         with self._exchange(count + 4) as exchange:
@@ -220,6 +292,8 @@ class SwitchConnection:
             stroke = bundle_discard if errors else bundle_commit
             self._transport.write([stroke(bundle_id, final) + barrier_request(barrier)])
             late = self._until_barrier(exchange, barrier)
+            if deposed := next((error for error in errors + late if tells_deposed(error)), None):
+                raise DeposedError(str(deposed))
             if errors or late:
                 raise BundleRefusedError([_about(exchange, error, count) for error in errors or late])
 
@@ -227,7 +301,8 @@ class SwitchConnection:
         """Let the switch forget tracked connections; returns when it has. What it answers where it refuses, else
         nothing.
 
-        ConnectionClosedError.
+        A switch that has another master does what is asked all the same, but for what takes a packet to be sent: then
+        DeposedError. ConnectionClosedError.
         """
         wanted = [message for flush in flushes for message in forgetting.messages(flush)]
         with self._exchange(len(wanted) + 1) as exchange:
@@ -235,6 +310,8 @@ class SwitchConnection:
             messages = [message(xid) for xid, message in enumerate(wanted, exchange.first)]
             self._transport.write([b"".join(messages) + barrier_request(barrier)])
             errors = self._until_barrier(exchange, barrier)
+        if deposed := next(filter(tells_deposed, errors), None):
+            raise DeposedError(str(deposed))
         return "; ".join(sorted({str(error) for error in errors}))
 
     def _until_closed(self, exchange: _Exchange) -> list[ErrorMessage]:

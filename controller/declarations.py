@@ -7,16 +7,17 @@ refused, or only tried (dry run), leaves no trace.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from controller.allocation.allocation import ADDRESS_GIVEN, NO_ADDRESS, Allocation, Plan
+from controller.allocation.pool import Holder
 from controller.cluster import Cluster
 from controller.errors import NotFoundError, PreconditionError
 from controller.events import Events
-from controller.ledger import Ledger, whole
+from controller.ledger import Ledger, under, whole
 from controller.ranges import ExhaustedError
 from controller.records import (
     LB_ADDRESSES,
@@ -26,7 +27,7 @@ from controller.records import (
     decode,
     object_key,
 )
-from controller.store import Delete, Operation, Put, StoreError
+from controller.store import ConflictError, Delete, Entry, Operation, Put, StoreError
 from controller.watchers import Watchers
 from sdn import logs
 from sdn.model import InvalidObjectError, Node, Object, Service, defaulted, to_document
@@ -60,19 +61,29 @@ class Declarations:
         self._watchers = watchers
         self._allocation = allocation
         self._events = events
+        #: What other controllers have given Services that are not known here yet, or not as they are now.
+        self._numbers: dict[Holder, int] = {}
+        self._addresses: dict[Holder, tuple[str, ...]] = {}
 
-    async def load(self, services: Iterable[Service]) -> None:
-        """Take in the stored Services; nodes are known. StoreError, CorruptRecordError."""
+    async def load(self, services: Iterable[Service], entries: Sequence[Entry]) -> None:
+        """Take in the stored Services; nodes are known. ``entries`` are all that is stored. StoreError,
+        CorruptRecordError.
+        """
         numbers = {
             _holder(entry.key, SERVICE_NUMBERS): decode(NumberRecord, entry).number
-            for entry in (await self._ledger.list_prefix(SERVICE_NUMBERS)).entries
+            for entry in under(SERVICE_NUMBERS, entries)
         }
         addresses = {
             _holder(entry.key, LB_ADDRESSES): decode(AddressesRecord, entry).addresses
-            for entry in (await self._ledger.list_prefix(LB_ADDRESSES)).entries
+            for entry in under(LB_ADDRESSES, entries)
         }
         loaded = self._allocation.load(services, numbers, addresses, self._cluster.node_addresses)
-        await self._ledger.write(loaded.operations)
+        try:
+            if loaded.operations:
+                await self._ledger.write(loaded.operations, gives=True)
+        except ConflictError as conflict:
+            # Another controller mends the same, and its changes will come.
+            log.info("the store is mended by another controller", conflict=str(conflict))
         for service in self._allocation.services():
             self._cluster.put_object(service)
         for (namespace, name), reason, text in loaded.problems:
@@ -92,11 +103,16 @@ class Declarations:
                 operations += plan.operations
             unchanged = before == value and not operations and not self._allocation.conflict(namespace, name)
             outcome = "created" if before is None else "unchanged" if unchanged else "configured"
-            if dry_run or unchanged:
+            if dry_run:
+                return Applied(outcome, value)
+            if unchanged:
+                # Unless another controller has changed it since.
+                await self._ledger.confirm(object_key(kind, namespace, name))
                 return Applied(outcome, value)
             document = msgspec.json.encode(to_document(value))
-            operations.insert(0, Put(object_key(kind, namespace, name), document))
-            await self._ledger.write(operations)
+            # Last: who follows the store knows what a Service was given when it sees the Service.
+            operations.append(Put(object_key(kind, namespace, name), document))
+            await self._ledger.write(operations, gives=plan is not None)
             self._cluster.put_object(value)
             freed = plan is not None and self._allocation.commit(plan)
             self.on_change(kind, namespace, name, before, value)
@@ -145,7 +161,7 @@ class Declarations:
                 if builtin is not None and _name(before) == _name(builtin):
                     raise _provided(namespace, name)
                 operations += self._allocation.withdrawal(namespace, name)
-            await self._ledger.write(operations)
+            await self._ledger.write(operations, gives=kind == "Service")
             self._cluster.remove_object(kind, namespace, name)
             freed = kind == "Service" and self._allocation.release(namespace, name)
             self.on_change(kind, namespace, name, before, None)
@@ -173,7 +189,7 @@ class Declarations:
                     vain.add(service.spec.ip_families)
                     self._events.record("Service", namespace, name, "Warning", NO_ADDRESS, plan.lacking)
                     continue
-                await self._ledger.write(plan.operations)
+                await self._ledger.write(plan.operations, gives=True)
             except (StoreError, InvalidObjectError, ExhaustedError) as problem:
                 # It goes on waiting; nobody asked for this now who could be told.
                 self._events.record("Service", namespace, name, "Warning", NO_ADDRESS, str(problem))
@@ -183,6 +199,46 @@ class Declarations:
             self._events.record("Service", namespace, name, "Normal", ADDRESS_GIVEN, f"got {addresses}")
             self.on_change("Service", namespace, name, service, service)
             self._object_changed("Service", namespace, name)
+
+    # What other controllers have stored.
+
+    def number_stored(self, holder: Holder, number: int) -> None:
+        """Another controller has given a Service its number; the Service itself comes next."""
+        self._numbers[holder] = number
+
+    def addresses_stored(self, holder: Holder, addresses: tuple[str, ...]) -> None:
+        """Another controller has given a Service addresses of the pool, or taken them back."""
+        self._addresses[holder] = addresses
+        service = self._cluster.objects["Service"].get(holder)
+        if isinstance(service, Service) and self._allocation.taken_in(service, 0, addresses):
+            self.on_change("Service", *holder, service, service)
+            self._object_changed("Service", *holder)
+
+    def stored(self, value: Object) -> None:
+        """Another controller has stored an object."""
+        kind, namespace, name = value.KIND, value.metadata.namespace, value.metadata.name
+        if isinstance(value, Service):
+            holder = namespace, name
+            number, addresses = self._numbers.pop(holder, 0), self._addresses.pop(holder, None)
+            value = defaulted(value)
+            if not self._allocation.taken_in(value, number, addresses):
+                log.error("Service without a number", namespace=namespace, name=name)
+                return
+        before = self._cluster.objects[kind].get((namespace, name))
+        self._cluster.put_object(value)
+        self.on_change(kind, namespace, name, before, value)
+        self._object_changed(kind, namespace, name)
+
+    def removed(self, kind: str, namespace: str, name: str) -> None:
+        """Another controller has withdrawn an object."""
+        before = self._cluster.objects[kind].get((namespace, name))
+        if before is None:
+            return
+        self._cluster.remove_object(kind, namespace, name)
+        if kind == "Service":
+            self._allocation.release(namespace, name)
+        self.on_change(kind, namespace, name, before, None)
+        self._object_changed(kind, namespace, name)
 
     def _object_changed(self, kind: str, namespace: str, name: str) -> None:
         self._watchers.changed(kind, namespace, name)

@@ -20,7 +20,7 @@ import asyncio
 import ipaddress
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -28,9 +28,9 @@ from controller.changes import Done
 from controller.cluster import Cluster
 from controller.domaintable import DomainTable
 from controller.domainuse import Use, use_of
-from controller.ledger import Ledger
+from controller.ledger import Ledger, under
 from controller.records import DOMAINS, CorruptRecordError, DomainRecord, decode, domain_key, encode
-from controller.store import Delete, Entry, Operation, Put, StoreError
+from controller.store import ConflictError, Delete, Entry, Operation, Put, StoreError
 from controller.tracked import ListConnections
 from controller.turns import Turns
 from sdn import logs
@@ -116,15 +116,15 @@ class Domains:
         self._taking: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
 
-    async def load(self) -> None:
-        """Take in the declared policies, and what is stored; nothing may be handed to switches before. StoreError,
-        CorruptRecordError.
+    async def load(self, entries: Iterable[Entry]) -> None:
+        """Take in the declared policies, and what is stored; nothing may be handed to switches before. ``entries`` are
+        all that is stored. CorruptRecordError.
         """
         for (_, name), policy in self._cluster.objects["ClusterNetworkPolicy"].items():
             self._of_policies[name] = _patterns_of(policy)
         self._count_patterns()
         turns = Turns()
-        for entry in (await self._ledger.list_prefix(DOMAINS)).entries:
+        for entry in under(DOMAINS, entries):
             self._load(entry)
             await turns.pause()
         self._looking = self._loop.create_task(self._look_on())
@@ -255,6 +255,11 @@ class Domains:
                 try:
                     # Nobody else writes these keys, so no other change has to wait.
                     await self._ledger.write(operations)
+                except ConflictError as conflict:
+                    # Another controller has seen one of them: both have a say.
+                    self._unwritten(names)
+                    await self._ledger.seen(conflict)
+                    continue
                 except StoreError as problem:
                     self._unwritten(names)
                     log.warning("names are not stored", names=len(names), error=str(problem))
@@ -282,6 +287,29 @@ class Domains:
             domain = self._table.get(name)
             for life in domain.lives.values() if domain is not None else ():
                 life.stored = 0.0
+
+    # What other controllers have stored.
+
+    def stored(self, entry: Entry) -> None:
+        """Another controller's nodes have seen a name, or look no more at some of its addresses."""
+        name = entry.key.removeprefix(DOMAINS)
+        domain = self._table.get(name)
+        if domain is not None:
+            now, told = self._clock(), decode(DomainRecord, entry).addresses
+            # What was seen here since is not the other's to end.
+            ended = [at for at, life in domain.lives.items() if life.until <= max(now, life.stored)]
+            for address in ended:
+                if str(address) not in told:
+                    del domain.lives[address]
+        self._load(entry)
+
+    def removed(self, name: str) -> None:
+        """Another controller has forgotten a name."""
+        domain = self._table.get(name)
+        if domain is not None and all(life.until <= life.stored for life in domain.lives.values()):
+            self._table.remove(name)
+            if self._told.pop(name, None):
+                self._tell(name, frozenset())
 
     def _addresses(self, name: str) -> frozenset[Address]:
         domain = self._table.get(name)

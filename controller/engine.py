@@ -28,17 +28,18 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 
-import msgspec
-
 from controller.allocation.allocation import Allocation
 from controller.allocation.network import ServiceNetwork
+from controller.applying import Applying, object_of
 from controller.attachments import Attachments
-from controller.cluster import Cluster, key_of
+from controller.cluster import Cluster
 from controller.declarations import Declarations
 from controller.domains import Domains
 from controller.errors import UnavailableError
 from controller.events import Events
-from controller.ledger import Ledger
+from controller.follower import Follower
+from controller.ha.ownership import Ownership
+from controller.ledger import Ledger, under
 from controller.loadbalancing.absence import Absences
 from controller.loadbalancing.index import ServiceKey
 from controller.loadbalancing.runtime import LoadBalancing
@@ -50,21 +51,22 @@ from controller.records import (
     ATTACHMENTS,
     NODES,
     OBJECTS,
-    AttachmentRecord,
     CorruptRecordError,
+    MemberRecord,
     NodeRecord,
     decode,
+    decode_attachment,
 )
 from controller.refreshes import Refreshes
 from controller.registrations import Registrations
-from controller.store import Entry, Store
+from controller.store import Store
 from controller.sweeps import Sweeps
 from controller.switchboard import Switchboard
 from controller.tracked import ListConnections
 from controller.turns import Turns
 from controller.watchers import Watchers
 from sdn import logs
-from sdn.model import InvalidObjectError, Object, Service, parse
+from sdn.model import Object, Service
 from sdn.v1 import controller_pb2
 
 log = logs.get("controller.engine")
@@ -85,7 +87,9 @@ class Engine:
         ranges: ClusterRanges,
         switchboard: Switchboard,
         services: ServiceNetwork | None = None,
+        me: MemberRecord | None = None,
     ) -> None:
+        """``me`` is this controller among others; None: it is alone, and asks nobody whose a switch is."""
         self._loop = asyncio.get_running_loop()
         #: Nodes whose switch is connected.
         self._switches: set[str] = set()
@@ -93,6 +97,10 @@ class Engine:
         self.services = services or ServiceNetwork()
         self.cluster = Cluster()
         self.ledger = Ledger(store)
+        self.ownership = Ownership(self.ledger, self.cluster, me)
+        self.ownership.on_held = self._held
+        self.ownership.on_lost = self._lost
+        self.ledger.generation_of = self.ownership.generation_of
         self.events = Events()
         self.allocation = Allocation(self.services)
         self.programs = Programs(switchboard, self.services, self._status_changed)
@@ -100,11 +108,14 @@ class Engine:
         self.programs.services_on = self.loadbalancing.entries_on
         self.policies = Policies(self.cluster, self.programs)
         self.programs.policies_on = self.policies.on_node
+        if me is not None:
+            self.programs.generation_of = self.ownership.generation_of
+            self.programs.on_deposed = self._deposed
         self.states = ServiceStates(
             self.cluster, self.loadbalancing.index, self.allocation, self._announcer_changed
         )
         self.loadbalancing.on_changed = self._service_changed
-        self.absences = Absences(self.ledger, self.cluster, self.states.candidates)
+        self.absences = Absences(self.ledger, self.cluster, self.states.candidates, self.ownership.owns)
         self.states.on_candidates = self.absences.changed
         self.watchers = Watchers(self.cluster, self.programs, self.allocation, self.events)
         self.registrations = Registrations(
@@ -145,30 +156,36 @@ class Engine:
         #: session service.
         self.refresh_datapath: Callable[[str], None] = lambda _node: None
         self.policies.on_changed = Refreshes(lambda node: self.refresh_datapath(node)).wanted
+        #: Ends a node's session, since another controller owns it now; set by the session service.
+        self.end_session: Callable[[str], None] = lambda _node: None
+        #: Keeps this controller's record, when it is one of several; set by whoever makes it.
+        self.announce_draining: Callable[[bool], None] = lambda _draining: None
+        #: Seconds since another controller was heard directly; None: it was not yet. Set likewise.
+        self.heard: Callable[[str], float | None] = lambda _name: None
+        self._follower = Follower(store, self.ledger, Applying(self).apply)
 
     async def load(self) -> None:
-        """Take in everything that is stored, and program it. StoreError, CorruptRecordError."""
-        nodes = await self.ledger.list_prefix(NODES)
-        attachments = await self.ledger.list_prefix(ATTACHMENTS)
-        objects = await self.ledger.list_prefix(OBJECTS)
+        """Take in everything that is stored, and program it; then follow what others store, and take what is this
+        controller's. StoreError, CorruptRecordError.
+        """
+        entries = (await self.ledger.list_all()).entries
+        nodes, attachments, objects = (under(prefix, entries) for prefix in (NODES, ATTACHMENTS, OBJECTS))
+        self.ownership.load(entries)
         services = []
         turns = Turns()
-        for value in map(_object, objects.entries):
+        for value in map(object_of, objects):
             if isinstance(value, Service):
                 services.append(value)
             else:
                 self.cluster.put_object(value)
             await turns.pause()
-        for entry in attachments.entries:
-            record = decode(AttachmentRecord, entry)
-            self.cluster.put_attachment(record)
-            # It was stored before it was programmed; nearly always it is in force since long ago.
-            self.loadbalancing.in_force.add(key_of(record))
-        for entry in nodes.entries:
+        for entry in attachments:
+            self.attachments.load(*decode_attachment(entry))
+        for entry in nodes:
             node = decode(NodeRecord, entry)
             self.cluster.put_node(node)
             self.programs.put_node(node, ())
-        absent = await self.absences.load()
+        absent = self.absences.load(entries)
         for name in self.cluster.nodes:
             if name not in absent:
                 self.states.candidates.expect(name)
@@ -178,11 +195,11 @@ class Engine:
                     f"store: {attachment} is on Node {attachment.node}, which is unknown"
                 )
         # Before the pods' own flows, as always.
-        await self.domains.load()
+        await self.domains.load(entries)
         await self.policies.load()
         for attachment in self.cluster.attachments.values():
             self.attachments.program(attachment, None)
-        await self.declarations.load(services)
+        await self.declarations.load(services, entries)
         await self.loadbalancing.load()
         await self.declarations.fill_waiting()
         # Last: a switch that connects from here on finds everything submitted.
@@ -190,21 +207,33 @@ class Engine:
             self.programs.claim(node)
         log.info(
             "loaded",
-            nodes=len(nodes.entries),
-            attachments=len(attachments.entries),
-            objects=len(objects.entries),
+            nodes=len(nodes),
+            attachments=len(attachments),
+            objects=len(objects),
             revision=self.ledger.revision,
         )
+        self._follower.start()
+        self.ownership.start()
 
     def stop(self) -> None:
         """End the threads; nothing in the switches is touched."""
+        self.ownership.stop()
+        self._follower.stop()
         self.domains.stop()
         self.programs.stop()
         self.ledger.stop()
 
+    async def drain(self, draining: bool) -> None:
+        """Hand over every switch, or take some again. StoreError."""
+        self.ownership.drain(draining)
+        await self.ledger.call(self.announce_draining, draining)
+
     def connection_changed(self, node: str) -> None:
         """A node's agent or switch has connected, or is gone."""
         self.watchers.changed("Node", "", node)
+        if not self.ownership.owns(node):
+            self._switches.discard(node)
+            return
         synchronizer = self.programs.synchronizer(node)
         switch = synchronizer is not None and synchronizer.status.connected
         self.states.candidates.connected(node, switch and self.watchers.agent_connected(node))
@@ -212,6 +241,30 @@ class Engine:
             # What was denied while it was away, or before this controller began, is not known: all is looked at.
             self.sweeps.wanted(node, frozenset(self.policies.guarded(node)))
         (self._switches.add if switch else self._switches.discard)(node)
+
+    def _held(self, node: str) -> None:
+        """The node's switch is this controller's from now on."""
+        log.info("owner of the switch", node=node, generation=self.ownership.generation_of(node))
+        self.programs.own(node)
+        if node in self.cluster.nodes:
+            self.states.candidates.connected(node, False)
+            self.attachments.owned(node)
+        self.connection_changed(node)
+
+    def _lost(self, node: str) -> None:
+        """Another controller owns the node's switch now, or nobody may write it."""
+        log.info("no longer owner of the switch", node=node)
+        owner = self.ownership.owners().get(node)
+        self.programs.disown(node, owner.generation if owner is not None else 0)
+        self.end_session(node)
+        self._switches.discard(node)
+        self.absences.unowned(node)
+        self.watchers.changed("Node", "", node)
+
+    def _deposed(self, node: str, generation: int) -> None:
+        # From a synchronizer's thread. The store nearly always says so, too.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.ownership.deposed, node, generation)
 
     def _object_changed(
         self, kind: str, namespace: str, name: str, before: Object | None, after: Object | None
@@ -236,13 +289,6 @@ class Engine:
         else:
             message = "no node can announce the LoadBalancer addresses"
             self.events.record("Service", *key, "Warning", "NoAnnouncer", message)
-
-
-def _object(entry: Entry) -> Object:
-    try:
-        return parse(msgspec.json.decode(entry.value))
-    except (msgspec.DecodeError, InvalidObjectError) as problem:
-        raise CorruptRecordError(f"store: the value of {entry.key} cannot be read: {problem}") from None
 
 
 async def _nobody_counts(

@@ -1,25 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one way into the store for the engine's parts: one change at a time, written in a thread of its own.
 
-A change is checked against the model, written, and made in the model, while :attr:`Ledger.lock` is held.
-Nothing waits for a switch while holding it. A change that has begun is finished, also when the call that
-asked for it is cancelled (gRPC cancels a call whose client goes away): otherwise store and model could part.
-Methods that make a change are marked :func:`whole` for this.
+A change is checked against the model, written, and made in the model, while :attr:`Ledger.lock` is held. Nothing
+waits for a switch while holding it. A change that has begun is finished, also when the call that asked for it is
+cancelled (gRPC cancels a call whose client goes away): otherwise store and model could part. Methods that make a
+change are marked :func:`whole` for this.
+
+Several controllers write to one store. So every write is conditional: each key must still be as this controller's
+model has it. Where it is not, nothing is written, the model takes in what others wrote, and the change is checked
+again from its beginning. What must hold over many keys (nobody else has this address, this number, this range) is
+made certain by one more key, which every change writes that gives something away (:data:`SEQUENCE`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from controller.store import Operation, Snapshot, Store
-from controller.store.contract import MAX_OPERATIONS
+from controller.records import OWNERS, ROOT, SEQUENCE, owner_key
+from controller.store import Check, ConflictError, Delete, Operation, Put, Snapshot, Store, StoreError
+from controller.store.contract import ANY, MAX_OPERATIONS
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+#: How often a change is begun again because others wrote what it was checked against.
+ATTEMPTS = 10
+#: Seconds after which a change gives up waiting for what others wrote.
+SEEN_SECONDS = 5.0
+
+
+class DeposedError(StoreError):
+    """Another controller owns the node now. Nothing was written."""
 
 
 class _HasLedger(Protocol):
@@ -32,11 +48,14 @@ S = TypeVar("S", bound=_HasLedger)
 def whole(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """A method that is finished once begun, whoever stops waiting for it."""
+    """A method that is finished once begun, whoever stops waiting for it; and begun again when others were first. So
+    it may change the model only after its last write.
+    """
 
     @functools.wraps(method)
     async def run(self: S, /, *arguments: P.args, **named: P.kwargs) -> T:
-        return await self._ledger.finish(method(self, *arguments, **named))
+        ledger = self._ledger
+        return await ledger.finish(ledger.until_done(lambda: method(self, *arguments, **named)))
 
     return run
 
@@ -46,12 +65,22 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self.lock = asyncio.Lock()
-        #: Revision of the store after the last write.
+        #: The last revision of the store that is in the model.
         self.revision = 0
+        #: The generation with which this controller owns a node; None: it does not. Set by the engine.
+        self.generation_of: Callable[[str], int | None] = lambda _node: None
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "store")
         self._running: set[asyncio.Task[Any]] = set()
+        #: The revision at which the model has each key.
+        self._known: dict[str, int] = {}
+        #: The revision at which this controller removed a key, until all up to it has come back from the store: what was
+        #: written to the key before is not to be made again.
+        self._removed: dict[str, int] = {}
+        self._taken = asyncio.Event()
+
+    # Changes.
 
     async def finish(self, change: Coroutine[Any, Any, T]) -> T:
         """Await a change; it goes on when the waiting is cancelled."""
@@ -66,16 +95,122 @@ class Ledger:
             # Marks it as seen: whoever still waits gets it, nobody else needs it.
             task.exception()
 
-    async def list_prefix(self, prefix: str) -> Snapshot:
-        """All entries under a prefix. StoreError."""
-        snapshot = await self._call(self._store.list_prefix, prefix)
+    async def until_done(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Await a change, made anew as long as others write before it. ConflictError when that does not end."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await make()
+            except ConflictError as conflict:
+                await self.seen(conflict)
+        return await make()
+
+    async def list_all(self) -> Snapshot:
+        """Everything that is stored, at one revision; the model is taken to have it. StoreError."""
+        snapshot = await self._call(self._store.list_prefix, ROOT)
+        self._known = {entry.key: entry.revision for entry in snapshot.entries}
         self.revision = snapshot.revision
         return snapshot
 
-    async def write(self, operations: Sequence[Operation]) -> None:
-        """Write in as few transactions as the store allows, in the order given. StoreError."""
-        for start in range(0, len(operations), MAX_OPERATIONS):
-            self.revision = await self._call(self._store.write, operations[start : start + MAX_OPERATIONS])
+    async def write(self, operations: Sequence[Operation], *, node: str = "", gives: bool = False) -> int:
+        """Write in as few transactions as the store allows, in the order given; gives the revision.
+
+        ``node``: only if this controller still owns that node. ``gives``: something is given that nobody else may
+        have. ConflictError: others were first; DeposedError; StoreError. With more than one transaction (more than
+        :data:`MAX_OPERATIONS`) the first ones may have been written all the same; they come back as others' changes.
+        """
+        fence = self._fence(node)
+        wanted = [self._conditional(operation) for operation in operations]
+        if gives:
+            fence.append(self._conditional(Put(SEQUENCE, b"")))
+        each = MAX_OPERATIONS - len(fence)
+        written: list[tuple[Operation, int]] = []
+        for start in range(0, len(wanted), each):
+            part = [*wanted[start : start + each], *fence]
+            try:
+                revision = await self._call(self._store.write, part)
+            except ConflictError as conflict:
+                if conflict.key.startswith(OWNERS):
+                    raise DeposedError(f"another controller owns Node {node} now") from None
+                raise
+            written += [(operation, revision) for operation in part]
+            # Its condition is another one now.
+            fence = [self._after(operation, revision) for operation in fence]
+        for operation, revision in written:
+            self._took(operation, revision)
+        return self.revision
+
+    async def confirm(self, key: str) -> None:
+        """The store has a key as the model has it. ConflictError, StoreError."""
+        if self._known.get(key):
+            await self._call(self._store.write, [Check(key, self._known[key])])
+
+    def _fence(self, node: str) -> list[Operation]:
+        if not node:
+            return []
+        generation = self.generation_of(node)
+        if generation is None:
+            raise DeposedError(f"this controller does not own Node {node}")
+        return [Check(owner_key(node), generation)]
+
+    def _conditional(self, operation: Operation) -> Operation:
+        if isinstance(operation, Check) or operation.expect != ANY:
+            return operation
+        known = self._known.get(operation.key, 0)
+        # What is not known to be there need not go.
+        return operation if isinstance(operation, Delete) and not known else replace(operation, expect=known)
+
+    @staticmethod
+    def _after(operation: Operation, revision: int) -> Operation:
+        return operation if isinstance(operation, Check) else replace(operation, expect=revision)
+
+    def _took(self, operation: Operation, revision: int) -> None:
+        self.revision = max(self.revision, revision)
+        if isinstance(operation, Put):
+            self._known[operation.key] = revision
+        elif isinstance(operation, Delete):
+            self._known.pop(operation.key, None)
+            self._removed[operation.key] = revision
+
+    # What others write.
+
+    def is_new(self, key: str, revision: int) -> bool:
+        """Whether a change of a key is not in the model yet."""
+        return revision > max(self._known.get(key, 0), self._removed.get(key, 0))
+
+    def took(self, key: str, revision: int, *, there: bool) -> None:
+        """A change that another one made is about to be made in the model."""
+        if there:
+            self._known[key] = revision
+        else:
+            self._known.pop(key, None)
+
+    def followed(self, revision: int) -> None:
+        """Everything up to this revision of the store is in the model."""
+        self.revision = max(self.revision, revision)
+        if self._removed:
+            self._removed = {key: removed for key, removed in self._removed.items() if removed > revision}
+        self._taken.set()
+        self._taken = asyncio.Event()
+
+    def known(self) -> Mapping[str, int]:
+        """The revision at which the model has each key."""
+        return self._known
+
+    async def seen(self, conflict: ConflictError) -> None:
+        """Wait until the model has what was in the way, or for some seconds."""
+        deadline = self._loop.time() + SEEN_SECONDS
+        while self._known.get(conflict.key, 0) == conflict.expected:
+            left = deadline - self._loop.time()
+            if left <= 0:
+                return
+            try:
+                await asyncio.wait_for(self._taken.wait(), left)
+            except TimeoutError:
+                return
+
+    async def call(self, call: Callable[..., T], *arguments: object) -> T:
+        """Do something with the store itself, in the store's thread."""
+        return await self._call(call, *arguments)
 
     async def _call(self, call: Callable[..., T], *arguments: object) -> T:
         return await self._loop.run_in_executor(self._thread, functools.partial(call, *arguments))
@@ -83,3 +218,8 @@ class Ledger:
     def stop(self) -> None:
         """Let the last write end."""
         self._thread.shutdown(wait=True)
+
+
+def under(prefix: str, entries: Iterable[Any]) -> list[Any]:
+    """The entries of a snapshot whose keys begin with a prefix."""
+    return [entry for entry in entries if entry.key.startswith(prefix)]

@@ -31,7 +31,7 @@ from controller.services.daemon import DaemonService
 from controller.services.inspection import InspectionService
 from controller.services.sessions import ControllerService
 from controller.settings import ControllerSettings
-from controller.store import Store, StoreError, open_store
+from controller.store import AccessError, Store, StoreError, open_store
 from controller.switchboard import Switchboard
 from controller.verdicts import Verdicts
 from sdn import daemon
@@ -69,7 +69,9 @@ def serve(config: ControllerSettings, stop: daemon.Stop) -> None:
     """Run until ``stop``. daemon.StartError says what an operator must mend."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
-        store = open_store(config.store)
+        store = open_store(config.store, config.store_access())
+    except AccessError as problem:
+        raise daemon.StartError(f"setting {problem.setting}: {problem}") from None
     except StoreError as problem:
         raise daemon.StartError(f"setting store: {problem}") from None
     try:

@@ -18,7 +18,7 @@ from controller.cluster import Cluster
 from controller.forgetting import Flush
 from controller.records import AttachmentRecord, NodeRecord
 from controller.switchboard import Switchboard
-from controller.synchronizer import Compile, Done, Synchronizer
+from controller.synchronizer import ALONE, Compile, Done, Synchronizer
 from sdn.model.names import Network
 from sdn.pipeline.compiler import node_flows, peer_flows, pod_flows, policy_flows, switch_flows
 from sdn.pipeline.flow import Flow, Group
@@ -26,7 +26,9 @@ from sdn.pipeline.topology import Address, Encapsulation, LocalNode, PodPort, Ra
 from sdn.policy.cells import Cell, CellKey
 
 _NODE_PART = ("node",)
-_MARK = ("mark",)
+#: Parts of no entries: who asks for one is told when what was submitted before is in force.
+_SETTLED = ("mark", "settled")
+_POLICIES = ("mark", "policies")
 
 
 def local_node(record: NodeRecord, network: ServiceNetwork) -> LocalNode:
@@ -97,6 +99,11 @@ class Programs:
         self.services_on: Callable[[str], Callable[[], Iterable[Flow | Group]]] = lambda _node: tuple
         #: What policies say on a node; set by the engine.
         self.policies_on: Callable[[str], Collection[Cell]] = lambda _node: ()
+        #: The generation with which this controller owns a node's switch, None: it does not; set by the engine.
+        self.generation_of: Callable[[str], int | None] = lambda _node: ALONE
+        #: Called in any thread, with the node and this controller's generation, when its switch has another master; must
+        #: not wait; set by the engine.
+        self.on_deposed: Callable[[str, int], None] = lambda _node, _generation: None
 
     def nodes(self) -> KeysView[str]:
         """The names of all nodes that have a synchronizer."""
@@ -111,7 +118,12 @@ class Programs:
         local, remote = local_node(record, self._network), remote_node(record)
         synchronizer = self._synchronizers.get(name)
         if synchronizer is None:
-            synchronizer = Synchronizer(name, functools.partial(self._on_status, name))
+            synchronizer = Synchronizer(
+                name,
+                functools.partial(self._on_status, name),
+                owned=self.generation_of(name),
+                on_deposed=lambda node, generation: self.on_deposed(node, generation),
+            )
             self._synchronizers[name] = synchronizer
             for other in self._remote.values():
                 synchronizer.submit(("peer", other.name), functools.partial(peer_flows, local, other))
@@ -135,6 +147,22 @@ class Programs:
                 self._switchboard.release(self._datapaths[name])
             self._datapaths[name] = record.datapath_id
             self._switchboard.claim(record.datapath_id, synchronizer)
+
+    def own(self, node: str) -> None:
+        """This controller owns the node's switch from now on, or anew, with the generation that ``generation_of`` says.
+        Its synchronizer asks the switch for the role, compares it, and writes what differs.
+        """
+        synchronizer, generation = self._synchronizers.get(node), self.generation_of(node)
+        if synchronizer is not None and generation is not None:
+            synchronizer.own(generation)
+
+    def disown(self, node: str, known: int = 0) -> None:
+        """This controller does not own the node's switch any longer; ``known`` is the generation of who does, if that is
+        known, see :meth:`Synchronizer.disown`. All who wait are told NOT_OWNER.
+        """
+        synchronizer = self._synchronizers.get(node)
+        if synchronizer is not None:
+            synchronizer.disown(known)
 
     def remove_node(self, name: str) -> None:
         """Forget a node: its switch is let go as it is, the others lose their way to it."""
@@ -198,7 +226,7 @@ class Programs:
             for key, cell in cells.items()
         ]
         if done is not None:
-            changes.append(Change(_MARK, None, done))
+            changes.append(Change(_POLICIES, None, done))
         synchronizer.submit_all(changes)
 
     def flush(self, node: str, connections: Sequence[Flush]) -> None:
@@ -211,7 +239,7 @@ class Programs:
         """Call ``done`` once everything submitted for the node until now is in force, or refused."""
         synchronizer = self._synchronizers.get(node)
         if synchronizer is not None:
-            synchronizer.submit(_MARK, None, done)
+            synchronizer.submit(_SETTLED, None, done)
         else:
             done(_forgotten(node))
 

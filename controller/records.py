@@ -8,12 +8,14 @@ when reading: a newer controller may have written them.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from controller.store import Entry
 
+#: Everything of ours.
+ROOT = "/sdn/"
 NODES = "/sdn/nodes/"
 ATTACHMENTS = "/sdn/attachments/"
 RANGES = "/sdn/ranges/"
@@ -24,6 +26,12 @@ LB_ADDRESSES = "/sdn/load-balancer-addresses/"
 DOMAINS = "/sdn/domains/"
 #: Nodes whose agent or switch has been away for long: their names, no value.
 ABSENT_NODES = "/sdn/absent-nodes/"
+#: Controllers that are there, each under its lease; those that another one found silent; and whose each switch is.
+MEMBERS = "/sdn/controllers/"
+DOWN = "/sdn/down/"
+OWNERS = "/sdn/owners/"
+#: Written by every change that gives something away which nobody else may have; no value.
+SEQUENCE = "/sdn/sequence"
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -75,6 +83,45 @@ class AttachmentRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
 
     def __str__(self) -> str:
         return f"attachment {self.container_id}/{self.interface_name} of pod {self.pod_namespace}/{self.pod_name}"
+
+
+class StoredAttachment(AttachmentRecord, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """An attachment as it is stored: ``pending`` until its switch has confirmed it."""
+
+    pending: bool = False
+
+
+class MemberRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A controller that is there. ``incarnation`` is another one at each start; ``pipeline`` is the version of what it
+    programs; ``started_at`` is RFC 3339 text.
+    """
+
+    name: str
+    incarnation: str
+    grpc_address: str
+    openflow_target: str
+    peers_address: str
+    version: str
+    pipeline: int
+    draining: bool = False
+    started_at: str = ""
+
+
+class DownRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A controller that another one, ``by``, found silent; counts for that ``incarnation`` only. ``at`` is RFC 3339
+    text.
+    """
+
+    incarnation: str
+    by: str
+    at: str = ""
+
+
+class OwnerRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Whose a node's switch is. The revision at which this was written is the owner's generation."""
+
+    controller: str
+    incarnation: str
 
 
 class RangeRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -132,6 +179,34 @@ def addresses_key(namespace: str, name: str) -> str:
 
 def domain_key(name: str) -> str:
     return f"{DOMAINS}{name}"
+
+
+def member_key(controller: str) -> str:
+    return f"{MEMBERS}{controller}"
+
+
+def down_key(controller: str) -> str:
+    return f"{DOWN}{controller}"
+
+
+def owner_key(node: str) -> str:
+    return f"{OWNERS}{node}"
+
+
+def encode_attachment(record: AttachmentRecord, *, pending: bool) -> bytes:
+    return encode(StoredAttachment(**_fields(record), pending=pending))
+
+
+def decode_attachment(entry: Entry) -> tuple[AttachmentRecord, bool]:
+    """An attachment, and whether its switch has still to confirm it. CorruptRecordError names the key."""
+    stored = decode(StoredAttachment, entry)
+    fields = _fields(stored)
+    pending: bool = fields.pop("pending")
+    return AttachmentRecord(**fields), pending
+
+
+def _fields(record: msgspec.Struct) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__struct_fields__}
 
 
 def encode(record: msgspec.Struct) -> bytes:

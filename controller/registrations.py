@@ -8,7 +8,7 @@ addresses. Both are stored before they are told to anybody, and stay until the n
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -21,7 +21,16 @@ from controller.loadbalancing.runtime import LoadBalancing
 from controller.policies import Policies
 from controller.programs import Programs
 from controller.ranges import ClusterRanges
-from controller.records import NodeRecord, RangeRecord, attachment_key, encode, node_key, range_key
+from controller.records import (
+    AttachmentRecord,
+    NodeRecord,
+    RangeRecord,
+    attachment_key,
+    encode,
+    node_key,
+    owner_key,
+    range_key,
+)
 from controller.store import Delete, Operation, Put
 from controller.watchers import Watchers
 from sdn import logs
@@ -78,10 +87,8 @@ class Registrations:
             reserved = encode(RangeRecord(node=record.name))
             operations += [Put(range_key(text), reserved, expect=0) for text in chosen if text not in before]
             operations += [Delete(range_key(text)) for text in before if text not in chosen]
-            await self._ledger.write(operations)
-            self._cluster.put_node(record)
-            self._programs.put_node(record, self._cluster.attachments_on(record.name))
-            self._policies.node_changed(record)
+            await self._ledger.write(operations, gives=True)
+            self._take_in(record)
         log.info(
             "node registered" if known is None else "node changed",
             node=record.name,
@@ -89,13 +96,34 @@ class Registrations:
             datapath_id=f"{record.datapath_id:016x}",
             addresses=list(record.addresses),
         )
+        await self._let_in(record)
+        return record
+
+    def _take_in(self, record: NodeRecord) -> None:
+        self._cluster.put_node(record)
+        self._programs.put_node(record, self._cluster.attachments_on(record.name))
+        self._policies.node_changed(record)
+
+    async def _let_in(self, record: NodeRecord) -> None:
         self._watchers.changed("Node", "", record.name)
         self.on_changed()
         await self._services.node_changed(record.name)
         # Last: a switch that connects from here on finds everything submitted.
         if self._cluster.nodes.get(record.name) is record:
             self._programs.claim(record)
-        return record
+
+    # What other controllers have stored.
+
+    async def stored(self, record: NodeRecord) -> None:
+        """Another controller has registered a node."""
+        if record != self._cluster.nodes.get(record.name):
+            self._take_in(record)
+            await self._let_in(record)
+
+    def removed(self, name: str) -> None:
+        """Another controller has forgotten a node."""
+        if name in self._cluster.nodes:
+            self._tell_forgotten(name, self._forget(name))
 
     def _check_outside(self, address: str) -> None:
         for ranges, whose in (
@@ -140,23 +168,30 @@ class Registrations:
             operations: list[Operation] = [Delete(attachment_key(name, *a.id)) for a in attachments]
             # The node last: whatever interrupts this, no attachment is left without its node.
             operations += [Delete(range_key(text)) for text in record.pod_ranges]
-            operations.append(Delete(node_key(name)))
-            await self._ledger.write(operations)
-            for attachment in attachments:
-                self._cluster.remove_attachment(key_of(attachment))
-                self._watchers.programmed.discard(key_of(attachment))
-                self._services.in_force.discard(key_of(attachment))
-            self._cluster.remove_node(name)
-            self._programs.remove_node(name)
-            for attachment in attachments:
-                self._services.pod_changed(
-                    attachment.pod_namespace, attachment.pod_name, attachment.addresses
-                )
-            self._services.node_removed(name)
-            for attachment in attachments:
-                self._policies.pod_detached(key_of(attachment))
-            self._policies.node_removed(name)
+            operations += [Delete(node_key(name)), Delete(owner_key(name))]
+            await self._ledger.write(operations, gives=True)
+            attachments = self._forget(name)
         log.info("node forgotten", node=name, attachments=len(attachments))
+        self._tell_forgotten(name, attachments)
+
+    def _forget(self, name: str) -> list[AttachmentRecord]:
+        """Take a node out of the model; gives what was attached there."""
+        attachments = self._cluster.attachments_on(name)
+        for attachment in attachments:
+            self._cluster.remove_attachment(key_of(attachment))
+            self._watchers.programmed.discard(key_of(attachment))
+            self._services.in_force.discard(key_of(attachment))
+        self._cluster.remove_node(name)
+        self._programs.remove_node(name)
+        for attachment in attachments:
+            self._services.pod_changed(attachment.pod_namespace, attachment.pod_name, attachment.addresses)
+        self._services.node_removed(name)
+        for attachment in attachments:
+            self._policies.pod_detached(key_of(attachment))
+        self._policies.node_removed(name)
+        return attachments
+
+    def _tell_forgotten(self, name: str, attachments: Sequence[AttachmentRecord]) -> None:
         for attachment in attachments:
             self._watchers.changed("Pod", attachment.pod_namespace, attachment.pod_name)
         self._watchers.changed("Node", "", name)

@@ -17,8 +17,8 @@ from controller.allocation.network import (
     service_ranges,
 )
 from controller.ranges import ClusterRanges
-from controller.store import StoreError
-from controller.store.open import check_store_url
+from controller.store import AccessError, StoreAccess, StoreError
+from controller.store.open import check_access, check_store_url
 from sdn.model import InvalidObjectError
 from sdn.model.names import check_dns_subdomain
 from sdn.settings import Meta, Settings
@@ -37,6 +37,24 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
             "or etcd://HOST:PORT with further endpoints after commas."
         ),
     ] = "sqlite:///var/lib/sdn/controller/store.db"
+    store_ca: Annotated[
+        Path | None,
+        Meta(
+            description="Certificates (PEM) of those who sign etcd's certificates; this, or store_certificate, "
+            "turns TLS on (without this one: those that the system trusts)."
+        ),
+    ] = None
+    store_certificate: Annotated[
+        Path | None, Meta(description="Certificate (PEM) shown to etcd; needs store_key.")
+    ] = None
+    store_key: Annotated[Path | None, Meta(description="Private key (PEM) of store_certificate.")] = None
+    store_user: Annotated[
+        str, Meta(description="User to log in to etcd as, with store_password_file; empty: none.")
+    ] = ""
+    store_password_file: Annotated[
+        Path | None,
+        Meta(description="File with the password of store_user; read again whenever the login is renewed."),
+    ] = None
     openflow_address: Annotated[str, Meta(description="Address and port on which switches connect.")] = (
         "127.0.0.1:6653"
     )
@@ -53,6 +71,27 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
     openflow_echo_unanswered: Annotated[
         int, Meta(description="Echoes without any answer after which a switch is disconnected.", ge=1)
     ] = 3
+    grpc_target: Annotated[
+        str,
+        Meta(
+            description="Address and port at which agents and other controllers reach this one's gRPC; empty: "
+            "grpc_address."
+        ),
+    ] = ""
+    peers_address: Annotated[
+        str,
+        Meta(
+            description="Address and port on which other controllers on the same store hear this one, and at which "
+            "they reach it. Not used with SQLite."
+        ),
+    ] = "127.0.0.1:6654"
+    lease_seconds: Annotated[
+        float,
+        Meta(
+            description="Seconds after which a controller that cannot reach the store writes no switch any more.",
+            ge=2,
+        ),
+    ] = 5.0
     grpc_address: Annotated[
         str, Meta(description="Address and port on which agents and clients connect; empty: none.")
     ] = "127.0.0.1:50051"
@@ -138,8 +177,13 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
             _check("grpc_address", lambda: split_address(self.grpc_address))
         if not self.grpc_address and not self.grpc_socket:
             raise ValueError("grpc_address: must be given, or grpc_socket")
+        _check("peers_address", lambda: split_address(self.peers_address))
+        if self.grpc_target:
+            _check("grpc_target", lambda: split_address(self.grpc_target))
+        self._check_several()
         _check("name", lambda: check_dns_subdomain("", self.name))
         _check("store", lambda: check_store_url(self.store))
+        self._check_store_access()
         _check("cluster_ranges", self.ranges)
         self._check_services()
         for target in self.openflow_targets:
@@ -153,6 +197,51 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
                 raise ValueError(f"{part}_key: belongs to {part}_certificate; give both or none")
             if ca is not None and certificate is None:
                 raise ValueError(f"{part}_ca: needs {part}_certificate and {part}_key")
+
+    @property
+    def one_of_several(self) -> bool:
+        """Whether other controllers may be on the same store."""
+        return self.store.startswith("etcd:")
+
+    def _check_several(self) -> None:
+        """Others must be told of addresses at which this one can be reached."""
+        if not self.one_of_several:
+            return
+        reached = {
+            "grpc_target": self.grpc_target or self.grpc_address,
+            "peers_address": self.peers_address,
+            **({} if self.openflow_targets else {"openflow_targets": self.openflow_address}),
+        }
+        for setting, address in reached.items():
+            if not address:
+                raise ValueError(f"{setting}: must be given for a controller on etcd")
+            host, _ = split_address(address)
+            if host in ("0.0.0.0", "::"):
+                raise ValueError(f"{setting}: {address} is no address at which others reach this controller")
+
+    def openflow_target(self) -> str:
+        """Where switches reach this controller, as Open vSwitch writes it."""
+        if self.openflow_targets:
+            return self.openflow_targets[0]
+        host, port = split_address(self.openflow_address)
+        scheme = "ssl" if self.openflow_certificate else "tcp"
+        return f"{scheme}:[{host}]:{port}" if ":" in host else f"{scheme}:{host}:{port}"
+
+    def _check_store_access(self) -> None:
+        try:
+            check_access(self.store, self.store_access())
+        except AccessError as problem:
+            raise ValueError(f"{problem.setting}: {problem}") from None
+
+    def store_access(self) -> StoreAccess:
+        """How the store is reached; the files are not looked at."""
+        return StoreAccess(
+            ca=self.store_ca,
+            certificate=self.store_certificate,
+            key=self.store_key,
+            user=self.store_user,
+            password_file=self.store_password_file,
+        )
 
     def _check_services(self) -> None:
         pods = self.cluster_ranges

@@ -16,6 +16,9 @@ A flush reads the whole connection table, in the switch's thread that also takes
 100,000 connections). So pods that are gone wait while flushing takes more than half of the time; what goes on
 to an endpoint that its Service has lost never waits.
 
+Of a switch that another controller owns nothing is flushed here: that one does it. What it would have had to flush
+lately is remembered, since it may fail before it has.
+
 Owned by one thread, no I/O. What it keeps grows with the UDP endpoints of a switch; what a change costs does
 not.
 """
@@ -37,6 +40,11 @@ SECOND_AFTER: Final = 0.6
 
 #: Endpoints, and pods that are gone, that are flushed in one go; changes of flows are not held up by more.
 MOST_AT_ONCE: Final = 64
+
+#: Seconds for which it is remembered what another controller has to flush; longer than it takes to see that it failed.
+REMEMBERED: Final = 30.0
+#: What is remembered comes in pieces of so many seconds.
+_PIECE: Final = 1.0
 
 #: A Service port (its group base) and where it sent connections.
 Pair = tuple[int, Target]
@@ -190,10 +198,30 @@ class StaleConnections:
         if self._last is not None:
             taken.append(self._last)
         for sweep in taken:
-            for pair, known in sweep.pairs.items():
-                self._first.pairs.setdefault(pair, set()).update(known)
-            self._first.gone.update(sweep.gone)
+            self._add_to(self._first, sweep)
         self._second.clear()
+        self._last = None
+
+    @staticmethod
+    def _add_to(all_of: _Sweep, sweep: _Sweep) -> None:
+        for pair, known in sweep.pairs.items():
+            all_of.pairs.setdefault(pair, set()).update(known)
+        all_of.gone.update(sweep.gone)
+
+    def stand_by(self, now: float) -> None:
+        """Another controller flushes, at the time ``now``: remember for a while what it has to do."""
+        if self._first.pairs or self._first.gone:
+            if not self._second or self._second[-1][0] < now - _PIECE:
+                self._second.append((now, _Sweep({}, set())))
+            self._add_to(self._second[-1][1], self._first)
+            self._first = _Sweep({}, set())
+        while self._second and self._second[0][0] < now - REMEMBERED:
+            self._second.popleft()
+
+    def take_over(self, now: float) -> None:
+        """Nobody else flushes any more, from the time ``now`` on: what may not have been done is to be done."""
+        self.stand_by(now)
+        self.interrupted()
 
     def _stale(self, sweep: _Sweep, *, both_ways: bool) -> list[Stale]:
         stale: list[Stale] = []

@@ -1,16 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a switch stands, for whoever asks."""
+"""How a switch stands, for whoever asks.
+
+Of a switch that this controller does not own it says little: whoever owns it knows.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
+from sdn.openflow import Role
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """How a switch stands; see ``Switch`` in inspection.proto."""
 
+    #: This controller owns the switch, and may write it.
+    owner: bool = False
+    #: There is a connection, whosever the switch is.
+    linked: bool = False
+    #: What this controller is to the switch by the switch's own last word on this connection, and the highest
+    #: generation that the switch had seen then.
+    role: Role | None = None
+    generation: int = 0
+    #: There is a connection, and the switch is ours.
     connected: bool = False
     address: str = ""
     connected_since: datetime | None = None

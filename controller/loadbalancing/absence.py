@@ -9,12 +9,13 @@ until its time is over. What is written is one key for each such node, when it g
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 
 from controller.cluster import Cluster
-from controller.ledger import Ledger, whole
+from controller.ledger import Ledger, under, whole
 from controller.loadbalancing.election import Candidates
 from controller.records import ABSENT_NODES, absent_key
-from controller.store import Delete, Operation, Put, StoreError
+from controller.store import ConflictError, Delete, Entry, Operation, Put, StoreError
 from sdn import logs
 
 log = logs.get("controller.loadbalancing")
@@ -23,19 +24,34 @@ log = logs.get("controller.loadbalancing")
 class Absences:
     """Runs in the asyncio thread."""
 
-    def __init__(self, ledger: Ledger, cluster: Cluster, candidates: Candidates) -> None:
+    def __init__(
+        self, ledger: Ledger, cluster: Cluster, candidates: Candidates, owns: Callable[[str], bool]
+    ) -> None:
         self._ledger = ledger
+        self._owns = owns
         self._cluster = cluster
         self._candidates = candidates
         self._loop = asyncio.get_running_loop()
         self._stored: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def load(self) -> set[str]:
-        """The nodes that were absent when the last controller ended. StoreError."""
-        entries = (await self._ledger.list_prefix(ABSENT_NODES)).entries
-        self._stored = {entry.key.removeprefix(ABSENT_NODES) for entry in entries}
+    def load(self, entries: Iterable[Entry]) -> set[str]:
+        """The nodes that were absent when the last controller ended; ``entries`` are all that is stored."""
+        self._stored = {entry.key.removeprefix(ABSENT_NODES) for entry in under(ABSENT_NODES, entries)}
         return self._stored & self._cluster.nodes.keys()
+
+    def stored_by_others(self, node: str, absent: bool) -> None:
+        """The node's owner has found that it is absent, or back."""
+        if absent:
+            self._stored.add(node)
+        else:
+            self._stored.discard(node)
+        self.unowned(node)
+
+    def unowned(self, node: str) -> None:
+        """Whether the node is a candidate is for its owner to say, who is another controller."""
+        if not self._owns(node) and node in self._cluster.nodes:
+            self._candidates.told(node, node not in self._stored)
 
     def changed(self) -> None:
         """The candidates are others than before."""
@@ -50,15 +66,20 @@ class Absences:
     @whole
     async def _store(self) -> None:
         async with self._ledger.lock:
-            absent = {node for node in self._cluster.nodes if node not in self._candidates}
+            mine = {node for node in self._cluster.nodes if self._owns(node)}
+            absent = {node for node in mine if node not in self._candidates}
+            # What was stored of nodes that are no more goes, too.
+            back = {node for node in self._stored if node not in self._cluster.nodes or node in mine - absent}
             operations: list[Operation] = [Put(absent_key(node), b"{}") for node in absent - self._stored]
-            operations += [Delete(absent_key(node)) for node in self._stored - absent]
+            operations += [Delete(absent_key(node)) for node in back]
             if not operations:
                 return
             try:
                 await self._ledger.write(operations)
+            except ConflictError:
+                raise
             except StoreError as problem:
                 # Only the next start of a controller would gain by it; the next change writes it, too.
                 log.warning("absent nodes are not stored", nodes=sorted(absent), error=str(problem))
             else:
-                self._stored = absent
+                self._stored = (self._stored | absent) - back

@@ -12,8 +12,9 @@ is restarted moves no address. When the controller itself starts, all registered
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
+
+from controller.rendezvous import score
 
 #: Seconds that a node stays a candidate when its agent or its switch has gone.
 GRACE_SECONDS = 5.0
@@ -21,11 +22,7 @@ GRACE_SECONDS = 5.0
 
 def elect(namespace: str, name: str, candidates: Iterable[str]) -> str:
     """The node that announces; empty when there is no candidate."""
-    return max(candidates, key=lambda node: (_score(namespace, name, node), node), default="")
-
-
-def _score(namespace: str, name: str, node: str) -> bytes:
-    return hashlib.blake2b(f"{namespace}/{name}/{node}".encode(), digest_size=8).digest()
+    return max(candidates, key=lambda node: (score(f"{namespace}/{name}", node), node), default="")
 
 
 class Candidates:
@@ -61,6 +58,13 @@ class Candidates:
                 self._on_changed()
         elif node in self._nodes and node not in self._ending:
             self._ending[node] = self._loop.call_later(self._grace, self.remove, node)
+
+    def told(self, node: str, candidate: bool) -> None:
+        """Whether the node is a candidate, as another controller found who owns it."""
+        if candidate:
+            self.connected(node, True)
+        else:
+            self.remove(node)
 
     def remove(self, node: str) -> None:
         """The node is no candidate any longer."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -14,8 +15,9 @@ import grpc
 from controller import verdicts
 from controller.connection import SwitchConnection
 from controller.engine import Engine
-from controller.errors import NotFoundError, PreconditionError
+from controller.errors import NotFoundError, PreconditionError, UnavailableError
 from controller.events import EVENT
+from controller.ha.colleagues import ASK_SECONDS, Colleagues
 from controller.services.convert import fill_struct, from_struct, to_struct
 from controller.services.description import Describer
 from controller.services.errors import TOLD, code_of
@@ -61,14 +63,22 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class InspectionService(inspection_pb2_grpc.InspectionServicer):
     """See inspection.proto for what each method means and which errors it gives."""
 
-    def __init__(self, engine: Engine, reported: verdicts.Verdicts) -> None:
-        """``reported``: what policies say on all switches."""
+    def __init__(
+        self,
+        engine: Engine,
+        reported: verdicts.Verdicts,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        """``reported``: what policies say on all switches. ``credentials``: for other controllers' gRPC; None: it is
+        without TLS.
+        """
         self._engine = engine
         self._verdicts = reported
         self._threads = ThreadPoolExecutor(READERS, "inspection")
         self._describer = Describer(engine, self._threads)
         self._policy_describer = PolicyDescriber(engine, self._threads)
         self._checker = Checker(engine, self._threads)
+        self._colleagues = Colleagues(engine.ownership, credentials)
 
     async def Apply(  # noqa: N802 - named in the .proto, as are those that follow
         self, request: inspection_pb2.ApplyRequest, context: Context
@@ -158,10 +168,78 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     async def ListSwitches(  # noqa: N802
         self, request: inspection_pb2.ListSwitchesRequest, context: Context
     ) -> inspection_pb2.ListSwitchesResponse:
-        nodes = self._engine.cluster.nodes
+        ownership = self._engine.ownership
+        own = {name: self._switch(name) for name in self._engine.cluster.nodes if ownership.owns(name)}
+        if request.own_only:
+            return inspection_pb2.ListSwitchesResponse(switches=[own[name] for name in sorted(own)])
+        answers = await asyncio.gather(*map(self._colleagues.switches, self._colleagues.others()))
+        told = {switch.node: switch for switches in answers for switch in switches}
         return inspection_pb2.ListSwitchesResponse(
-            switches=[self._switch(name) for name in sorted(nodes)],
+            switches=[
+                own.get(name) or told.get(name) or self._unheard(name)
+                for name in sorted(self._engine.cluster.nodes)
+            ],
         )
+
+    def _unheard(self, node: str) -> inspection_pb2.Switch:
+        """A switch of whose owner nothing is heard."""
+        owner = self._engine.ownership.owners().get(node)
+        return inspection_pb2.Switch(
+            node=node,
+            datapath_id=self._engine.cluster.nodes[node].datapath_id,
+            owner=owner.controller if owner is not None else "",
+            generation=owner.generation if owner is not None else 0,
+        )
+
+    async def ListControllers(  # noqa: N802
+        self, request: inspection_pb2.ListControllersRequest, context: Context
+    ) -> inspection_pb2.ListControllersResponse:
+        ownership = self._engine.ownership
+        members = ownership.members.all()
+        owned = Counter(owner.controller for owner in ownership.owners().values())
+        belong = Counter(ownership.preferred().values())
+        controllers = []
+        for name in sorted(members.keys() | owned.keys()):
+            status = inspection_pb2.ControllerStatus(
+                name=name, alive=name in members, switches=owned[name], preferred=belong[name]
+            )
+            if name in members:
+                record = members[name].record
+                status.grpc_address = record.grpc_address
+                status.openflow_target = record.openflow_target
+                status.version = record.version
+                status.draining = record.draining
+                if record.started_at:
+                    status.started_at.FromJsonString(record.started_at)
+            down = ownership.members.down(name)
+            if down is not None:
+                status.down_by = down.by
+            seconds = self._engine.heard(name)
+            if name == ownership.members.name:
+                status.revision = self._engine.ledger.revision
+            elif seconds is not None:
+                status.heard_ms = round(seconds * 1000)
+            controllers.append(status)
+        return inspection_pb2.ListControllersResponse(controllers=controllers, answered_by=ownership.members.name)
+
+    async def DrainController(  # noqa: N802
+        self, request: inspection_pb2.DrainControllerRequest, context: Context
+    ) -> inspection_pb2.DrainControllerResponse:
+        ownership = self._engine.ownership
+        if request.name == ownership.members.name:
+            try:
+                await self._engine.drain(request.draining)
+            except TOLD as problem:
+                await _abort(context, problem)
+        elif request.name not in ownership.members.all():
+            await _abort(context, NotFoundError(f"Controller {request.name} does not exist"))
+        else:
+            asked = await self._colleagues.ask(
+                request.name, lambda stub: stub.DrainController(request, timeout=ASK_SECONDS)
+            )
+            if asked is None:
+                await _abort(context, UnavailableError(f"Controller {request.name} does not answer"))
+        return inspection_pb2.DrainControllerResponse()
 
     def _switch(self, node: str) -> inspection_pb2.Switch:
         synchronizer = self._engine.programs.synchronizer(node)
@@ -180,6 +258,9 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             synchronized=status.synchronized,
             repaired=status.repaired,
             last_error=status.last_error,
+            owner=self._engine.ownership.members.name,
+            generation=self._engine.ownership.generation_of(node) or 0,
+            agent_connected=self._engine.watchers.agent_connected(node),
         )
         _set_time(switch.connected_since, status.connected_since)
         _set_time(switch.synchronized_at, status.synchronized_at)

@@ -130,6 +130,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         engine.count_connections = self.count_connections
         engine.list_connections = self.list_connections
         engine.refresh_datapath = self.refresh_datapath
+        engine.end_session = self.end_session
 
     def connected(self, node: str) -> bool:
         """Whether the node's agent has a session."""
@@ -173,6 +174,55 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
             session.send_verdicts(records)
         return session is not None
 
+    def end_session(self, node: str) -> None:
+        """Another controller owns the node now: its agent finds it there."""
+        session = self._sessions.get(node)
+        if session is not None:
+            session.end(grpc.StatusCode.FAILED_PRECONDITION, self._owner_text(node))
+
+    def _owner_text(self, node: str) -> str:
+        owner = self._engine.ownership.owner(node)
+        if owner is None:
+            return f"nobody owns Node {node} yet"
+        member = self._engine.ownership.members.all().get(owner.controller)
+        where = f" at {member.record.grpc_address}" if member is not None else ""
+        return f"Node {node} is {owner.controller}'s{where}"
+
+    async def WatchOwner(  # noqa: N802 - named in the .proto
+        self, request: controller_pb2.WatchOwnerRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[controller_pb2.Owner]:
+        told: controller_pb2.Owner | None = None
+        while True:
+            # Before it is looked at, so that nothing is missed.
+            changed = asyncio.ensure_future(self._engine.ownership.next_change())
+            try:
+                owner = self._owner(request.node)
+                if owner != told:
+                    told = owner
+                    yield owner
+                await changed
+            finally:
+                changed.cancel()
+
+    def _owner(self, node: str) -> controller_pb2.Owner:
+        ownership = self._engine.ownership
+        members = ownership.members.all()
+        told = controller_pb2.Owner(
+            openflow_targets=self._all_targets(),
+            controllers=sorted(member.record.grpc_address for member in members.values()),
+        )
+        owner = ownership.owner(node)
+        if owner is not None and owner.controller in members:
+            told.controller = owner.controller
+            told.address = members[owner.controller].record.grpc_address
+            told.generation = owner.generation
+        return told
+
+    def _all_targets(self) -> list[str]:
+        """Those of all controllers that are there; none where this one is alone."""
+        members = self._engine.ownership.members.all().values()
+        return sorted(member.record.openflow_target for member in members if member.record.openflow_target)
+
     def end_all(self) -> None:
         """The controller ends: let go of every agent."""
         for session in list(self._sessions.values()):
@@ -203,11 +253,19 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         first = await anext(request_iterator, None)
         if first is None or not first.HasField("hello"):
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "hello: must be the first message")
+        ownership = self._engine.ownership
         try:
-            record = await self._engine.registrations.register(first.hello.node)
+            # Before anything is written: what an agent says of its node is for the owner alone.
+            if ownership.owner(first.hello.node.name) is None or ownership.owns(first.hello.node.name):
+                record = await self._engine.registrations.register(first.hello.node)
+                await ownership.settle(record.name)
         except TOLD as problem:
             log.warning("node refused", node=first.hello.node.name, peer=unquote(peer), reason=str(problem))
             await _abort(context, code_of(problem), str(problem))
+        if not ownership.owns(first.hello.node.name):
+            await _abort(
+                context, grpc.StatusCode.FAILED_PRECONDITION, self._owner_text(first.hello.node.name)
+            )
         session = self._open(record.name)
         reader = asyncio.create_task(self._read(session, request_iterator))
         log.info("agent connected", node=record.name, peer=unquote(peer))
@@ -245,7 +303,9 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
             self._engine.connection_changed(session.node)
 
     def _welcome(self, record: NodeRecord, peer: str) -> controller_pb2.Welcome:
-        targets = self._targets or (f"{self._scheme}:{_own_address(peer)}:{self._port}",)
+        targets = (
+            self._targets or self._all_targets() or (f"{self._scheme}:{_own_address(peer)}:{self._port}",)
+        )
         network = self._engine.services
         return controller_pb2.Welcome(
             node=node_info(record),

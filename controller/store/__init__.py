@@ -8,34 +8,43 @@ mean is not known here.
 :class:`Store` is the contract, ``sqlite.py`` and ``etcd.py`` keep it, and one test-suite is run against both.
 """
 
+from controller.store.access import AccessError, StoreAccess
 from controller.store.contract import (
     ANY,
+    Check,
     CompactedError,
     ConflictError,
     Delete,
     Entry,
     Event,
+    LeaseGoneError,
     Operation,
     Put,
     Snapshot,
     Store,
     StoreError,
+    UncertainError,
     Watch,
 )
 from controller.store.open import open_store
 
 __all__ = [
     "ANY",
+    "AccessError",
+    "Check",
     "CompactedError",
     "ConflictError",
     "Delete",
     "Entry",
     "Event",
+    "LeaseGoneError",
     "Operation",
     "Put",
     "Snapshot",
     "Store",
+    "StoreAccess",
     "StoreError",
+    "UncertainError",
     "Watch",
     "open_store",
 ]

@@ -7,8 +7,12 @@
   the key was last written at that revision, :data:`ANY` that it does not matter. If one condition of a write
   fails, nothing of it happens and :class:`ConflictError` names the key.
 - A watch sees every change after the revision that it starts from, in order, none twice.
+- A key that was put under a lease is removed when the lease ends: by :meth:`Store.revoke`, or because nobody
+  renewed it in time. Watches see that as they see any removal. Putting the key again without the lease, or
+  under another one, takes it out of the first.
 
-All methods block and may be called from any thread.
+All methods block and may be called from any thread. Those that concern leases wait neither for writes nor for
+one another, and end within about :data:`LEASE_CALL_SECONDS`.
 """
 
 from __future__ import annotations
@@ -20,6 +24,10 @@ from typing import Protocol, Self, TypeAlias
 
 #: As ``expect``: write whatever is there.
 ANY = -1
+#: Operations in one write; with what the engines add it stays below etcd's default limit.
+MAX_OPERATIONS = 100
+#: Within so many seconds a call about a lease succeeds or fails: whoever holds one must know soon.
+LEASE_CALL_SECONDS = 1.0
 
 
 class StoreError(Exception):
@@ -38,6 +46,22 @@ class ConflictError(StoreError):
 
 def _revision(number: int) -> str:
     return "no such key" if number == 0 else f"revision {number}"
+
+
+class UncertainError(StoreError):
+    """A write was sent and not answered: it may have happened or not.
+
+    It has happened before the next write of the same :class:`Store` succeeds or fails with
+    :class:`ConflictError`, or it never will: nothing of it comes later.
+    """
+
+
+class LeaseGoneError(StoreError):
+    """The lease has ended, or there was none with this id. Keys that were put under it are gone."""
+
+    def __init__(self, lease: int) -> None:
+        super().__init__(f"lease {lease:x} has ended")
+        self.lease = lease
 
 
 class CompactedError(StoreError):
@@ -63,11 +87,12 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Write ``value`` under ``key``."""
+    """Write ``value`` under ``key``; with the id of a ``lease``, until that ends."""
 
     key: str
     value: bytes
     expect: int = ANY
+    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +103,16 @@ class Delete:
     expect: int = ANY
 
 
-Operation: TypeAlias = Put | Delete
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Write nothing to ``key``, but let the whole write fail unless the key is at the revision ``expect``
+    (0: there is none)."""
+
+    key: str
+    expect: int
+
+
+Operation: TypeAlias = Put | Delete | Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +153,36 @@ class Store(Protocol):
         """All entries whose key starts with ``prefix``."""
 
     def write(self, operations: Sequence[Operation]) -> int:
-        """Do all of ``operations`` at once, at most one a key; gives the revision. ConflictError, StoreError:
-        none was done.
+        """Do all of ``operations`` at once, at most one a key; gives the revision.
 
-        At most :data:`MAX_OPERATIONS` (etcd's default limit): longer lists are the caller's to split.
+        ConflictError, LeaseGoneError (only when all conditions hold), StoreError: none was done.
+        UncertainError: see there. A write of nothing but :class:`Check` gives the store's revision at which
+        all of them held, and makes no new one. At most :data:`MAX_OPERATIONS`, longer lists are the caller's
+        to split; at most one lease.
         """
 
     def watch(self, prefix: str, after: int) -> Watch:
         """Changes of keys that start with ``prefix``, made after the revision ``after``. CompactedError if
         that is too old."""
 
+    def compact(self, keep: int) -> None:
+        """Forget what changed before the last ``keep`` revisions; the entries stay. StoreError.
+
+        Of the members that share a store, one does this now and then: a store may grow without.
+        """
+
+    def grant(self, seconds: float) -> int:
+        """Begin a lease that ends when it is not renewed for ``seconds`` (a store may round them up); gives
+        its id, greater than 0. StoreError."""
+
+    def renew(self, lease: int) -> float:
+        """Let a lease begin anew; gives the seconds for which it holds, by the store's word, counted from the
+        moment at which this call began. LeaseGoneError, StoreError (it may or may not have been renewed)."""
+
+    def revoke(self, lease: int) -> None:
+        """End a lease and remove its keys; no error if it has ended already. StoreError."""
+
     def close(self) -> None: ...
-
-
-MAX_OPERATIONS = 100
 
 
 def check_operations(operations: Sequence[Operation]) -> None:
@@ -141,3 +191,14 @@ def check_operations(operations: Sequence[Operation]) -> None:
         raise ValueError(f"a write takes 1 to {MAX_OPERATIONS} operations, got {len(operations)}")
     if len({operation.key for operation in operations}) != len(operations):
         raise ValueError("a write names each key at most once")
+    for operation in operations:
+        if isinstance(operation, Check) and operation.expect < 0:
+            raise ValueError(f"a check of {operation.key} needs a revision, or 0 for none")
+    if len({operation.lease for operation in operations if isinstance(operation, Put)} - {0}) > 1:
+        raise ValueError("a write names at most one lease")
+
+
+def check_keep(keep: int) -> None:
+    """ValueError for a number of revisions that cannot be kept."""
+    if keep < 0:
+        raise ValueError(f"{keep} revisions cannot be kept")

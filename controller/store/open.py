@@ -7,17 +7,19 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from controller.addresses import split_address
+from controller.store.access import AccessError, StoreAccess
 from controller.store.contract import Store, StoreError
 from controller.store.sqlite import SqliteStore
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, access: StoreAccess | None = None) -> Store:
     """Open, and where needed create, the store that ``url`` names.
 
-    ``sqlite:///PATH``, or ``etcd://HOST:PORT`` with further endpoints after commas. StoreError says what is
-    wrong with the URL or with the store.
+    ``sqlite:///PATH``, or ``etcd://HOST:PORT`` with further endpoints after commas, which ``access`` is for.
+    StoreError says what is wrong with the URL or with the store, AccessError what with ``access``.
     """
     check_store_url(url)
+    check_access(url, access or StoreAccess())
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
         return SqliteStore(Path(parts.path))
@@ -26,7 +28,7 @@ def open_store(url: str) -> Store:
         from controller.store.etcd import EtcdStore
     except ImportError as problem:
         raise StoreError(f"{url!r}: needs the Python package python3-etcd3: {problem}") from None
-    return EtcdStore(parts.netloc.split(","))
+    return EtcdStore(parts.netloc.split(","), access)
 
 
 def check_store_url(url: str) -> None:
@@ -46,3 +48,10 @@ def check_store_url(url: str) -> None:
             raise StoreError(f"{url!r}: an etcd store has no path; it is written etcd://HOST:PORT,...")
         return
     raise StoreError(f"{url!r} names no store: use sqlite:///PATH or etcd://HOST:PORT,...")
+
+
+def check_access(url: str, access: StoreAccess) -> None:
+    """AccessError when ``access`` is not whole, or is for a store that ``url`` does not name."""
+    access.check_complete()
+    if urlsplit(url).scheme != "etcd" and (setting := access.first_setting()):
+        raise AccessError(setting, "is for a store etcd://HOST:PORT,... only")

@@ -6,9 +6,10 @@ All writes go through one connection under one lock, each in a transaction of it
 tenth of a millisecond. A power cut can lose the last moments before it, never the file's integrity; what is
 lost then is what the agents report again when they connect (their range, their attachments).
 
-The table ``changes`` keeps the last :data:`HISTORY` changes, so that a watch can begin in the past. Watches
+The table ``changes`` keeps the last :data:`HISTORY` revisions, so that a watch can begin in the past. Watches
 are fed inside the process: a second process on the same file would not be seen, so the file is locked for the
-life of the store.
+life of the store. So a lease never outlives the process that it was granted to: the table ``leased`` names
+the keys that went with one, and they are removed when the file is opened again.
 
 The file is readable by its owner only (0600), in a folder of mode 0700 where that is made here.
 """
@@ -18,16 +19,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 from controller.store.contract import (
     ANY,
+    Check,
     CompactedError,
     ConflictError,
     Delete,
@@ -37,13 +37,14 @@ from controller.store.contract import (
     Put,
     Snapshot,
     StoreError,
+    check_keep,
     check_operations,
 )
+from controller.store.sqliteleases import SqliteLeases
+from controller.store.sqlitewatch import SqliteWatch
 
-#: Changes that are kept for watches that begin in the past.
+#: Revisions whose changes are kept for watches that begin in the past.
 HISTORY = 10_000
-#: Events that a watch may lag behind before it is given up.
-WATCH_BACKLOG = 100_000
 FORMAT = 1
 
 _Row: TypeAlias = tuple[str, bytes, int]
@@ -54,6 +55,9 @@ CREATE TABLE IF NOT EXISTS entries (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS changes (
     revision INTEGER NOT NULL, key TEXT NOT NULL, value BLOB, PRIMARY KEY (revision, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leased (
+    key TEXT PRIMARY KEY, lease INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state (
     id INTEGER PRIMARY KEY CHECK (id = 0), revision INTEGER NOT NULL, compacted INTEGER NOT NULL
@@ -70,6 +74,7 @@ class SqliteStore:
         self._path = path
         self._lock = threading.Lock()
         self._watches: list[SqliteWatch] = []
+        self._leases = SqliteLeases(self._remove_leased)
         self._closed = False
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -82,6 +87,11 @@ class SqliteStore:
             self._connection = self._open()
         except BaseException:
             os.close(self._lock_file)
+            raise
+        try:
+            self._remove_leased(None)
+        except BaseException:
+            self.close()
             raise
 
     def _open(self) -> sqlite3.Connection:
@@ -153,54 +163,133 @@ class SqliteStore:
         check_operations(operations)
         with self._lock:
             self._check_open()
-            revision = self._revision + 1
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    events = [event for operation in operations if (event := self._do(operation, revision))]
-                    compacted = max(self._compacted, revision - HISTORY)
-                    self._connection.execute("DELETE FROM changes WHERE revision <= ?", (compacted,))
-                    self._connection.execute(
-                        "UPDATE state SET revision = ?, compacted = ?", (revision, compacted)
-                    )
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    # A failed COMMIT may have rolled back already.
-                    with contextlib.suppress(sqlite3.OperationalError):
-                        self._connection.execute("ROLLBACK")
-                    raise
+                self._check_conditions(operations)
+                writing = [operation for operation in operations if not isinstance(operation, Check)]
+                if not writing:
+                    return self._revision
+                return self._transact(
+                    lambda revision: [
+                        event for operation in writing if (event := self._do(operation, revision))
+                    ]
+                )
             except sqlite3.Error as problem:
                 raise StoreError(self._why(problem)) from None
-            self._revision, self._compacted = revision, compacted
-            # Under the lock: every watch sees the changes in the order of their revisions.
-            for watch in self._watches:
-                watch.feed(events)
+
+    def _check_conditions(self, operations: Sequence[Operation]) -> None:
+        """ConflictError, LeaseGoneError. The lock is held, and only this connection writes."""
+        for operation in operations:
+            if operation.expect != ANY and (actual := self._revision_of(operation.key)) != operation.expect:
+                raise ConflictError(operation.key, operation.expect, actual)
+        for operation in operations:
+            if isinstance(operation, Put) and operation.lease:
+                self._leases.check(operation.lease)
+
+    def _revision_of(self, key: str) -> int:
+        row = self._connection.execute("SELECT revision FROM entries WHERE key = ?", (key,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _transact(self, work: Callable[[int], list[Event]]) -> int:
+        """Do ``work`` under the next revision, all or nothing, and tell the watches. sqlite3.Error."""
+        revision = self._revision + 1
+        compacted = max(self._compacted, revision - HISTORY)
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            events = work(revision)
+            self._connection.executemany(
+                "INSERT INTO changes VALUES (?, ?, ?)",
+                [(event.revision, event.key, event.value) for event in events],
+            )
+            self._set_state(revision, compacted)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        self._revision, self._compacted = revision, compacted
+        # Under the lock: every watch sees the changes in the order of their revisions.
+        for watch in self._watches:
+            watch.feed(events)
         return revision
 
-    def _do(self, operation: Operation, revision: int) -> Event | None:
-        row = self._connection.execute(
-            "SELECT revision FROM entries WHERE key = ?", (operation.key,)
-        ).fetchone()
-        actual: int = row[0] if row else 0
-        if operation.expect not in (ANY, actual):
-            raise ConflictError(operation.key, operation.expect, actual)
+    def _set_state(self, revision: int, compacted: int) -> None:
+        self._connection.execute("DELETE FROM changes WHERE revision <= ?", (compacted,))
+        self._connection.execute("UPDATE state SET revision = ?, compacted = ?", (revision, compacted))
+
+    def _roll_back(self) -> None:
+        # What failed may have rolled back already.
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._connection.execute("ROLLBACK")
+
+    def _do(self, operation: Put | Delete, revision: int) -> Event | None:
+        key = operation.key
         match operation:
-            case Put(key, value):
+            case Put(_, value, _, lease):
                 self._connection.execute(
                     "INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", (key, value, revision)
                 )
-                event = Event(key, value, revision)
-            case Delete(key):
-                if not actual:
+                if lease:
+                    self._connection.execute("INSERT OR REPLACE INTO leased VALUES (?, ?)", (key, lease))
+                else:
+                    self._connection.execute("DELETE FROM leased WHERE key = ?", (key,))
+                return Event(key, value, revision)
+            case Delete():
+                self._connection.execute("DELETE FROM leased WHERE key = ?", (key,))
+                if not self._connection.execute("DELETE FROM entries WHERE key = ?", (key,)).rowcount:
                     return None
-                self._connection.execute("DELETE FROM entries WHERE key = ?", (key,))
-                event = Event(key, None, revision)
-        self._connection.execute("INSERT INTO changes VALUES (?, ?, ?)", (revision, event.key, event.value))
-        return event
+                return Event(key, None, revision)
+
+    def _remove_leased(self, lease: int | None) -> None:
+        """Remove the keys of a lease that has ended; None: of all leases. StoreError."""
+        with self._lock:
+            rows = self._query(
+                "SELECT key, '', lease FROM leased WHERE lease = ? OR ? IS NULL", (lease, lease)
+            )
+            if rows:
+                try:
+                    self._transact(
+                        lambda revision: [
+                            event for row in rows if (event := self._do(Delete(row[0]), revision))
+                        ]
+                    )
+                except sqlite3.Error as problem:
+                    raise StoreError(self._why(problem)) from None
+
+    def grant(self, seconds: float) -> int:
+        self._check_open()
+        return self._leases.grant(seconds)
+
+    def renew(self, lease: int) -> float:
+        self._check_open()
+        return self._leases.renew(lease)
+
+    def revoke(self, lease: int) -> None:
+        self._check_open()
+        self._leases.revoke(lease)
+
+    def compact(self, keep: int) -> None:
+        check_keep(keep)
+        with self._lock:
+            self._check_open()
+            compacted = max(self._compacted, self._revision - keep)
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    self._set_state(self._revision, compacted)
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    self._roll_back()
+                    raise
+            except sqlite3.Error as problem:
+                raise StoreError(self._why(problem)) from None
+            self._compacted = compacted
 
     def watch(self, prefix: str, after: int) -> SqliteWatch:
         with self._lock:
             self._check_open()
+            if after > self._revision:
+                raise StoreError(
+                    f"store {self._path}: revision {after} is not known, the last one is {self._revision}"
+                )
             if after < self._compacted:
                 raise CompactedError(
                     f"store {self._path}: changes are known from revision {self._compacted} on, not from {after}"
@@ -227,6 +316,7 @@ class SqliteStore:
             raise StoreError(f"store {self._path}: closed")
 
     def close(self) -> None:
+        self._leases.close()
         with self._lock:
             if self._closed:
                 return
@@ -236,57 +326,3 @@ class SqliteStore:
             os.close(self._lock_file)
         for watch in watches:
             watch.end()
-
-
-_Forget: TypeAlias = Callable[["SqliteWatch"], None]
-
-
-class SqliteWatch:
-    """A watch on a SqliteStore; fed by it, under its lock."""
-
-    def __init__(self, prefix: str, forget: _Forget) -> None:
-        self._prefix = prefix
-        self._forget = forget
-        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._lost = False
-        self._ended = False
-
-    def feed(self, events: Sequence[Event]) -> None:
-        """Take in the changes that concern this watch; never blocks."""
-        for event in events:
-            if event.key.startswith(self._prefix) and not self._lost:
-                if self._events.qsize() >= WATCH_BACKLOG:
-                    self._lost = True
-                    self._events.put(None)
-                else:
-                    self._events.put(event)
-
-    def next(self, timeout: float | None = None) -> Event | None:
-        if self._ended and self._events.empty():
-            return None
-        try:
-            event = self._events.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        if event is None and self._lost:
-            raise StoreError(
-                f"watch of {self._prefix}: its reader fell {WATCH_BACKLOG} changes behind; list again"
-            )
-        return event
-
-    def end(self) -> None:
-        """The store was closed: nothing more will come."""
-        self._ended = True
-        self._events.put(None)
-
-    def close(self) -> None:
-        self._forget(self)
-        self.end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

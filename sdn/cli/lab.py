@@ -34,7 +34,7 @@ _PROCESS = Annotated[
 def up(
     name: NAME = None,
     nodes: Annotated[int, typer.Option(help="Number of nodes.")] = 3,
-    controllers: Annotated[int, typer.Option(help="Number of controllers.")] = 1,
+    controllers: Annotated[int, typer.Option(help="Number of controllers; several need --store etcd.")] = 1,
     encap: Annotated[
         Encapsulation, typer.Option(help="How packets travel between nodes.")
     ] = Encapsulation.GENEVE,
@@ -42,8 +42,9 @@ def up(
         Datapath, typer.Option(help="What Open vSwitch forwards with: in user space, or the kernel's module.")
     ] = Datapath.NETDEV,
     store: Annotated[
-        Store, typer.Option(help="Where the controller keeps what was declared.")
+        Store, typer.Option(help="Where the controllers keep what was declared.")
     ] = Store.SQLITE,
+    etcd: Annotated[int, typer.Option(help="Number of etcd members, with --store etcd.")] = 1,
     mtu: Annotated[int, typer.Option(help="MTU of the underlay, bytes.")] = 1500,
     cluster_range: Annotated[
         list[str] | None,
@@ -74,6 +75,7 @@ def up(
         encapsulation=encap.value,
         datapath=datapath.value,
         store=store.value,
+        etcd=etcd,
         mtu=mtu,
         node_prefix_ipv4=node_prefix_ipv4,
         node_prefix_ipv6=node_prefix_ipv6,
@@ -81,9 +83,8 @@ def up(
         **({"cluster_ranges": tuple(cluster_range)} if cluster_range else {}),
     )
     Lab.up(spec, output.progress, keep=keep)
-    output.line(
-        f"lab {spec.name} is up: {nodes} nodes, {controllers} controller, {encap.value}, {datapath.value}"
-    )
+    several = f"{controllers} controllers" if controllers > 1 else "1 controller"
+    output.line(f"lab {spec.name} is up: {nodes} nodes, {several}, {encap.value}, {datapath.value}")
 
 
 @app.command("down")

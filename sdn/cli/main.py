@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from sdn.cli import context, daemons, describe, objects, output, policy, switches
+from sdn.cli import context, controllers, daemons, describe, objects, output, policy, switches
 from sdn.cli.errors import CommandError, ExitCode, UsageError
 from sdn.cli.lab import app as lab_app
 from sdn.lab.errors import InvalidSpecError, LabError
@@ -87,6 +87,7 @@ app.command("groups")(switches.groups)
 app.command("apply")(objects.apply)
 app.command("delete")(objects.delete)
 app.add_typer(policy.app, name="policy")
+app.add_typer(controllers.app, name="controllers")
 app.add_typer(lab_app, name="lab")
 app.command("version")(daemons.version)
 app.command("log-level")(daemons.log_level)

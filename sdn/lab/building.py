@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -173,10 +174,6 @@ def down(name: str, progress: Progress = silent) -> bool:
 
     progress("ending processes")
     _nobody_at_work(folder)
-    if (folder / "supervisord.sock").exists():
-        # Orderly first; whether it worked is seen below.
-        with contextlib.suppress(LabError):
-            Supervisor(folder).shutdown()
     protected = processes.myself_and_ancestors()
 
     def of_this_lab() -> list[Identity]:
@@ -187,7 +184,16 @@ def down(name: str, progress: Progress = silent) -> bool:
                 found[pid] = identity
         return [process for pid, process in found.items() if pid not in protected]
 
-    left = processes.end(of_this_lab, grace=15)
+    for process in of_this_lab():
+        if processes.frozen(process):
+            # It would take no SIGTERM.
+            processes.send(process, signal.SIGCONT)
+    last = _store_and_supervisor(record, folder)
+    if (folder / "supervisord.sock").exists():
+        # Orderly first; whether it worked is seen below.
+        with contextlib.suppress(LabError):
+            Supervisor(folder).shutdown()
+    left = processes.end(of_this_lab, grace=15, last=last)
     if left:
         pids = ", ".join(str(process.pid) for process in left)
         raise LabError(f"lab {name}: processes {pids} do not end; nothing else was removed")
@@ -197,3 +203,19 @@ def down(name: str, progress: Progress = silent) -> bool:
         namespaces.delete(netns)
     folder.remove()
     return True
+
+
+def _store_and_supervisor(record: LabRecord, folder: Folder) -> list[Identity]:
+    """Processes of the store, and supervisord, which waits for them; none where that is not known.
+
+    An etcd that leads does not end for seconds, since it looks for another member to lead, and its data goes anyway.
+    """
+    names = [machine.name for machine in record.spec.store_machines]
+    if not names or not (folder / "supervisord.sock").exists():
+        return []
+    with contextlib.suppress(LabError):
+        supervisor = Supervisor(folder)
+        infos = supervisor.processes()
+        pids = [supervisor.pid(), *(int(infos[name]["pid"]) for name in names)]
+        return [found for pid in pids if pid and (found := processes.identify(pid)) is not None]
+    return []

@@ -14,19 +14,22 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sdn.lab import building, matrix, namespaces, pods, processes, readiness
+from sdn.lab import building, controllers, matrix, namespaces, pods, processes, readiness
 from sdn.lab.building import Progress, silent
 from sdn.lab.command import environment
 from sdn.lab.errors import LabError
-from sdn.lab.programs import controller_socket, programs, switch_environment
+from sdn.lab.programs import programs, switch_environment
 from sdn.lab.spec import LabSpec
 from sdn.lab.state import Folder, PodRecord, names
 from sdn.lab.supervision import ProcessState, Supervisor, log_path, state_of
 from sdn.lab.waiting import wait_until
+
+if TYPE_CHECKING:
+    from sdn.v1 import inspection_pb2
 
 
 class MachineState(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +67,9 @@ class LabState(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     created: str
     spec: LabSpec
-    #: Where sdnctl reaches the controller.
+    #: Where sdnctl asks: a controller that answers, if there is one. All of them.
     server: str
+    servers: tuple[str, ...]
     machines: tuple[MachineState, ...]
     processes: tuple[ProcessState, ...]
     pods: tuple[PodState, ...]
@@ -97,8 +101,28 @@ class Lab:
 
     @property
     def server(self) -> str:
-        """gRPC target of the controller."""
-        return f"unix:{controller_socket(self.folder)}"
+        """gRPC target of a controller: of the first that answers now, and of the first at all when none does."""
+        return self.server_of(controllers.one_to_ask(self.spec, self.folder))
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """gRPC targets of all controllers, in their order."""
+        return tuple(self.server_of(name) for name in controllers.names(self.spec))
+
+    def server_of(self, controller: str) -> str:
+        """gRPC target of this controller."""
+        if controller not in controllers.names(self.spec):
+            known = ", ".join(controllers.names(self.spec))
+            raise LabError(f"lab {self.name} has no controller {controller!r}; it has {known}")
+        return controllers.target(self.folder, controller)
+
+    def serving(self) -> tuple[str, ...]:
+        """Names of the controllers that call themselves healthy now."""
+        return controllers.serving(self.spec, self.folder)
+
+    def switches(self) -> dict[str, inspection_pb2.Switch]:
+        """Each node's switch as its owner sees it, by node. See `sdn.lab.controllers.switches`."""
+        return controllers.switches(self.spec, self.folder)
 
     # Pods.
 
@@ -181,7 +205,7 @@ class Lab:
     # Processes.
 
     def process(self, name: str) -> ProcessState:
-        """`node-1/agent`, `node-1/ovs-vswitchd`, `node-1/ovsdb-server`, `controller-1`."""
+        """`node-1/agent`, `node-1/ovs-vswitchd`, `node-1/ovsdb-server`, `controller-1`, `etcd-1`."""
         for state in self._processes():
             if state.name == name.replace(":", "/"):
                 return state
@@ -211,7 +235,7 @@ class Lab:
         return identity.pid
 
     def wait_ready(self) -> None:
-        """Wait until everything serves and every switch holds its flows, as at the end of `up`."""
+        """Wait as at the end of `up`: until all serve that were not stopped, and every switch holds its flows."""
         readiness.wait(self.spec, self.folder, self.supervisor, silent)
 
     def wait_restarted(self, name: str, old_pid: int, seconds: float = 30) -> None:
@@ -241,6 +265,7 @@ class Lab:
             created=self.record.created,
             spec=self.spec,
             server=self.server,
+            servers=self.servers,
             machines=tuple(
                 MachineState(
                     name=machine.name,

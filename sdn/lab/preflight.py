@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from sdn.lab import namespaces
+from sdn.lab import clocks, namespaces
 from sdn.lab.command import PATH, run
 from sdn.lab.errors import LabError
 from sdn.lab.spec import LabSpec
@@ -27,6 +27,8 @@ def check(spec: LabSpec) -> None:
         missing = [str(SCHEMA)]
     if missing:
         raise LabError(f"missing on this machine: {', '.join(missing)}; run `make setup`")
+    if spec.own_clocks:
+        clocks.library()
     if importlib.util.find_spec("supervisor") is None:
         raise LabError("the Python package supervisor is missing; run `make setup`")
     for package, program in (("agent", "sdn-agent"), ("controller", "sdn-controller")):

@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import msgspec
@@ -28,13 +28,24 @@ class Identity(msgspec.Struct, frozen=True):
 
 def identify(pid: int) -> Identity | None:
     """Who has this pid now; None for nobody, or for a zombie, which is nobody any more."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in ("Z", "X") else Identity(pid, int(fields[19]))
+
+
+def frozen(process: Identity) -> bool:
+    """Whether SIGSTOP has taken effect on it, and SIGCONT not yet."""
+    fields = _stat(process.pid)
+    return fields is not None and fields[0] == "T" and alive(process)
+
+
+def _stat(pid: int) -> list[str] | None:
+    """/proc/PID/stat from the state on; None when there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The command's name, in parentheses, may hold anything, so count from the last parenthesis.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in ("Z", "X") else Identity(pid, int(fields[19]))
+    return stat.rpartition(")")[2].split()
 
 
 def alive(process: Identity) -> bool:
@@ -99,8 +110,13 @@ def myself_and_ancestors() -> set[int]:
     return pids
 
 
-def end(find: Callable[[], Iterable[Identity]], grace: float = 5) -> list[Identity]:
-    """Ask all that `find` finds to end, wait `grace` seconds, kill the rest; those that even so remain are returned."""
+def end(
+    find: Callable[[], Iterable[Identity]], grace: float = 5, last: Collection[Identity] = ()
+) -> list[Identity]:
+    """Ask all that `find` finds to end, wait `grace` seconds, kill the rest; those that even so remain are returned.
+
+    Those of `last` are not asked: they serve the others, and are killed as soon as nobody else is left.
+    """
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
         asked: set[Identity] = set()
         deadline = time.monotonic() + patience(seconds)
@@ -111,9 +127,10 @@ def end(find: Callable[[], Iterable[Identity]], grace: float = 5) -> list[Identi
                 return []
             if time.monotonic() > deadline:
                 break
-            for process in remaining:
+            others = [process for process in remaining if process not in last]
+            for process in others or remaining:
                 if process not in asked:
-                    send(process, number)
+                    send(process, number if others else signal.SIGKILL)
                     asked.add(process)
             time.sleep(0.02)
     return list(find())

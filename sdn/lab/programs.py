@@ -9,12 +9,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import msgspec
+
+from sdn.lab import clocks
 from sdn.lab.spec import LabSpec, Machine
 from sdn.lab.state import Folder
 from sdn.lab.supervision import PID, Program
 
 OPENFLOW_PORT = 6653
 GRPC_PORT = 6654
+#: Where controllers tell each other that they live.
+PEERS_PORT = 6655
 ETCD_CLIENT_PORT = 2379
 ETCD_PEER_PORT = 2380
 
@@ -25,6 +30,9 @@ def programs(spec: LabSpec, folder: Folder) -> list[Program]:
     found += [_controller(spec, folder, machine) for machine in spec.controller_machines]
     for node in spec.node_machines:
         found += [_database(folder, node), _switch(spec, folder, node), _agent(spec, folder, node)]
+    found = [
+        _with_clock(program, folder) if program.name in spec.own_clocks else program for program in found
+    ]
     return sorted(found, key=lambda program: program.priority)
 
 
@@ -171,6 +179,7 @@ def _controller(spec: LabSpec, folder: Folder, machine: Machine) -> Program:
         "cluster-ranges": ",".join(spec.cluster_ranges),
         "service-ranges": ",".join(spec.service_ranges),
         "load-balancer-ranges": ",".join(spec.load_balancer_ranges),
+        **_among_controllers(spec, machine),
     }
     if spec.node_prefix_ipv4 is not None:
         settings["node-prefix-ipv4"] = str(spec.node_prefix_ipv4)
@@ -182,11 +191,22 @@ def _controller(spec: LabSpec, folder: Folder, machine: Machine) -> Program:
         command=(sys.executable, "-m", "controller.main", *_flags(settings)),
         priority=10,
         sockets={
+            **({"peers": f"{machine.ipv4}:{PEERS_PORT}"} if spec.store == "etcd" else {}),
             "grpc": f"{machine.ipv4}:{GRPC_PORT}",
             "grpc-unix": str(controller_socket(folder, machine.name)),
             "openflow": f"{machine.ipv4}:{OPENFLOW_PORT}",
         },
     )
+
+
+def _among_controllers(spec: LabSpec, machine: Machine) -> dict[str, str]:
+    """What a controller needs to be one of several, which it is on etcd, even if it is the only one just now."""
+    return {"peers-address": f"{machine.ipv4}:{PEERS_PORT}"} if spec.store == "etcd" else {}
+
+
+def _with_clock(program: Program, folder: Folder) -> Program:
+    variables = {**program.environment, **clocks.environment(folder, program.name)}
+    return msgspec.structs.replace(program, environment=variables)
 
 
 def _flags(settings: dict[str, str]) -> list[str]:

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a lab is up: every daemon serves, every switch is connected to the controller and holds what it must.
+"""When a lab is up: every daemon serves, every switch is connected to its controller and holds what it must.
 
-A daemon that keeps dying, or does not get ready, is named together with the last that it wrote.
+A daemon that keeps dying, or does not get ready, is named together with the last that it wrote. What was stopped on
+purpose is not waited for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sdn.lab import controllers, etcd
 from sdn.lab.errors import LabError
+from sdn.lab.health import listens, serves
 from sdn.lab.programs import agent_grpc_socket, controller_socket, programs
 from sdn.lab.spec import LabSpec
 from sdn.lab.state import Folder
@@ -33,14 +35,17 @@ def wait(spec: LabSpec, folder: Folder, supervisor: Supervisor, step: Callable[[
             because=lambda name=program.name: _why(folder, supervisor, name),  # type: ignore[misc]
         )
     step(f"{spec.nodes} switches run")
-    for machine in spec.controller_machines:
+    started = _started(supervisor, [machine.name for machine in spec.controller_machines])
+    for name in started:
         wait_until(
-            lambda name=machine.name: serves(controller_socket(folder, name)),  # type: ignore[misc]
-            f"{machine.name} to serve",
+            lambda name=name: serves(controller_socket(folder, name)),  # type: ignore[misc]
+            f"{name} to serve",
             _AT_MOST,
-            because=lambda name=machine.name: _why(folder, supervisor, name),  # type: ignore[misc]
+            because=lambda name=name: _why(folder, supervisor, name),  # type: ignore[misc]
         )
-    step("controller serves")
+    step("controller serves" if spec.controllers == 1 else f"{len(started)} controllers serve")
+    if spec.etcd > 1:
+        _wait_members(spec, folder, supervisor, step)
     for node in spec.node_machines:
         wait_until(
             lambda name=node.name: serves(agent_grpc_socket(folder, name)),  # type: ignore[misc]
@@ -64,45 +69,35 @@ def controlled(program: Program, supervisor: Supervisor, folder: Folder) -> bool
     return listens(Path(state_of(program, info, folder).sockets["control"]))
 
 
-def listens(path: Path) -> bool:
-    """Whether a process accepts connections on this unix socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True
-
-
-def serves(path: Path) -> bool:
-    """Whether a gRPC server on this unix socket calls itself healthy (grpc.health.v1, service "")."""
-    if not listens(path):
-        return False
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-    with grpc.insecure_channel(f"unix:{path}") as channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
-        except grpc.RpcError:
-            return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
 def unsynchronized(spec: LabSpec, folder: Folder) -> list[str]:
-    """Nodes whose switch is not connected, or does not hold what it must, as far as the controller knows."""
-    import grpc
+    """Nodes whose switch is not connected, or does not hold what it must, as far as its owner knows."""
+    known = controllers.switches(spec, folder)
+    return sorted(
+        node.name
+        for node in spec.node_machines
+        if node.name not in known or not (known[node.name].connected and known[node.name].synchronized)
+    )
 
-    from sdn.v1 import inspection_pb2, inspection_pb2_grpc
 
-    waiting = {node.name for node in spec.node_machines}
-    with grpc.insecure_channel(f"unix:{controller_socket(folder)}") as channel:
-        with contextlib.suppress(grpc.RpcError):  # a controller that is just being restarted
-            answer = inspection_pb2_grpc.InspectionStub(channel).ListSwitches(
-                inspection_pb2.ListSwitchesRequest(), timeout=5
-            )
-            waiting -= {switch.node for switch in answer.switches if switch.connected and switch.synchronized}
-    return sorted(waiting)
+def _wait_members(spec: LabSpec, folder: Folder, supervisor: Supervisor, step: Callable[[str], None]) -> None:
+    started = _started(supervisor, [machine.name for machine in spec.store_machines])
+
+    def joined() -> bool:
+        return {member.name for member in etcd.members(spec) if member.leader_id} >= set(started)
+
+    wait_until(
+        joined,
+        "every etcd member to know a leader",
+        _AT_MOST,
+        because=lambda: "; ".join(f"{name}: {_why(folder, supervisor, name)}" for name in started),
+    )
+    step(f"{len(started)} etcd members are together")
+
+
+def _started(supervisor: Supervisor, names: Sequence[str]) -> list[str]:
+    """Those of these processes that nobody stopped."""
+    infos = supervisor.processes()
+    return [name for name in names if infos.get(name, {}).get("statename") != "STOPPED"]
 
 
 def _why(folder: Folder, supervisor: Supervisor, name: str) -> str:

@@ -22,12 +22,15 @@ UNDERLAY_V6 = ipaddress.IPv6Network("fd00:30::/64")
 FAR_V4 = "198.51.100.1"
 FAR_V6 = "2001:db8::1"
 MAX_NODES = 80
+MAX_CONTROLLERS = 9
+#: Of an etcd cluster; more only make its writes slower.
+MAX_MEMBERS = 7
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
 _LEAST_MTU = 1400
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """A network namespace on the underlay: a node, a controller's machine, or `outside`."""
+    """A network namespace on the underlay: a node, a controller's machine, an etcd member's, or `outside`."""
 
     name: str
     netns: str
@@ -46,6 +49,8 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     encapsulation: Encapsulation = "geneve"
     datapath: Datapath = "netdev"
     store: Store = "sqlite"
+    #: Members of the etcd cluster, each on a machine of its own; with the store etcd only.
+    etcd: int = 1
     #: MTU of the underlay, in bytes.
     mtu: int = 1500
     #: Ranges that pods' addresses come from, at most one a family.
@@ -59,16 +64,15 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     node_prefix_ipv6: int | None = None
     #: Family of the addresses between which nodes send encapsulated packets.
     underlay: Family = "ipv4"
+    #: Processes (controller-1, node-2/agent) whose clocks can be set, see sdn/lab/clocks.py.
+    own_clocks: tuple[str, ...] = ()
 
     def check(self) -> None:
         """InvalidSpecError names the option that cannot be had, and what can."""
         check_name(self.name)
         if not 1 <= self.nodes <= MAX_NODES:
             raise InvalidSpecError(f"--nodes {self.nodes}: a lab has 1 to {MAX_NODES} nodes")
-        if self.controllers != 1:
-            raise InvalidSpecError(
-                f"--controllers {self.controllers}: a lab runs 1 controller; several are not there yet"
-            )
+        self._check_controllers()
         if not _LEAST_MTU <= self.mtu <= 65535:
             raise InvalidSpecError(
                 f"--mtu {self.mtu}: must be {_LEAST_MTU} to 65535 (IPv6 needs 1280 inside the tunnel)"
@@ -86,6 +90,26 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
         if not versions or len(set(versions)) != len(versions):
             raise InvalidSpecError("--cluster-range: give one IPv4 range, one IPv6 range, or one of each")
         self._check_load_balancer_ranges()
+        with_clocks = [machine.name for machine in self.controller_machines]
+        with_clocks += [f"{machine.name}/agent" for machine in self.node_machines]
+        for name in self.own_clocks:
+            if name not in with_clocks:
+                raise InvalidSpecError(f"own_clocks {name}: must be one of {', '.join(with_clocks)}")
+
+    def _check_controllers(self) -> None:
+        if not 1 <= self.controllers <= MAX_CONTROLLERS:
+            raise InvalidSpecError(
+                f"--controllers {self.controllers}: a lab has 1 to {MAX_CONTROLLERS} controllers"
+            )
+        if self.controllers > 1 and self.store != "etcd":
+            raise InvalidSpecError(
+                f"--controllers {self.controllers}: several controllers share one store, and a file is for one "
+                "controller alone; add --store etcd"
+            )
+        if not 1 <= self.etcd <= MAX_MEMBERS:
+            raise InvalidSpecError(f"--etcd {self.etcd}: a lab has 1 to {MAX_MEMBERS} etcd members")
+        if self.etcd > 1 and self.store != "etcd":
+            raise InvalidSpecError(f"--etcd {self.etcd}: the store is {self.store}; add --store etcd")
 
     def _check_load_balancer_ranges(self) -> None:
         for text in self.load_balancer_ranges:
@@ -111,7 +135,9 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def store_machines(self) -> tuple[Machine, ...]:
         """Machines of the store; none when the controller holds it in a file."""
-        return (self._machine("etcd-1", "etcd1", 151),) if self.store == "etcd" else ()
+        if self.store != "etcd":
+            return ()
+        return tuple(self._machine(f"etcd-{n}", f"etcd{n}", 150 + n) for n in range(1, self.etcd + 1))
 
     @property
     def outside(self) -> Machine:
@@ -135,6 +161,14 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
             if machine.name == name:
                 return machine
         raise LabError(f"lab {self.name} has no node {name!r}; it has node-1 to node-{self.nodes}")
+
+    def machine(self, name: str) -> Machine:
+        """The machine of this name; LabError if there is none."""
+        for machine in self.machines:
+            if machine.name == name:
+                return machine
+        names = ", ".join(machine.name for machine in self.machines)
+        raise LabError(f"lab {self.name} has no machine {name!r}; it has {names}")
 
     def _machine(self, name: str, port: str, host: int) -> Machine:
         return Machine(name, f"{self.name}-{name}", port, str(UNDERLAY_V4[host]), str(UNDERLAY_V6[host]))

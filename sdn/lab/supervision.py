@@ -174,6 +174,10 @@ class Supervisor:
             return False
         return True
 
+    def pid(self) -> int:
+        """supervisord's own."""
+        return cast(int, self._call("getPID"))
+
     def processes(self) -> dict[str, dict[str, Any]]:
         """supervisord's description of each process, by our name of it."""
         found = {}
@@ -185,6 +189,13 @@ class Supervisor:
     def stop(self, name: str) -> None:
         """End a process and keep it ended. No error when it does not run."""
         self._call("stopProcess", _full(name), True, unless=_NOT_RUNNING)
+
+    def give_up(self, name: str) -> None:
+        """From now on the process is to be ended: it is asked to, not waited for, and not started again when it ends.
+
+        No error when it does not run.
+        """
+        self._call("stopProcess", _full(name), False, unless=_NOT_RUNNING)
 
     def start_process(self, name: str) -> None:
         """Start a process that was stopped. No error when it runs."""

@@ -25,6 +25,7 @@ with the group's number as key.
 ``groupdesc``           the same for groups
 ``packetio``            packet-in and packet-out
 ``conntrack``           removing entries of the connection tracker
+``roles``               which controller may write: role request, reply and status
 ``message``             header, barrier, errors, cutting a byte stream into messages
 ``oxm``                 match fields, both ways
 ``actionwire``          actions to the wire; ``actionread`` from it; ``actionlayout`` what both know
@@ -120,10 +121,22 @@ from sdn.openflow.packetio import (
     packet_in_cookie,
     packet_out,
 )
+from sdn.openflow.roles import (
+    NO_GENERATION,
+    Role,
+    RoleReason,
+    RoleReply,
+    RoleStatus,
+    decode_role_reply,
+    decode_role_status,
+    role_request,
+    tells_deposed,
+)
 from sdn.openflow.text import format_actions, format_flow, format_group, format_match
 
 __all__ = [
     "MAX_GROUP_BODY",
+    "NO_GENERATION",
     "OFPG_BUCKET_ALL",
     "OFPG_BUCKET_FIRST",
     "OFPG_BUCKET_LAST",
@@ -151,6 +164,10 @@ __all__ = [
     "Header",
     "Icmp",
     "PacketIn",
+    "Role",
+    "RoleReason",
+    "RoleReply",
+    "RoleStatus",
     "Unknown",
     "barrier_request",
     "bundle",
@@ -167,6 +184,8 @@ __all__ = [
     "decode_group_stats",
     "decode_header",
     "decode_packet_in",
+    "decode_role_reply",
+    "decode_role_status",
     "decode_software",
     "delete_all_groups",
     "desc_request",
@@ -188,7 +207,9 @@ __all__ = [
     "packet_in_cookie",
     "packet_out",
     "remove_bucket",
+    "role_request",
     "split_flow_descs",
     "split_group_descs",
     "spreads_anew",
+    "tells_deposed",
 ]

@@ -36,7 +36,7 @@ def barrier_request(xid: int) -> bytes:
     return HEADER.pack(OFP_VERSION, OFPT_BARRIER_REQUEST, HEADER.size, xid)
 
 
-#: Names of the errors that flow, group and bundle messages bring (section 7.5.4), for people.
+#: Names of the errors that flow, group, bundle and role messages bring (section 7.5.4), for people.
 _ERROR_TYPES: Final = {
     0: "HELLO_FAILED",
     1: "BAD_REQUEST",
@@ -83,6 +83,10 @@ _ERROR_CODES: Final = {
     (6, 15): "UNKNOWN_BUCKET",
     (6, 16): "BUCKET_EXISTS",
     (11, 0): "STALE",
+    (11, 1): "UNSUP",
+    (11, 2): "BAD_ROLE",
+    (11, 3): "ID_UNSUP",
+    (11, 4): "ID_IN_USE",
     (17, 2): "BAD_ID",
     (17, 3): "BUNDLE_EXIST",
     (17, 4): "BUNDLE_CLOSED",

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from sdn.v1 import types_pb2 as sdn_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12sdn/v1/agent.proto\x12\x06sdn.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12sdn/v1/types.proto\"m\n\nCniRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\r\n\x05netns\x18\x02 \x01(\t\x12\x0e\n\x06ifname\x18\x03 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x04 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x06 \x01(\x0c\"+\n\x0b\x43niResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06output\x18\x02 \x01(\x0c\"\x11\n\x0fGetStateRequest\"\xd2\x01\n\x10GetStateResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.sdn.v1.NodeInfo\x12,\n\x0b\x61ttachments\x18\x02 \x03(\x0b\x32\x17.sdn.v1.AttachmentState\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x39\n\x15\x63onnection_changed_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x06ranges\x18\x05 \x03(\x0b\x32\x12.sdn.v1.RangeUsage\"M\n\x0f\x41ttachmentState\x12&\n\nattachment\x18\x01 \x01(\x0b\x32\x12.sdn.v1.Attachment\x12\x12\n\nprogrammed\x18\x02 \x01(\x08\";\n\nRangeUsage\x12\r\n\x05range\x18\x01 \x01(\t\x12\x0c\n\x04used\x18\x02 \x01(\x04\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\x04\x32\xee\x02\n\x05\x41gent\x12.\n\x03\x41\x64\x64\x12\x12.sdn.v1.CniRequest\x1a\x13.sdn.v1.CniResponse\x12.\n\x03\x44\x65l\x12\x12.sdn.v1.CniRequest\x1a\x13.sdn.v1.CniResponse\x12\x30\n\x05\x43heck\x12\x12.sdn.v1.CniRequest\x1a\x13.sdn.v1.CniResponse\x12\x31\n\x06Status\x12\x12.sdn.v1.CniRequest\x1a\x13.sdn.v1.CniResponse\x12-\n\x02GC\x12\x12.sdn.v1.CniRequest\x1a\x13.sdn.v1.CniResponse\x12\x32\n\x07Version\x12\x12.sdn.v1.CniRequest\x1a\x13.sdn.v1.CniResponse\x12=\n\x08GetState\x12\x17.sdn.v1.GetStateRequest\x1a\x18.sdn.v1.GetStateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12sdn/v1/agent.proto\x12\x06sdn.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12sdn/v1/types.proto\"m\n\nCniRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\r\n\x05netns\x18\x02 \x01(\t\x12\x0e\n\x06ifname\x18\x03 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x04 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x06 \x01(\x0c\"+\n\x0b\x43niResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0e\n\x06output\x18\x02 \x01(\x0c\"\x11\n\x0fGetStateRequest\"\x82\x02\n\x10GetStateResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.sdn.v1.NodeInfo\x12,\n\x0b\x61ttachments\x18\x02 \x03(\x0b\x32\x17.sdn.v1.AttachmentState\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x39\n\x15\x63onnection_changed_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x06ranges\x18\x05 \x03(\x0b\x32\x12.sdn.v1.RangeUsage\x12\x12\n\ncontroller\x18\x06 \x01(\t\x12\x1a\n\x12\x63ontroller_address\x18\x07 \x01(\t\"M\n\x0f\x41ttachmentState\x12&\n\nattachment\x18\x01 \x01(\x0b\x32\x12.sdn.v1.Attachment\x12\x12\n\nprogrammed\x18\x02 \x01(\x08\";\n\nRangeUsage\x12\r\n\x05range\x18\x01 \x01(\t\x12\x0c\n\x04used\x18\x02 \x01(\x04\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\x04\x32\xee\x02\n\x05\x41gent\x12.\n\x03\x41\x64\x64\x12\x12.sdn.v1.CniRequest\x1a\x13.sdn.v1.CniResponse\x12.\n\x03\x44\x65l\x12\x12.sdn.v1.CniRequest\x1a\x13.sdn.v1.CniResponse\x12\x30\n\x05\x43heck\x12\x12.sdn.v1.CniRequest\x1a\x13.sdn.v1.CniResponse\x12\x31\n\x06Status\x12\x12.sdn.v1.CniRequest\x1a\x13.sdn.v1.CniResponse\x12-\n\x02GC\x12\x12.sdn.v1.CniRequest\x1a\x13.sdn.v1.CniResponse\x12\x32\n\x07Version\x12\x12.sdn.v1.CniRequest\x1a\x13.sdn.v1.CniResponse\x12=\n\x08GetState\x12\x17.sdn.v1.GetStateRequest\x1a\x18.sdn.v1.GetStateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,11 +40,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATEREQUEST']._serialized_start=239
   _globals['_GETSTATEREQUEST']._serialized_end=256
   _globals['_GETSTATERESPONSE']._serialized_start=259
-  _globals['_GETSTATERESPONSE']._serialized_end=469
-  _globals['_ATTACHMENTSTATE']._serialized_start=471
-  _globals['_ATTACHMENTSTATE']._serialized_end=548
-  _globals['_RANGEUSAGE']._serialized_start=550
-  _globals['_RANGEUSAGE']._serialized_end=609
-  _globals['_AGENT']._serialized_start=612
-  _globals['_AGENT']._serialized_end=978
+  _globals['_GETSTATERESPONSE']._serialized_end=517
+  _globals['_ATTACHMENTSTATE']._serialized_start=519
+  _globals['_ATTACHMENTSTATE']._serialized_end=596
+  _globals['_RANGEUSAGE']._serialized_start=598
+  _globals['_RANGEUSAGE']._serialized_end=657
+  _globals['_AGENT']._serialized_start=660
+  _globals['_AGENT']._serialized_end=1026
 # @@protoc_insertion_point(module_scope)

@@ -39,18 +39,22 @@ class GetStateRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStateResponse(_message.Message):
-    __slots__ = ("node", "attachments", "connected", "connection_changed_at", "ranges")
+    __slots__ = ("node", "attachments", "connected", "connection_changed_at", "ranges", "controller", "controller_address")
     NODE_FIELD_NUMBER: _ClassVar[int]
     ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     CONNECTION_CHANGED_AT_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     node: _types_pb2.NodeInfo
     attachments: _containers.RepeatedCompositeFieldContainer[AttachmentState]
     connected: bool
     connection_changed_at: _timestamp_pb2.Timestamp
     ranges: _containers.RepeatedCompositeFieldContainer[RangeUsage]
-    def __init__(self, node: _Optional[_Union[_types_pb2.NodeInfo, _Mapping]] = ..., attachments: _Optional[_Iterable[_Union[AttachmentState, _Mapping]]] = ..., connected: _Optional[bool] = ..., connection_changed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[RangeUsage, _Mapping]]] = ...) -> None: ...
+    controller: str
+    controller_address: str
+    def __init__(self, node: _Optional[_Union[_types_pb2.NodeInfo, _Mapping]] = ..., attachments: _Optional[_Iterable[_Union[AttachmentState, _Mapping]]] = ..., connected: _Optional[bool] = ..., connection_changed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[RangeUsage, _Mapping]]] = ..., controller: _Optional[str] = ..., controller_address: _Optional[str] = ...) -> None: ...
 
 class AttachmentState(_message.Message):
     __slots__ = ("attachment", "programmed")

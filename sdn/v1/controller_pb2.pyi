@@ -134,12 +134,22 @@ class Programmed(_message.Message):
     def __init__(self, sequence: _Optional[int] = ...) -> None: ...
 
 class Rejected(_message.Message):
-    __slots__ = ("sequence", "reason")
+    __slots__ = ("sequence", "reason", "wrong")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    WRONG_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     reason: str
-    def __init__(self, sequence: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    wrong: _containers.RepeatedCompositeFieldContainer[WrongItem]
+    def __init__(self, sequence: _Optional[int] = ..., reason: _Optional[str] = ..., wrong: _Optional[_Iterable[_Union[WrongItem, _Mapping]]] = ...) -> None: ...
+
+class WrongItem(_message.Message):
+    __slots__ = ("index", "reason")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    reason: str
+    def __init__(self, index: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Peers(_message.Message):
     __slots__ = ("nodes",)

@@ -105,8 +105,10 @@ class WatchEvent(_message.Message):
     def __init__(self, type: _Optional[_Union[WatchEvent.Type, str]] = ..., object: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class ListSwitchesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("own_only",)
+    OWN_ONLY_FIELD_NUMBER: _ClassVar[int]
+    own_only: bool
+    def __init__(self, own_only: _Optional[bool] = ...) -> None: ...
 
 class ListSwitchesResponse(_message.Message):
     __slots__ = ("switches",)
@@ -115,7 +117,7 @@ class ListSwitchesResponse(_message.Message):
     def __init__(self, switches: _Optional[_Iterable[_Union[Switch, _Mapping]]] = ...) -> None: ...
 
 class Switch(_message.Message):
-    __slots__ = ("node", "datapath_id", "address", "connected", "connected_since", "desired_flows", "installed_flows", "desired_groups", "installed_groups", "synchronized", "synchronized_at", "repaired", "last_error")
+    __slots__ = ("node", "datapath_id", "address", "connected", "connected_since", "desired_flows", "installed_flows", "desired_groups", "installed_groups", "synchronized", "synchronized_at", "repaired", "last_error", "owner", "generation", "agent_connected")
     NODE_FIELD_NUMBER: _ClassVar[int]
     DATAPATH_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +131,9 @@ class Switch(_message.Message):
     SYNCHRONIZED_AT_FIELD_NUMBER: _ClassVar[int]
     REPAIRED_FIELD_NUMBER: _ClassVar[int]
     LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    AGENT_CONNECTED_FIELD_NUMBER: _ClassVar[int]
     node: str
     datapath_id: int
     address: str
@@ -142,7 +147,10 @@ class Switch(_message.Message):
     synchronized_at: _timestamp_pb2.Timestamp
     repaired: int
     last_error: str
-    def __init__(self, node: _Optional[str] = ..., datapath_id: _Optional[int] = ..., address: _Optional[str] = ..., connected: _Optional[bool] = ..., connected_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., desired_flows: _Optional[int] = ..., installed_flows: _Optional[int] = ..., desired_groups: _Optional[int] = ..., installed_groups: _Optional[int] = ..., synchronized: _Optional[bool] = ..., synchronized_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., repaired: _Optional[int] = ..., last_error: _Optional[str] = ...) -> None: ...
+    owner: str
+    generation: int
+    agent_connected: bool
+    def __init__(self, node: _Optional[str] = ..., datapath_id: _Optional[int] = ..., address: _Optional[str] = ..., connected: _Optional[bool] = ..., connected_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., desired_flows: _Optional[int] = ..., installed_flows: _Optional[int] = ..., desired_groups: _Optional[int] = ..., installed_groups: _Optional[int] = ..., synchronized: _Optional[bool] = ..., synchronized_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., repaired: _Optional[int] = ..., last_error: _Optional[str] = ..., owner: _Optional[str] = ..., generation: _Optional[int] = ..., agent_connected: _Optional[bool] = ...) -> None: ...
 
 class ListFlowsRequest(_message.Message):
     __slots__ = ("node", "table", "owner")

@@ -16,7 +16,7 @@ from controller.allocation.network import ServiceNetwork
 from controller.cluster import Cluster
 from controller.declarations import Applied, Declarations
 from controller.events import Events
-from controller.ledger import Ledger
+from controller.ledger import Ledger, under
 from controller.programs import Programs
 from controller.records import OBJECTS, NodeRecord
 from controller.store.sqlite import SqliteStore
@@ -85,13 +85,14 @@ class Intent:
     async def load(self) -> None:
         """As the engine does it at the controller's start."""
         services = []
-        for entry in (await self.ledger.list_prefix(OBJECTS)).entries:
+        entries = (await self.ledger.list_all()).entries
+        for entry in under(OBJECTS, entries):
             value = parse(msgspec.json.decode(entry.value))
             if isinstance(value, Service):
                 services.append(value)
             else:
                 self.cluster.put_object(value)
-        await self.declarations.load(services)
+        await self.declarations.load(services, entries)
         await self.declarations.fill_waiting()
 
     async def apply(self, document: dict[str, Any], dry_run: bool = False) -> Applied:

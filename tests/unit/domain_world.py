@@ -14,7 +14,7 @@ from controller.changes import Done
 from controller.cluster import Cluster
 from controller.domains import Domains
 from controller.errors import UnavailableError
-from controller.ledger import Ledger
+from controller.ledger import Ledger, under
 from controller.records import DOMAINS
 from controller.store import Operation, StoreError
 from controller.store.sqlite import SqliteStore
@@ -152,7 +152,7 @@ class World:
                 await asyncio.sleep(0.001)
 
     async def stored(self) -> dict[str, dict[str, float]]:
-        entries = (await self.ledger.list_prefix(DOMAINS)).entries
+        entries = under(DOMAINS, (await self.ledger.list_all()).entries)
         return {entry.key.removeprefix(DOMAINS): json.loads(entry.value)["addresses"] for entry in entries}
 
 
@@ -164,7 +164,7 @@ async def world(folder: Path, *patterns: str, now: float = 1000.0, wall: float =
     if patterns:
         made.cluster.put_object(policy("names", *patterns))
     try:
-        await made.domains.load()
+        await made.domains.load((await made.ledger.list_all()).entries)
         yield made
     finally:
         made.domains.stop()

@@ -20,6 +20,8 @@ from controller.listener import Listener, listen
 HEADER = struct.Struct("!BBHI")
 HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY = 0, 1, 2, 3
 FEATURES_REQUEST, FEATURES_REPLY, MULTIPART_REQUEST, MULTIPART_REPLY = 5, 6, 18, 19
+ROLE_REQUEST, ROLE_REPLY, ROLE_STATUS = 24, 25, 30
+NOCHANGE, EQUAL, MASTER, SLAVE = range(4)
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> None:
@@ -82,6 +84,53 @@ class Peer:
 
     def close(self) -> None:
         self.socket.close()
+
+
+class Roles:
+    """What a switch knows of its controllers' roles, as Open vSwitch 3.1 does it (tests/switch/test_codec_roles.py);
+    shared by all connections of one switch.
+    """
+
+    _BODY = struct.Struct("!IH2xQ")
+    IS_SLAVE = struct.pack("!HH", 1, 10)
+    STALE = struct.pack("!HH", 11, 0)
+
+    def __init__(self) -> None:
+        self.generation: int | None = None
+        #: Of each connection that has asked, its role; and what it has asked for, in order.
+        self.roles: dict[Peer, int] = {}
+        self.asked: list[tuple[int, int]] = []
+
+    def role(self, peer: Peer) -> int:
+        return self.roles.get(peer, EQUAL)
+
+    def answer(self, peer: Peer, xid: int, body: bytes) -> bytes:
+        """To a role request; whoever is deposed by it is told."""
+        role, _, generation = self._BODY.unpack(body)
+        self.asked.append((role, generation))
+        if role in (MASTER, SLAVE):
+            if self.generation is not None and generation < self.generation:
+                return message(ERROR, self.STALE, xid)
+            self.generation = generation
+        if role == MASTER:
+            for other in [other for other, its in self.roles.items() if its == MASTER and other is not peer]:
+                self.depose(other)
+        if role != NOCHANGE:
+            self.roles[peer] = role
+        seen = (1 << 64) - 1 if self.generation is None else self.generation
+        return message(ROLE_REPLY, self._BODY.pack(self.role(peer), 0, seen), xid)
+
+    def take_over(self, generation: int) -> None:
+        """Another controller, of which there is no connection here, becomes the master."""
+        self.generation = generation
+        for peer in [peer for peer, role in self.roles.items() if role == MASTER]:
+            self.depose(peer)
+
+    def depose(self, peer: Peer, *, tell: bool = True) -> None:
+        """Make a master a slave."""
+        self.roles[peer] = SLAVE
+        if tell:
+            peer.send(message(ROLE_STATUS, struct.pack("!IB3xQ", SLAVE, 0, self.generation or 0)))
 
 
 class Recorder:

@@ -56,6 +56,14 @@ async def register(engine: Engine, number: int, zone: str = "", **fields: Any) -
     return info
 
 
+async def confirm(engine: Engine) -> None:
+    """The switches confirm all attachments."""
+    for record in list(engine.cluster.attachments.values()):
+        engine.attachments.confirmed(record)
+    await engine.attachments.told()
+    await engine.loadbalancing.idle()
+
+
 def service(name: str, **spec: Any) -> dict[str, Any]:
     """A Service of the pods labelled with its name, at port 80."""
     return {

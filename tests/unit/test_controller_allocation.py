@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from controller.allocation.numbers import REST, Numbers
+from controller.ledger import under
 from controller.ranges import ExhaustedError
 from controller.records import LB_ADDRESSES, SERVICE_NUMBERS
 from sdn.model import InvalidObjectError, Service, parse
@@ -42,7 +43,7 @@ async def refused(running: Intent, document: dict[str, Any]) -> str:
         [running.watchers.document(*key) for key in _services(running)],
         len(running.changes),
     )
-    await running.ledger.list_prefix("/")
+    await running.ledger.list_all()
     assert running.ledger.revision == revision
     return str(problem.value)
 
@@ -397,7 +398,7 @@ def test_a_load_balancer_gets_an_address_of_each_of_its_families(tmp_path: Path)
         assert running.ingress("web") == addresses[:1]
         await running.apply(service("web"))
         assert running.ingress("web") == []
-        assert (await running.ledger.list_prefix(LB_ADDRESSES)).entries == ()
+        assert under(LB_ADDRESSES, (await running.ledger.list_all()).entries) == []
 
     run(tmp_path, test)
 
@@ -684,7 +685,7 @@ def test_a_store_in_which_two_services_have_the_same_is_told_and_the_first_is_se
         assert running.reasons("b") == ["AlreadyAllocated"]
         assert {running.allocation.number("default", name) for name in "ac"} == {2, 4}
         assert running.allocation.number("default", "b") == 3
-        assert [entry.key for entry in (await running.ledger.list_prefix(LB_ADDRESSES)).entries] == []
+        assert [entry.key for entry in under(LB_ADDRESSES, (await running.ledger.list_all()).entries)] == []
         # Deleting it takes nothing from the first; and what is changed is in force again.
         await running.delete("b")
         assert "10.96.0.5 belongs to Service default/a" in await refused(
@@ -775,7 +776,7 @@ def test_the_clusters_dns_is_a_service_that_nobody_declares(tmp_path: Path) -> N
         assert document["spec"]["clusterIPs"] == ["10.96.0.10", "fd00:10:96::a"]
         assert document["spec"]["internalTrafficPolicy"] == "Local"
         assert [port["port"] for port in document["spec"]["ports"]] == [53, 53]
-        assert (await running.ledger.list_prefix("/")).entries == ()
+        assert (await running.ledger.list_all()).entries == ()
         assert (await running.apply(document)).outcome == "unchanged"
 
     async def declared(running: Intent) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from controller.errors import NotFoundError, PreconditionError
-from controller.records import LB_ADDRESSES, OBJECTS, SERVICE_NUMBERS
+from controller.records import LB_ADDRESSES, OBJECTS, SEQUENCE, SERVICE_NUMBERS
 from controller.store import Delete, Operation, Put, StoreError
 from controller.watchers import Selection
 from sdn.model import EndpointSlice, parse
@@ -44,7 +44,8 @@ def pod(name: str, **parts: Any) -> dict[str, Any]:
 
 
 async def stored(running: Intent) -> list[str]:
-    return [entry.key for entry in (await running.ledger.list_prefix("/")).entries]
+    entries = (await running.ledger.list_all()).entries
+    return [entry.key for entry in entries if entry.key != SEQUENCE]
 
 
 def test_a_service_is_stored_in_one_write_and_deleted_in_one(tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_a_store_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
         await running.apply(service("web", clusterIP="10.96.0.5"))
         shown = running.get("Service", "default", "web")
 
-        async def fail(_operations: list[Operation]) -> None:
+        async def fail(_operations: list[Operation], **_: object) -> None:
             raise StoreError("the disk is full")
 
         write = running.ledger.write
@@ -133,11 +134,11 @@ def test_a_waiting_load_balancer_whose_address_cannot_be_stored_goes_on_waiting(
         await running.apply(service("b", type="LoadBalancer"))
         write = running.ledger.write
 
-        async def fail(operations: list[Operation]) -> None:
+        async def fail(operations: list[Operation], **more: Any) -> None:
             if any(isinstance(one, Put) and one.key.startswith(LB_ADDRESSES) for one in operations):
                 raise StoreError("the disk is full")
             assert all(isinstance(one, Delete) for one in operations)
-            await write(operations)
+            await write(operations, **more)
 
         running.ledger.write = fail  # type: ignore[assignment,method-assign]
         await running.delete("a")

@@ -19,6 +19,7 @@ from sdn.services.selection import Selection
 from tests.switch.controller_process import attachment
 from tests.unit.services_engine import (
     apply,
+    confirm,
     destinations,
     endpoint_slice,
     held,
@@ -134,13 +135,16 @@ def test_a_pod_is_no_endpoint_before_its_switch_has_confirmed_it(tmp_path: Path)
     in_engine(tmp_path, scenario)
 
 
-def test_after_a_restart_every_stored_pod_counts(tmp_path: Path) -> None:
+def test_after_a_restart_every_confirmed_pod_counts(tmp_path: Path) -> None:
     async def before(engine: Engine) -> None:
         node = await register(engine, 1)
         await apply(engine, service("web"))
         for number in (1, 2):
             pod = attachment(node, number, labels={"app": "web"})
             await engine.attachments.attach("node-1", pod, unanswered)
+        await confirm(engine)
+        pod = attachment(node, 3, labels={"app": "web"})
+        await engine.attachments.attach("node-1", pod, unanswered)
 
     async def after(engine: Engine) -> None:
         assert destinations(engine, "node-1", "web") == {"10.244.0.3:8080", "10.244.0.4:8080"}
@@ -156,6 +160,7 @@ def test_declared_labels_replace_those_of_the_attachment(tmp_path: Path) -> None
     async def before(engine: Engine) -> None:
         node = await register(engine, 1)
         await engine.attachments.attach("node-1", attachment(node, 1, labels={"app": "web"}), unanswered)
+        await confirm(engine)
         await apply(engine, service("web"))
         await apply(engine, service("db"))
 

@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from controller.allocation.network import load_balancer_ranges
-from controller.cluster import key_of
 from controller.engine import Engine
 from controller.errors import NotFoundError
 from controller.services.convert import node_info
 from sdn.model import InvalidObjectError, parse
 from sdn.pipeline.service import ServicePort
 from tests.switch.controller_process import attachment
-from tests.unit.services_engine import endpoint_slice, host_pod, register, running_engine, service
+from tests.unit.services_engine import confirm, endpoint_slice, host_pod, register, running_engine, service
 
 STEPS = 250
 NETWORK = {"load_balancer_ranges": load_balancer_ranges(["192.0.2.0/24"], [], []), "serve_dns": True}
@@ -106,13 +105,7 @@ class Walk:
         message = attachment(node_info(info), number, labels={"app": name})
         await self.engine.attachments.attach(info.name, message, ignored)
         if self.random.random() < 0.7:
-            self.confirm()
-
-    def confirm(self) -> None:
-        """The switches confirm what they were given."""
-        for record in self.engine.cluster.attachments.values():
-            self.engine.loadbalancing.in_force.add(key_of(record))
-            self.engine.loadbalancing.pod_changed(record.pod_namespace, record.pod_name)
+            await confirm(self.engine)
 
     async def node(self, _name: str, node: int) -> None:
         fields: dict[str, Any] = {}
@@ -139,7 +132,7 @@ def test_what_has_grown_is_what_a_fresh_start_gives(tmp_path: Path, seed: int) -
             await walk.begin()
             for _ in range(STEPS):
                 await walk.step()
-            walk.confirm()
+            await confirm(engine)
             await engine.loadbalancing.idle()
             grown = everything(engine)
             states = {

@@ -21,7 +21,7 @@ from controller.endpointflows import (
     udp_service_port,
 )
 from controller.forgetting import Flush, messages
-from controller.stale import SECOND_AFTER, Gone, Stale, StaleConnections, StaleUdp
+from controller.stale import REMEMBERED, SECOND_AFTER, Gone, Stale, StaleConnections, StaleUdp
 from sdn.pipeline.actions import Learn
 from sdn.pipeline.compiler import service_flows
 from sdn.pipeline.flow import Flow
@@ -247,3 +247,38 @@ def test_a_small_table_is_flushed_often_and_a_large_one_until_it_shrinks_no_more
     assert Tracker(1.0).cut() == [1, 1], "no shorter: little was there to be forgotten"
     assert Tracker(1.0, 0.5, 0.25, 0.24).cut() == [1, 1, 1, 1]
     assert Tracker(1.0, 0.5, CHEAP / 2).cut() == [1, 1, 1, REPEATED]
+
+
+def test_who_only_stands_by_flushes_nothing_and_knows_what_the_owner_may_not_have_come_to() -> None:
+    switch, now = Switch(), 100.0
+    switch.put(service(1, [endpoint(1), endpoint(2)]))
+    switch.put(service(1, [endpoint(1)]))
+    switch.stale.gone([endpoint(2).address])
+    switch.stale.stand_by(now)
+    switch.stale.gone([endpoint(3).address])
+    switch.stale.stand_by(now + 0.2)
+    switch.stale.stand_by(now + REMEMBERED)
+    # A pod that has an address again is another one.
+    assert switch.stale.back([endpoint(3).address]) == {endpoint(3).address}
+    switch.stale.take_over(now + REMEMBERED)
+    assert switch.stale.take(now + REMEMBERED) == [Gone(endpoint(2).address, both_ways=False)]
+
+
+def test_what_the_owner_had_to_flush_long_ago_is_forgotten() -> None:
+    stale = StaleConnections()
+    for second in range(200):
+        stale.gone([endpoint(second).address])
+        stale.stand_by(float(second))
+    stale.take_over(200.0)
+    flushed = {each.address for each in stale.take(200.0) if isinstance(each, Gone)}
+    assert flushed == {endpoint(second).address for second in range(170, 200)}
+
+
+def test_an_owner_that_is_replaced_and_comes_back_begins_with_the_second_flush_anew() -> None:
+    stale = StaleConnections()
+    stale.gone([endpoint(1).address])
+    assert stale.take(0.0) == [Gone(endpoint(1).address, both_ways=False)]
+    stale.stand_by(0.1)
+    stale.take_over(0.2)
+    assert stale.take(0.2) == [Gone(endpoint(1).address, both_ways=False)]
+    assert stale.take(0.2 + SECOND_AFTER) == [Gone(endpoint(1).address, both_ways=True)]

@@ -9,7 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from controller.store import CompactedError, ConflictError, Delete, Event, Put, Store, open_store
+from controller.store import (
+    ANY,
+    Check,
+    CompactedError,
+    ConflictError,
+    Delete,
+    Event,
+    LeaseGoneError,
+    Put,
+    Store,
+    StoreError,
+    open_store,
+)
 from controller.store.contract import MAX_OPERATIONS
 from tests.unit.etcd_process import Etcd
 
@@ -139,7 +151,150 @@ def test_a_write_is_bounded_and_names_each_key_once(store: Store) -> None:
         store.write([Put("/a", b"1"), Delete("/a")])
 
 
-def test_a_watch_from_a_forgotten_revision_is_refused(
+def test_a_check_lets_a_write_fail_and_writes_nothing_itself(store: Store) -> None:
+    first = store.write([Put("/member", b"1")])
+    written = store.write([Check("/member", first), Check("/none", 0), Put("/owner", b"me", expect=0)])
+    entry = store.get("/member")
+    assert entry is not None
+    assert entry.revision == first
+    with pytest.raises(ConflictError) as refused:
+        store.write([Put("/owner", b"you", expect=written), Check("/member", 0)])
+    assert (refused.value.key, refused.value.expected, refused.value.actual) == ("/member", 0, first)
+    with pytest.raises(ConflictError, match="/none"):
+        store.write([Delete("/owner"), Check("/none", first)])
+    owner = store.get("/owner")
+    assert owner is not None
+    assert owner.value == b"me"
+
+
+def test_a_write_of_checks_only_gives_the_revision_and_makes_none(store: Store) -> None:
+    first = store.write([Put("/a", b"1")])
+    last = store.write([Put("/b", b"1")])
+    assert store.write([Check("/a", first), Check("/none", 0)]) == last
+    assert store.list_prefix("/").revision == last
+    with pytest.raises(ConflictError, match="/a"):
+        store.write([Check("/a", last)])
+
+
+def test_what_no_write_can_be_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="revision"):
+        store.write([Check("/a", ANY)])
+    with pytest.raises(ValueError, match="once"):
+        store.write([Check("/a", 0), Put("/a", b"1")])
+    with pytest.raises(ValueError, match="one lease"):
+        store.write([Put("/a", b"1", lease=1), Put("/b", b"1", lease=2)])
+    with pytest.raises(ValueError, match="kept"):
+        store.compact(-1)
+    with pytest.raises(ValueError, match="lease"):
+        store.grant(0)
+
+
+def test_the_keys_of_a_lease_that_is_not_renewed_go_and_watches_see_it(store: Store) -> None:
+    lease = store.grant(2)
+    start = store.write([Put("/m/a", b"1", lease=lease), Put("/m/b", b"1"), Put("/m/c", b"1", lease=lease)])
+    with store.watch("/m/", start) as watch:
+        gone = [watch.next(30), watch.next(30)]
+        assert [(event.key, event.value) for event in gone if event] == [("/m/a", None), ("/m/c", None)]
+        assert watch.next(0.2) is None
+    assert [entry.key for entry in store.list_prefix("/m/").entries] == ["/m/b"]
+    with pytest.raises(LeaseGoneError):
+        store.renew(lease)
+    with pytest.raises(LeaseGoneError):
+        store.write([Put("/m/d", b"1"), Put("/m/a", b"1", lease=lease)])
+    assert store.get("/m/d") is None
+    store.revoke(lease)
+
+
+def test_a_renewed_lease_holds(store: Store) -> None:
+    lease = store.grant(2)
+    start = store.write([Put("/m/a", b"1", lease=lease)])
+    with store.watch("/m/", start) as watch:
+        for _ in range(8):
+            assert store.renew(lease) >= 2
+            assert watch.next(0.5) is None
+    assert store.get("/m/a") is not None
+    store.revoke(lease)
+
+
+def test_a_revoked_lease_takes_its_keys_with_it_at_once(store: Store) -> None:
+    lease = store.grant(600)
+    other = store.grant(600)
+    assert lease != other
+    store.write([Put("/m/moved", b"1", lease=lease)])
+    store.write([Put("/m/kept", b"1", lease=lease)])
+    store.write([Put("/m/moved", b"2", lease=other)])
+    store.write([Put("/m/kept", b"2")])
+    start = store.write([Put("/m/a", b"1", lease=lease)])
+    with store.watch("/m/", start) as watch:
+        store.revoke(lease)
+        assert [entry.key for entry in store.list_prefix("/m/").entries] == ["/m/kept", "/m/moved"]
+        event = watch.next(30)
+        assert event is not None
+        assert (event.key, event.value) == ("/m/a", None)
+        assert watch.next(0.2) is None
+    with pytest.raises(LeaseGoneError):
+        store.renew(lease)
+    store.revoke(lease)
+    store.revoke(other)
+    assert store.get("/m/moved") is None
+
+
+def test_a_failed_condition_is_told_before_an_ended_lease(store: Store) -> None:
+    store.write([Put("/a", b"1")])
+    with pytest.raises(ConflictError, match="/a"):
+        store.write([Put("/a", b"2", expect=0, lease=12345)])
+    with pytest.raises(LeaseGoneError, match="3039"):
+        store.write([Put("/b", b"2", expect=0, lease=12345)])
+
+
+def test_forgotten_history_is_refused_and_entries_stay(store: Store) -> None:
+    first = store.write([Put("/h/a", b"0")])
+    for number in range(1, 20):
+        last = store.write([Put("/h/b", str(number).encode())])
+    store.compact(5)
+    with pytest.raises(CompactedError):
+        store.watch("/h/", first)
+    with store.watch("/h/", last - 5) as watch:
+        values = [event.value for _ in range(5) if (event := watch.next(30))]
+        assert values == [b"15", b"16", b"17", b"18", b"19"]
+    store.compact(5)
+    store.compact(0)
+    with store.watch("/h/", last) as watch:
+        revision = store.write([Delete("/h/b")])
+        assert watch.next(30) == Event("/h/b", None, revision)
+    assert [entry.key for entry in store.list_prefix("/h/").entries] == ["/h/a"]
+
+
+def test_a_watch_from_the_future_is_refused(store: Store) -> None:
+    last = store.write([Put("/a", b"0")])
+    with pytest.raises(StoreError):
+        store.watch("/", last + 100)
+
+
+def test_a_long_list_is_of_one_revision(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.store.etcd.PAGE", 7)
+    store.write([Put(f"/k/{number:02}", b"0") for number in range(50)])
+    stop = threading.Event()
+
+    def write() -> None:
+        round_ = 0
+        while not stop.is_set():
+            round_ += 1
+            store.write([Put(f"/k/{number:02}", str(round_).encode()) for number in range(50)])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(20):
+            entries = store.list_prefix("/k/").entries
+            assert [entry.key for entry in entries] == [f"/k/{number:02}" for number in range(50)]
+            assert len({entry.value for entry in entries}) == 1
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_the_embedded_store_forgets_history_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("controller.store.sqlite.HISTORY", 10)

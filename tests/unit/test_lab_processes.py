@@ -12,6 +12,7 @@ import pytest
 
 from sdn.lab import processes
 from sdn.lab.processes import Identity
+from sdn.lab.waiting import wait_until
 
 STUBBORN = """
 import signal, time
@@ -69,6 +70,39 @@ def test_a_process_that_ignores_the_request_is_killed() -> None:
         who = identity(process.pid)
         assert processes.end(lambda: [who] if processes.alive(who) else [], grace=0.2) == []
         assert process.wait() == -signal.SIGKILL
+
+
+def test_those_that_serve_others_are_killed_when_the_others_are_gone(
+    sleeper: subprocess.Popen[bytes],
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        first, last = identity(other.pid), identity(sleeper.pid)
+        seen: list[bool] = []
+
+        def find() -> list[Identity]:
+            if not processes.alive(first):
+                seen.append(processes.alive(last))
+            return [process for process in (last, first) if processes.alive(process)]
+
+        assert processes.end(find, grace=0.2, last=[last]) == []
+        assert other.wait() == -signal.SIGKILL
+        assert seen[0], "it ended before the one that it serves"
+        assert sleeper.wait() == -signal.SIGKILL
+
+
+def test_a_process_is_seen_frozen_and_going_on(sleeper: subprocess.Popen[bytes]) -> None:
+    who = identity(sleeper.pid)
+    assert not processes.frozen(who)
+    processes.send(who, signal.SIGSTOP)
+    wait_until(lambda: processes.frozen(who), "it to stand", 10)
+    assert not processes.frozen(msgspec.structs.replace(who, started=1)), "another one has the pid"
+    processes.send(who, signal.SIGCONT)
+    wait_until(lambda: not processes.frozen(who), "it to go on", 10)
+    sleeper.kill()
+    sleeper.wait()
+    assert not processes.frozen(who)
 
 
 def test_whoever_ends_others_spares_himself_and_his_callers() -> None:

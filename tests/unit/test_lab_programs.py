@@ -18,6 +18,7 @@ SPECS = [
     LabSpec(name="x", nodes=5, encapsulation="gre", datapath="system", underlay="ipv6"),
     LabSpec(name="x", cluster_ranges=("10.9.0.0/24",), node_prefix_ipv4=29),
     LabSpec(name="x", cluster_ranges=("fd00:9::/56",), node_prefix_ipv6=72),
+    LabSpec(name="x", controllers=3, store="etcd", etcd=3),
 ]
 
 
@@ -29,7 +30,9 @@ def all_of(spec: LabSpec) -> list[Program]:
     return programs.programs(spec, Folder(spec.name))
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.datapath}-{','.join(spec.cluster_ranges)}")
+@pytest.mark.parametrize(
+    "spec", SPECS, ids=lambda spec: f"{spec.datapath}-{','.join(spec.cluster_ranges)}-{spec.controllers}"
+)
 def test_daemons_understand_their_command_lines(spec: LabSpec) -> None:
     for program in all_of(spec):
         if program.name.endswith("/agent"):
@@ -38,8 +41,13 @@ def test_daemons_understand_their_command_lines(spec: LabSpec) -> None:
             assert str(agent.socket) == program.sockets["cni"]
             assert str(agent.grpc_socket) == program.sockets["grpc"]
             assert (agent.encapsulation, agent.datapath) == (spec.encapsulation, spec.datapath)
+            assert len(agent.controllers) == spec.controllers
         elif program.name.startswith("controller"):
-            settings.read(ControllerSettings, "sdn-controller", flags(program), {})
+            controller = settings.read(ControllerSettings, "sdn-controller", flags(program), {})
+            assert controller.name == program.name
+            assert controller.grpc_address == program.sockets["grpc"]
+            if spec.store == "etcd":
+                assert controller.peers_address == program.sockets["peers"]
 
 
 def test_every_node_has_its_three_processes_and_names_are_unique() -> None:
@@ -51,10 +59,22 @@ def test_every_node_has_its_three_processes_and_names_are_unique() -> None:
     assert len(names) == len(set(names))
 
 
+def test_controllers_know_every_member_of_the_store_and_members_know_each_other() -> None:
+    spec = LabSpec(name="x", controllers=2, store="etcd", etcd=3)
+    found = {program.name: program for program in all_of(spec)}
+    members = ("etcd-1", "etcd-2", "etcd-3")
+    store = "--store=etcd://" + ",".join(found[name].sockets["client"] for name in members)
+    cluster = "--initial-cluster=" + ",".join(
+        f"{name}=http://{found[name].sockets['peer']}" for name in members
+    )
+    assert all(store in found[name].command for name in ("controller-1", "controller-2"))
+    assert all(cluster in found[name].command for name in members)
+
+
 def test_no_socket_is_served_twice_and_paths_fit_the_kernels_limit() -> None:
     places = [
         (program.netns if ":" in where else "", where)
-        for program in all_of(LabSpec(name="x" * 20, nodes=80))
+        for program in all_of(LabSpec(name="x" * 20, nodes=80, controllers=9, store="etcd", etcd=7))
         for where in program.sockets.values()
     ]
     assert len(places) == len(set(places))

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follows the store: what other controllers write is taken into this one's model, in order, nothing left out.
+
+One watch of everything that is ours, read by a thread. It hands over what has come, and reads on when that is in the
+model: so a model that is slow holds up the watch, and not the memory. A watch that has lost changes (compacted, too
+slow, the store away for long) is followed by a list of everything, and the difference is taken in like changes.
+
+This controller's own changes come back, too. They are in the model since they were written, which the ledger knows by
+their revision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import CancelledError
+
+from controller.ledger import Ledger
+from controller.records import ROOT, CorruptRecordError
+from controller.store import Event, Snapshot, Store, StoreError, Watch
+from controller.turns import Turns
+from sdn import logs
+
+log = logs.get("controller.follower")
+
+#: Seconds for which the thread waits for a change, before it looks whether it is over.
+_LOOK_SECONDS = 0.5
+#: Seconds between two attempts to list everything.
+_RETRY_SECONDS = 0.5
+_AT_ONCE = 500
+
+#: Takes one change into the model. CorruptRecordError: it cannot be read.
+Apply = Callable[[Event], Awaitable[None]]
+
+
+class Follower:
+    """Make and start it inside the running event loop."""
+
+    def __init__(self, store: Store, ledger: Ledger, apply: Apply) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._apply = apply
+        self._loop = asyncio.get_running_loop()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._after = 0
+
+    def start(self) -> None:
+        """Follow from the revision on that was listed."""
+        self._after = self._ledger.revision
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Follow no more. Does not wait for the thread, which may wait for the store."""
+        self._stopping.set()
+
+    # The thread.
+
+    def _run(self) -> None:
+        complete = True
+        while not self._stopping.is_set():
+            try:
+                if not complete:
+                    self._list_again()
+                complete = False
+                with self._store.watch(ROOT, self._after) as watch:
+                    self._read(watch)
+            except StoreError as problem:
+                if not self._stopping.is_set():
+                    log.warning("changes of the store were lost; all is listed", error=str(problem))
+                self._stopping.wait(_RETRY_SECONDS)
+            except (CancelledError, RuntimeError):
+                if self._stopping.is_set() or self._loop.is_closed():
+                    return  # The loop has ended under us.
+                raise
+
+    def _read(self, watch: Watch) -> None:
+        while not self._stopping.is_set():
+            event = watch.next(_LOOK_SECONDS)
+            if event is None:
+                continue
+            events = [event]
+            while len(events) < _AT_ONCE and (following := watch.next(0)) is not None:
+                events.append(following)
+            self._hand_over(events)
+
+    def _hand_over(self, events: Sequence[Event]) -> None:
+        asyncio.run_coroutine_threadsafe(self._take(events), self._loop).result()
+        self._after = events[-1].revision
+
+    def _list_again(self) -> None:
+        snapshot = self._store.list_prefix(ROOT)
+        events = asyncio.run_coroutine_threadsafe(self._differing(snapshot), self._loop).result()
+        for start in range(0, len(events), _AT_ONCE):
+            asyncio.run_coroutine_threadsafe(
+                self._take(events[start : start + _AT_ONCE]), self._loop
+            ).result()
+        self._after = snapshot.revision
+
+    # The loop.
+
+    async def _differing(self, snapshot: Snapshot) -> list[Event]:
+        """What has changed between what the model has and what is stored now."""
+        known = self._ledger.known()
+        there = {entry.key for entry in snapshot.entries}
+        gone = [Event(key, None, snapshot.revision) for key in known if key not in there]
+        changed = [
+            Event(entry.key, entry.value, entry.revision)
+            for entry in snapshot.entries
+            if self._ledger.is_new(entry.key, entry.revision)
+        ]
+        return [*gone, *sorted(changed, key=lambda event: event.revision)]
+
+    async def _take(self, events: Sequence[Event]) -> None:
+        turns = Turns()
+        async with self._ledger.lock:
+            for event in events:
+                if not self._ledger.is_new(event.key, event.revision):
+                    continue
+                self._ledger.took(event.key, event.revision, there=event.value is not None)
+                try:
+                    await self._apply(event)
+                except CorruptRecordError as problem:
+                    # A newer controller's, perhaps: whoever wrote it programs it, and this one lacks it.
+                    log.error("a change cannot be read", key=event.key, error=str(problem))
+                except Exception as problem:
+                    log.exception("a change cannot be taken in", key=event.key, error=str(problem))
+                await turns.pause()
+        self._ledger.followed(events[-1].revision)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which controller should own which node's switch: evenly, and with as few moves as possible.
+
+Plain rendezvous hashing is neither for few nodes: of ten nodes one of three controllers may well get six. So what a
+live controller owns it keeps, up to its share (shares differ by one at most), and only what is over its share, and
+what no live controller owns, is given to those who have room, in the order of rendezvous scores. This moves the least
+number of nodes that evens the shares: when a controller goes, what it had; when one comes, its share.
+
+The result depends on nothing but the sets of nodes and members and on who owns what, all of which every controller
+follows in the store. And it does not change while it is being carried out, in whatever order: each member may take
+what it should have by itself. Who takes from whom is settled by the store, so that two members whose views differ for
+a moment cost a move at worst.
+
+Taking is one-sided: the new owner takes, and the former one learns of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from controller.records import OwnerRecord
+from controller.rendezvous import score
+
+#: Seconds without a change of the members after which nodes are taken from live owners: a controller that restarts
+#: again and again moves nothing.
+REBALANCE_SECONDS = 5.0
+#: Nodes that one member takes from live owners in one go: what goes wrong with a move goes wrong for few.
+MOVES_AT_ONCE = 10
+
+
+def holder(owner: OwnerRecord | None, members: Mapping[str, str]) -> str | None:
+    """The member that owns a node, in the incarnation that took it; None when no member does."""
+    if owner is None or members.get(owner.controller) != owner.incarnation:
+        return None
+    return owner.controller
+
+
+def preferred(
+    nodes: Iterable[str], members: Mapping[str, str], owners: Mapping[str, OwnerRecord]
+) -> dict[str, str]:
+    """The member that should own each node; empty when there are no members.
+
+    ``members`` are the incarnations, by name, of the controllers that should own anything: those that live and are
+    not being drained. ``owners`` may know nodes and controllers that are not among the others.
+    """
+    if not members:
+        return {}
+    held: dict[str, list[str]] = {member: [] for member in members}
+    homeless: list[str] = []
+    chosen: dict[str, str] = {}
+    for node in set(nodes):
+        holding = holder(owners.get(node), members)
+        if holding is None:
+            homeless.append(node)
+        else:
+            held[holding].append(node)
+            chosen[node] = holding
+    room = _shares({member: len(mine) for member, mine in held.items()}, len(homeless) + len(chosen))
+    for member, mine in held.items():
+        if len(mine) > room[member]:
+            # The lowest scores go: those that are kept are the same after some of the others have gone.
+            mine.sort(key=lambda node: (score(node, member), node), reverse=True)
+            homeless += mine[room[member] :]
+            del mine[room[member] :]
+        room[member] -= len(mine)
+    chosen.update(_placed(homeless, room))
+    return chosen
+
+
+def _shares(held: Mapping[str, int], nodes: int) -> dict[str, int]:
+    """How many nodes each member should have. Where they cannot all have as many, one more goes to those who have it
+    already, then by name.
+    """
+    share, more = divmod(nodes, len(held))
+    order = sorted(held, key=lambda member: (held[member] <= share, member))
+    return {member: share + (number < more) for number, member in enumerate(order)}
+
+
+def _placed(homeless: list[str], room: dict[str, int]) -> dict[str, str]:
+    """The nodes given to members with room for them, highest scores first."""
+    pairs = [
+        (score(node, member), node, member) for member, left in room.items() if left for node in homeless
+    ]
+    pairs.sort(reverse=True)
+    placed: dict[str, str] = {}
+    for _, node, member in pairs:
+        if node not in placed and room[member]:
+            placed[node] = member
+            room[member] -= 1
+    return placed
+
+
+def wanted(
+    me: str,
+    nodes: Iterable[str],
+    members: Mapping[str, str],
+    owners: Mapping[str, OwnerRecord],
+    stable_for: float,
+    moves: int = MOVES_AT_ONCE,
+) -> list[str]:
+    """The nodes that this controller should take now, by name, those that no live member owns first.
+
+    The others, at most ``moves`` of them, only when the members have been the same for :data:`REBALANCE_SECONDS`
+    (``stable_for``, seconds); ask again when they are taken. For the other arguments see :func:`preferred`; a
+    controller that is not among ``members`` takes nothing.
+    """
+    orphans: list[str] = []
+    others: list[str] = []
+    for node, member in sorted(preferred(nodes, members, owners).items()):
+        if member == me and (holding := holder(owners.get(node), members)) != me:
+            (orphans if holding is None else others).append(node)
+    return orphans + (others[:moves] if stable_for >= REBALANCE_SECONDS else [])

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which controllers there are, as the store says: those that have a lease, less those that are marked as down.
+
+A mark counts for one start of a controller (its *incarnation*), and is set by another controller that does not hear
+it (controller/ha/heartbeat.py). Who is marked marks nobody, so of two that do not hear each other one stands back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.records import DownRecord, MemberRecord, OwnerRecord, decode, down_key, member_key
+from controller.store import Check, Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A controller that has a lease, and the revision of its record."""
+
+    record: MemberRecord
+    revision: int
+
+
+class Members:
+    """``me`` is this controller; None: it is alone, with no record."""
+
+    def __init__(self, me: MemberRecord | None) -> None:
+        self.me = me
+        self._members: dict[str, Member] = {}
+        self._down: dict[str, DownRecord] = {}
+
+    @property
+    def name(self) -> str:
+        """This controller's name; empty: it is alone."""
+        return self.me.name if self.me is not None else ""
+
+    def all(self) -> dict[str, Member]:
+        """The controllers that have a lease, by name."""
+        return dict(self._members)
+
+    def down(self, name: str) -> DownRecord | None:
+        """The mark on a controller that has a lease, if there is one that counts."""
+        record, member = self._down.get(name), self._members.get(name)
+        if record is None or member is None or record.incarnation != member.record.incarnation:
+            return None
+        return record
+
+    def marked(self, name: str) -> bool:
+        """Whether there is any mark on a controller, be it of a former start."""
+        return name in self._down
+
+    def takers(self) -> dict[str, str]:
+        """Those that own switches, and take more: by name their incarnations."""
+        return {
+            name: member.record.incarnation
+            for name, member in self._members.items()
+            if not member.record.draining and self.down(name) is None
+        }
+
+    def is_there(self, owner: OwnerRecord) -> bool:
+        """Whether the owner of a switch is still there. This controller is, to itself."""
+        if self.me is not None and owner == mine(self.me):
+            return True
+        member = self._members.get(owner.controller)
+        return (
+            member is not None
+            and member.record.incarnation == owner.incarnation
+            and self.down(owner.controller) is None
+        )
+
+    def standing(self) -> bool:
+        """This controller's record is stored, and nobody has marked it."""
+        if self.me is None:
+            return True
+        member = self._members.get(self.name)
+        return (
+            member is not None
+            and member.record.incarnation == self.me.incarnation
+            and self.down(self.name) is None
+        )
+
+    def fence(self) -> list[Check]:
+        """What a write says that may happen only while this controller stands."""
+        return [
+            Check(member_key(self.name), self._members[self.name].revision),
+            Check(down_key(self.name), 0),
+        ]
+
+    # What is stored.
+
+    def member_stored(self, name: str, entry: Entry | None) -> bool:
+        """A controller has come, changed, or its lease has ended; whether it is another than before.
+        CorruptRecordError.
+        """
+        before = self._members.pop(name, None)
+        if entry is not None:
+            self._members[name] = Member(decode(MemberRecord, entry), entry.revision)
+        after = self._members.get(name)
+        return (before and before.record) != (after and after.record)
+
+    def down_stored(self, name: str, entry: Entry | None) -> None:
+        """A controller was marked, or its mark is gone. CorruptRecordError."""
+        if entry is None:
+            self._down.pop(name, None)
+        else:
+            self._down[name] = decode(DownRecord, entry)
+
+    def mark(self, name: str, record: DownRecord | None) -> None:
+        """The same, by this controller."""
+        if record is None:
+            self._down.pop(name, None)
+        else:
+            self._down[name] = record
+
+
+def mine(me: MemberRecord) -> OwnerRecord:
+    """What the owner's record of a switch says that a controller owns."""
+    return OwnerRecord(controller=me.name, incarnation=me.incarnation)

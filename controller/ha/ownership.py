@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose each switch is: what the store says of it, and what this controller takes.
+
+A switch's owner is one key, taken by compare-and-swap. The revision of that write is the owner's *generation*: it grows
+with each change of owner, and it is the generation_id of the role request (OpenFlow 1.5, 6.3.6), so the switch itself
+refuses whoever owned it before. Safety hangs on this alone. A takeover need not wait for a lease to run out, and taking
+is one-sided: the new owner takes, the former one learns it, from the store or from the switch.
+
+Which controllers are there is for :mod:`controller.ha.members` to say.
+
+A controller alone with its store is the only member, and owns everything. :meth:`Ownership.alone` does so without a
+store: for parts of a controller that run by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from controller.cluster import Cluster
+from controller.ha.assignment import REBALANCE_SECONDS, preferred, wanted
+from controller.ha.members import Members, mine
+from controller.ledger import Ledger, under
+from controller.records import (
+    DOWN,
+    MEMBERS,
+    OWNERS,
+    DownRecord,
+    MemberRecord,
+    OwnerRecord,
+    decode,
+    down_key,
+    encode,
+    owner_key,
+)
+from controller.store import ConflictError, Delete, Entry, Put, StoreError
+from sdn import logs
+
+log = logs.get("controller.ownership")
+
+#: Switches that are taken in one write.
+_AT_ONCE = 48
+#: Seconds for which a new node waits for the controller that it belongs to, before another one takes it.
+_PATIENCE = 1.0
+_RETRY_SECONDS = 0.2
+#: Seconds for which a controller that was found silent keeps away at first, and at most; and after how many without
+#: another time it is as if there had been none.
+_FIRST_AWAY, _LONGEST_AWAY, _FORGIVEN_SECONDS = 1.0, 30.0, 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who owns a switch, and with which generation."""
+
+    record: OwnerRecord
+    generation: int
+
+    @property
+    def controller(self) -> str:
+        return self.record.controller
+
+
+#: Told the node, in the asyncio thread.
+OnNode = Callable[[str], None]
+
+
+class Ownership:
+    """Make it inside the running event loop. ``me`` is this controller."""
+
+    def __init__(self, ledger: Ledger, cluster: Cluster, me: MemberRecord | None) -> None:
+        self._ledger = ledger
+        self._cluster = cluster
+        self._me = me
+        self._loop = asyncio.get_running_loop()
+        self._owners: dict[str, Owner] = {}
+        self.members = Members(me)
+        #: Members that this controller does not hear, by name: their incarnation.
+        self._silent: dict[str, str] = {}
+        #: Nodes that this controller owns and may write.
+        self._held: set[str] = set()
+        #: Those of them that are to be taken once more.
+        self._again: set[str] = set()
+        self._may_write = me is None
+        self._draining = False
+        self._stable_since = self._loop.time()
+        self._down_since: float | None = None
+        self._keep_away = _FIRST_AWAY
+        self._risen_at = -_FORGIVEN_SECONDS
+        self._look = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        #: Told of a node that this controller owns from now on, or does not own any longer.
+        self.on_held: OnNode = lambda _node: None
+        self.on_lost: OnNode = lambda _node: None
+        #: Told when other controllers have come, gone or changed.
+        self.on_members: Callable[[], None] = lambda: None
+
+    # What others ask.
+
+    def owns(self, node: str) -> bool:
+        """Whether this controller owns the node's switch, and may write it."""
+        return self._me is None or node in self._held
+
+    def generation_of(self, node: str) -> int | None:
+        """The generation with which this controller owns a node; None: it does not. 0: nobody else could."""
+        if self._me is None:
+            return 0
+        return self._owners[node].generation if node in self._held else None
+
+    def owner(self, node: str) -> Owner | None:
+        """Who owns a node; None: nobody who is there."""
+        owner = self._owners.get(node)
+        return owner if owner is not None and self.members.is_there(owner.record) else None
+
+    def owners(self) -> Mapping[str, Owner]:
+        """By node who owns its switch, whether the owner is there or not."""
+        return self._owners
+
+    def preferred(self) -> dict[str, str]:
+        """By node the controller that it belongs to while all is well."""
+        return preferred(self._cluster.nodes, self.members.takers(), self._records())
+
+    async def next_change(self) -> None:
+        """Wait until an owner or a member is another than before."""
+        await self._changed.wait()
+
+    # What is stored.
+
+    def load(self, entries: Iterable[Entry]) -> None:
+        """Take in what is stored; ``entries`` are all of it. CorruptRecordError."""
+        stored = list(entries)
+        for prefix, take in (
+            (MEMBERS, self.member_stored),
+            (DOWN, self.down_stored),
+            (OWNERS, self.owner_stored),
+        ):
+            for entry in under(prefix, stored):
+                take(entry.key.removeprefix(prefix), entry)
+
+    def owner_stored(self, node: str, entry: Entry | None) -> None:
+        """Another controller has taken a switch, or a node is forgotten. CorruptRecordError."""
+        if entry is None:
+            self._set_owner(node, None)
+        else:
+            record = decode(OwnerRecord, entry)
+            self._set_owner(node, Owner(record, entry.revision))
+
+    def member_stored(self, name: str, entry: Entry | None) -> None:
+        """A controller has come, changed, or its lease has ended. CorruptRecordError."""
+        if self.members.member_stored(name, entry):
+            log.info("controllers", there=sorted(self.members.all()), changed=name)
+        self._members_changed()
+
+    def down_stored(self, name: str, entry: Entry | None) -> None:
+        """A controller was found silent, or is back. CorruptRecordError."""
+        self.members.down_stored(name, entry)
+        self._members_changed()
+
+    def nodes_changed(self) -> None:
+        """Nodes were registered or forgotten."""
+        self._look.set()
+
+    # What this controller finds.
+
+    def silent(self, name: str, incarnation: str, why: str) -> None:
+        """A controller is not heard any more."""
+        log.warning("controller is silent", controller=name, why=why)
+        self._silent[name] = incarnation
+        self._look.set()
+
+    def heard(self, name: str, incarnation: str) -> None:
+        """A controller is heard again."""
+        if self._silent.get(name) == incarnation:
+            del self._silent[name]
+            log.info("controller is heard again", controller=name)
+            self._look.set()
+
+    def lease(self, held: bool) -> None:
+        """This controller's lease was lost, or regained: without it nothing is written."""
+        if held == self._may_write:
+            return
+        self._may_write = held
+        log.info("lease regained" if held else "lease lost: nothing is written any more")
+        for node in list(self._owners):
+            self._judge(node)
+        self._look.set()
+
+    def deposed(self, node: str, generation: int) -> None:
+        """The switch has seen a higher generation than this one. If the store does not say whose after a while, it is
+        taken again, with a generation above.
+        """
+        log.warning("deposed by the switch", node=node, generation=generation)
+
+        def look() -> None:
+            owner = self._owners.get(node)
+            if node in self._held and owner is not None and owner.generation == generation:
+                self._again.add(node)
+                self._look.set()
+
+        self._loop.call_later(_PATIENCE, look)
+
+    def drain(self, draining: bool) -> None:
+        """Whether this controller hands over what it has, as its record says."""
+        self._draining = draining
+        self._look.set()
+
+    # Taking.
+
+    def start(self) -> None:
+        """Begin to take."""
+        self._task = self._loop.create_task(self._run())
+
+    def stop(self) -> None:
+        """Take nothing any more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def settle(self, node: str) -> Owner | None:
+        """The owner of a registered node; one that nobody has is taken, by whom it belongs to. None: it could not
+        be.
+        """
+        deadline = self._loop.time() + _PATIENCE
+        while self._me is not None and self.owner(node) is None:
+            belongs = self.preferred().get(node)
+            mine = belongs in (None, self.members.name) or self._loop.time() >= deadline
+            if mine and self._can_take():
+                await self._take([node])
+            if self.owner(node) is None:
+                changed = asyncio.ensure_future(self.next_change())
+                await asyncio.wait([changed], timeout=_RETRY_SECONDS)
+                changed.cancel()
+            if self._loop.time() > deadline + _PATIENCE:
+                break
+        return self.owner(node)
+
+    async def handed_over(self, seconds: float) -> bool:
+        """Wait until nothing is left of what this controller had, or for so long."""
+        deadline = self._loop.time() + seconds
+        while self._held and self.members.takers():
+            left = deadline - self._loop.time()
+            if left <= 0:
+                break
+            changed = asyncio.ensure_future(self.next_change())
+            await asyncio.wait([changed], timeout=left)
+            changed.cancel()
+        return not self._held
+
+    async def _run(self) -> None:
+        while True:
+            self._look.clear()
+            pause: float | None = _RETRY_SECONDS
+            try:
+                await self._rise_in_time()
+                await self._mark_silent()
+                pause = await self._take_wanted()
+            except ConflictError as conflict:
+                await self._ledger.seen(conflict)
+            except StoreError as problem:
+                log.warning("switches cannot be taken", error=str(problem))
+            looking = asyncio.ensure_future(self._look.wait())
+            await asyncio.wait([looking], timeout=pause)
+            looking.cancel()
+
+    def _can_take(self) -> bool:
+        return self._may_write and not self._draining and self._me is not None and self.members.standing()
+
+    async def _mark_silent(self) -> None:
+        if not self._may_write or not self.members.standing():
+            return
+        for name, incarnation in list(self._silent.items()):
+            member = self.members.all().get(name)
+            if (
+                member is None
+                or member.record.incarnation != incarnation
+                or self.members.down(name) is not None
+            ):
+                continue
+            at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            record = DownRecord(incarnation=incarnation, by=self.members.name, at=at)
+            checks = [check for check in self.members.fence() if check.key != down_key(name)]
+            await self._ledger.write([Put(down_key(name), encode(record)), *checks])
+            log.warning("controller is marked as down", controller=name)
+            self.members.mark(name, record)
+            self._members_changed()
+
+    async def _rise_in_time(self) -> None:
+        """Take away the mark that another controller has set on this one: of a former start at once, else after a
+        while that doubles with each time, so that one that comes and goes moves little.
+        """
+        if not self.members.marked(self.members.name) or not self._may_write:
+            return
+        if self.members.down(self.members.name) is not None:
+            now = self._loop.time()
+            if self._down_since is None:
+                self._down_since = now
+                if now - self._risen_at > _FORGIVEN_SECONDS:
+                    self._keep_away = _FIRST_AWAY
+                log.warning("found silent by another controller", seconds_away=self._keep_away)
+            if now < self._down_since + self._keep_away:
+                self._loop.call_at(self._down_since + self._keep_away, self._look.set)
+                return
+            self._keep_away, self._risen_at = min(2 * self._keep_away, _LONGEST_AWAY), now
+        self._down_since = None
+        await self._ledger.write([Delete(down_key(self.members.name))])
+        self.members.mark(self.members.name, None)
+        self._members_changed()
+
+    async def _take_wanted(self) -> float | None:
+        """Take what is this controller's to take; seconds until there may be more, None: until something changes."""
+        if not self._can_take():
+            return None
+        stable = self._loop.time() - self._stable_since
+        nodes = wanted(self.members.name, self._cluster.nodes, self.members.takers(), self._records(), stable)
+        again, self._again = self._again & self._held, set()
+        nodes += sorted(again)
+        for start in range(0, len(nodes), _AT_ONCE):
+            await self._take(nodes[start : start + _AT_ONCE])
+        if stable < REBALANCE_SECONDS:
+            return REBALANCE_SECONDS - stable
+        return _RETRY_SECONDS if nodes else None
+
+    async def _take(self, nodes: Sequence[str]) -> None:
+        assert self._me is not None
+        record = mine(self._me)
+        puts = [
+            Put(
+                owner_key(node),
+                encode(record),
+                expect=self._owners[node].generation if node in self._owners else 0,
+            )
+            for node in nodes
+        ]
+        try:
+            revision = await self._ledger.write([*puts, *self.members.fence()])
+        except ConflictError as conflict:
+            await self._ledger.seen(conflict)
+            self._look.set()
+            return
+        for node in nodes:
+            self._set_owner(node, Owner(record, revision))
+
+    # Consequences.
+
+    def _records(self) -> dict[str, OwnerRecord]:
+        return {node: owner.record for node, owner in self._owners.items()}
+
+    def _members_changed(self) -> None:
+        self._stable_since = self._loop.time()
+        self._look.set()
+        self._tell()
+        self.on_members()
+
+    def _set_owner(self, node: str, owner: Owner | None) -> None:
+        before = self._owners.get(node)
+        if owner == before:
+            return
+        if owner is None:
+            self._owners.pop(node)
+        elif before is None or owner.generation > before.generation:
+            self._owners[node] = owner
+        self._judge(node, again=True)
+        self._look.set()
+        self._tell()
+
+    def _judge(self, node: str, *, again: bool = False) -> None:
+        """Whether this controller holds a node, and who has to know; ``again``: its generation is another one."""
+        me, owner = self._me, self._owners.get(node)
+        if me is None:
+            return
+        holds = self._may_write and owner is not None and owner.record == mine(me)
+        if node in self._held and not holds:
+            self._held.discard(node)
+            self.on_lost(node)
+        elif holds and (again or node not in self._held):
+            self._held.add(node)
+            self.on_held(node)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

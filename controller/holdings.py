@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one switch must hold, what it is known to hold, and how the one becomes the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Final
+
+from controller.comparison import read_back, report_foreign
+from controller.connection import SwitchConnection
+from controller.desired import Desired, Entries, Key
+from sdn.logs import Logger
+from sdn.openflow import spreads_anew
+
+#: Keys that may pile up while no switch is there, beside twice as many as there are entries.
+_SLACK: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a switch was found to hold, and the keys of what is not as it must be."""
+
+    installed: Entries
+    wrong: Set[Key]
+    #: Entries of nobody, and entries that had been right and are not any more.
+    repaired: int
+
+
+class Holdings:
+    """Owned by the synchronizer's thread."""
+
+    def __init__(self, log: Logger) -> None:
+        self._log = log
+        self.desired = Desired()
+        #: Keys whose entry in the switch is not confirmed to be as desired.
+        self.dirty: set[Key] = set()
+        #: The connection over which the switch was compared last: it holds what it must but for ``dirty``.
+        self.compared: SwitchConnection | None = None
+        #: It was compared at all, and nobody else has written since.
+        self.known = False
+        #: What each message of the last bundle was about.
+        self.batch: list[Key] = []
+        self._installed_groups: dict[int, bytes] = {}
+        #: The switch can take single buckets into a group (sdn/openflow/groupchanges.py).
+        self._single_buckets = False
+
+    def forget(self) -> None:
+        """Somebody else writes the switch, or did: nothing of what it holds is known."""
+        self.compared = None
+        self.known = False
+        self.dirty.clear()
+        self._installed_groups.clear()
+
+    def thin(self) -> None:
+        """No switch is there: forget which entries have changed when they are many more than there are. They are found
+        when it is back.
+        """
+        if len(self.dirty) > 2 * (self.desired.flows + self.desired.groups) + _SLACK:
+            self.forget()
+
+    def compare(self, connection: SwitchConnection) -> Comparison:
+        """Read the switch back; what differs becomes dirty. ConnectionClosedError, CodecError."""
+        began = time.monotonic()
+        self._single_buckets = spreads_anew(connection.software())
+        installed = read_back(connection, self.desired)
+        wrong = self.desired.differing(installed)
+        # Of those that are right our own bytes are kept: other switches share them.
+        self._installed_groups = {
+            key: body if key in wrong else self.desired.body(key) or body
+            for key, body in installed.items()
+            if isinstance(key, int)
+        }
+        foreign = {key: installed[key] for key in wrong if self.desired.body(key) is None}
+        # What was not written yet is no surprise; on the first comparison nothing was.
+        drifted = wrong - self.dirty - foreign.keys() if self.known else set()
+        changed = {key for key in drifted if key in installed}
+        if foreign:
+            report_foreign(self._log, foreign)
+        if drifted:
+            self._log.warning("entries differed", missing=len(drifted) - len(changed), changed=len(changed))
+        self.dirty = wrong
+        self.compared = connection
+        self.known = True
+        self._log.info(
+            "switch compared",
+            address=connection.address,
+            installed=len(installed),
+            desired=self.desired.flows + self.desired.groups,
+            differing=len(wrong),
+            seconds=round(time.monotonic() - began, 4),
+        )
+        return Comparison(installed, wrong, len(foreign) + len(drifted))
+
+    def write(self, connection: SwitchConnection) -> None:
+        """Write what is dirty, as one atomic bundle. ConnectionClosedError, CodecError; BundleRefusedError,
+        DeposedError: it is dirty still.
+        """
+        began = time.monotonic()
+        self.batch, messages = self.desired.messages(
+            self.dirty, self._installed_groups, single_buckets=self._single_buckets
+        )
+        if self.batch:
+            connection.commit(messages, len(self.batch))
+        for key in self.dirty:
+            if isinstance(key, int):
+                body = self.desired.body(key)
+                if body is None:
+                    self._installed_groups.pop(key, None)
+                else:
+                    self._installed_groups[key] = body
+        self.dirty.clear()
+        seconds = round(time.monotonic() - began, 4)
+        self._log.debug("bundle committed", entries=len(self.batch), seconds=seconds)
+
+    def installed(self) -> tuple[int, int]:
+        """How many of the desired flows and groups are known to be there."""
+        if not self.known:
+            return 0, 0
+        missing = [key for key in self.dirty if self.desired.body(key) is not None]
+        groups = sum(isinstance(key, int) for key in missing)
+        return self.desired.flows - (len(missing) - groups), self.desired.groups - groups

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a synchronizer does in its thread: takes changes in, compares, writes, cuts, and tells those who wait.
+
+It knows whether the switch is ours by what it was told last; the synchronizer knows what is said meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from controller.changes import NOT_OWNER, Change, Done, Refused, entries_of, unchanged
+from controller.comparison import entry_text
+from controller.connection import BundleRefusedError, DeposedError, SwitchConnection
+from controller.cutting import cut
+from controller.desired import Entries, Key, Part
+from controller.forgetting import Flush
+from controller.holdings import Holdings
+from controller.stale import Gone, StaleConnections
+from controller.waiting import Waiting
+from sdn.logs import Logger
+from sdn.openflow import CodecError, Role
+from sdn.pipeline.topology import Address
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+_FLUSHES_AT_ONCE: Final = 256
+
+
+class Writer:
+    """Owned by one thread."""
+
+    def __init__(
+        self,
+        log: Logger,
+        *,
+        owner: bool,
+        ours: Callable[[], bool],
+        busy: Callable[[], bool],
+        note: Callable[[str], None],
+        confirmed: Callable[[], None],
+    ) -> None:
+        """``ours`` says whether the switch is still ours, or another's, as it was when this was told; ``busy`` whether
+        changes wait to be taken in; ``note`` takes an error for people; ``confirmed`` is called when everything is in
+        force, before those who wait are told.
+        """
+        self.owner = owner
+        self.holdings = Holdings(log)
+        self.repaired = 0
+        self._log = log
+        self._ours = ours
+        self._busy = busy
+        self._note = note
+        self._confirmed = confirmed
+        self._stale = StaleConnections()
+        #: Addresses of new pods whose former holders' connections must be forgotten before anything is written.
+        self._fresh: dict[Address, Part] = {}
+        self._waiting = Waiting()
+        self._refused: dict[Part, Refused] = {}
+        self._pause = FIRST_PAUSE
+        self._retry_at: float | None = None
+        #: A bundle was refused, and the switch has been read again because of that.
+        self._read_again = False
+
+    def change_hands(self, owner: bool) -> None:
+        """The switch is ours, or no longer, or anew. What was read of it may be another's work since."""
+        if owner and not self.owner:
+            self._stale.take_over(time.monotonic())
+        self.owner = owner
+        self._put_back_refused()
+        self.holdings.forget()
+        self._retry_at = None
+        self._read_again = False
+        if not owner:
+            for _, done in self._waiting.take():
+                done(NOT_OWNER)
+
+    def due(self) -> float | None:
+        """When something is to be done by itself, in the terms of time.monotonic(); None: never."""
+        due = [moment for moment in (self._retry_at, self._stale.due()) if moment is not None]
+        return min(due) if due else None
+
+    def synchronized(self, connection: SwitchConnection) -> bool:
+        """Whether the switch on this connection holds all that it must."""
+        holdings = self.holdings
+        return self.owner and connection is holdings.compared and not holdings.dirty and not self._refused
+
+    def wanted(self) -> tuple[int, int]:
+        """How many flows and groups the switch must hold, with those that it has refused."""
+        refused = sum(not isinstance(key, int) for one in self._refused.values() for key in one.entries)
+        return self.holdings.desired.flows + refused, self.holdings.desired.groups
+
+    # Taking in.
+
+    def take_in(self, changes: Iterable[Change]) -> None:
+        """Compile changes. Those who wait for them wait on, or are told that the switch is not ours."""
+        for change in changes:
+            self._stale.gone(change.gone)
+            self._fresh.update(dict.fromkeys(self._stale.back(change.fresh), change.part))
+            if change.compile is not unchanged:
+                refused = self._take_in_part(change)
+                if not self.owner:
+                    _tell(change.waiting, NOT_OWNER)
+                elif refused is not None:
+                    _tell(change.waiting, refused)
+                else:
+                    self._waiting.add(change.part, change.waiting)
+        if not self.owner:
+            # Another controller brings it into force; what differs is found should this one have to.
+            self.holdings.dirty.clear()
+            self._stale.stand_by(time.monotonic())
+
+    def _take_in_part(self, change: Change) -> str | None:
+        """Make a part what it is to be; else why it cannot be that."""
+        self._refused.pop(change.part, None)
+        try:
+            entries = entries_of(change.compile)
+        except (CodecError, ValueError) as problem:
+            self._log.error("entries cannot be made", part=str(change.part), error=str(problem))
+            return str(problem)
+        except Exception as problem:  # noqa: BLE001 - one object's defect must not stop all others
+            self._log.exception("entries cannot be made", part=str(change.part))
+            return f"{type(problem).__name__}: {problem}"
+        self._replace(change.part, entries)
+        if not entries and self._fresh:
+            self._fresh = {address: part for address, part in self._fresh.items() if part != change.part}
+        return None
+
+    def _replace(self, part: Part, entries: Entries) -> None:
+        desired = self.holdings.desired
+        before = desired.entries(part)
+        changed = desired.replace(part, entries)
+        self.holdings.dirty.update(changed)
+        self._stale.changed(changed, desired.body, (before, entries))
+
+    def without_a_switch(self) -> None:
+        """Changes were taken in, and no switch is there: see that what waits for it does not grow with time."""
+        self._waiting.thin()
+        self.holdings.thin()
+
+    # Writing.
+
+    def bring_up(self, connection: SwitchConnection) -> None:
+        """Write until the switch holds what it must, or has refused some of it, or is no longer ours.
+
+        ConnectionClosedError, DeposedError, CodecError.
+        """
+        new = connection is not self.holdings.compared
+        if new or (self._retry_at is not None and time.monotonic() >= self._retry_at):
+            if new:
+                self._pause = FIRST_PAUSE
+            self._retry_at = None
+            self._put_back_refused()
+            self._compare(connection)
+        self._forget_former(connection)
+        while self.holdings.dirty:
+            if not self._ours():
+                return
+            try:
+                self.holdings.write(connection)
+            except BundleRefusedError as refusal:
+                if self._groups_may_differ(refusal):
+                    self._compare(connection)
+                elif not self._set_aside(refusal, connection):
+                    self._retry_later()
+                    return
+        self._read_again = False
+        self._cut(connection)
+        if not self._ours():
+            return
+        self._confirm()
+        if self._refused:
+            self._retry_later()
+        else:
+            self._pause = FIRST_PAUSE
+
+    def _compare(self, connection: SwitchConnection) -> None:
+        first = not self.holdings.known
+        found = self.holdings.compare(connection)
+        self._stale.found(found.installed, found.wrong)
+        self.repaired += found.repaired
+        if first and self._fresh:
+            # Pods that another controller has let begin have connections of their own.
+            entries = self.holdings.desired.entries
+            self._fresh = {
+                address: part for address, part in self._fresh.items() if entries(part).keys() <= found.wrong
+            }
+
+    def _groups_may_differ(self, refusal: BundleRefusedError) -> bool:
+        """Whether a change of a group was refused for the first time: it goes by what the group was, which
+        somebody may have changed. A fresh look tells, before anything is set aside.
+        """
+        again, self._read_again = self._read_again, True
+        about = self.holdings.batch
+        return not again and any(
+            index is not None and isinstance(about[index], int) for index, _ in refusal.errors
+        )
+
+    def _confirm(self) -> None:
+        """All that is desired is in force: tell those who wait."""
+        waiting = self._waiting.take()
+        self._confirmed()
+        for part, done in waiting:
+            refused = self._refused.get(part)
+            if refused is None:
+                done(None)
+            else:
+                refused.told.append(done)
+                done(refused.why)
+
+    # Connections that the switch must forget.
+
+    def _forget_former(self, connection: SwitchConnection) -> None:
+        """A new pod begins without the connections of those who had its addresses, as far as they can be forgotten: its
+        own would be taken for theirs. (Answers to theirs never reach it: sdn/pipeline/features/holders.py.) Nothing is
+        tracked of an address that has no pod (table ``presence``), so none comes before the pod's flows.
+        """
+        if not self._fresh:
+            return
+        former = [Gone(address, both_ways=True) for address in sorted(self._fresh, key=str)]
+        self._check_master(connection)
+        if error := cut(connection, former):
+            self._log.error("former connections stay", address=connection.address, error=error)
+            self._note(f"the switch does not forget former connections: {error}")
+        self._fresh.clear()
+
+    def _cut(self, connection: SwitchConnection) -> None:
+        """Let the switch forget the connections that are stale; of many the rest waits for changes that have come."""
+        while self._ours() and (stale := self._stale.take(time.monotonic())):
+            began = time.monotonic()
+            try:
+                self._check_master(connection)
+                error = cut(connection, stale)
+            except BaseException:
+                self._stale.interrupted()
+                raise
+            now = time.monotonic()
+            self._stale.spent(now, now - began)
+            if error:
+                self._log.error("stale connections stay", address=connection.address, error=error)
+                self._note(f"the switch does not forget stale connections: {error}")
+            self._log.debug("stale connections cut", kinds=len(stale), seconds=round(now - began, 4))
+            if self._busy():
+                return
+
+    def flush(self, connection: SwitchConnection, flushes: Sequence[Flush]) -> None:
+        """Let the switch forget these. ConnectionClosedError, DeposedError, CodecError."""
+        for start in range(0, len(flushes), _FLUSHES_AT_ONCE):
+            if not self._ours():
+                return
+            self._check_master(connection)
+            error = connection.flush(flushes[start : start + _FLUSHES_AT_ONCE])
+            if error:
+                self._log.error("denied connections stay", address=connection.address, error=error)
+                self._note(f"the switch does not forget denied connections: {error}")
+
+    def _check_master(self, connection: SwitchConnection) -> None:
+        """DeposedError when another controller is the master: the switch itself lets everybody flush."""
+        role = connection.request_role(Role.NOCHANGE).role
+        if role is not Role.MASTER:
+            raise DeposedError(f"the role at the switch is {role.name}")
+
+    # Refusals.
+
+    def _set_aside(self, refusal: BundleRefusedError, connection: SwitchConnection) -> bool:
+        """Take the parts that were refused out of what is desired; False when the refusal names none."""
+        about, desired = self.holdings.batch, self.holdings.desired
+        named: list[tuple[Key, str]] = [
+            (about[index], str(error)) for index, error in refusal.errors if index is not None
+        ]
+        if not named:
+            self._log.error("bundle refused", address=connection.address, error=str(refusal))
+            self._note(f"the switch refused a bundle: {refusal}")
+            return False
+        for key, error in named:
+            part = desired.part_of(key)
+            why = f"the switch refused {entry_text(key, desired.body(key) or bytes(16))}: {error}"
+            self._log.error("bundle refused", address=connection.address, part=str(part), error=why)
+            self._note(why)
+            if part is None:
+                # What cannot even be named to the switch is not there to be removed.
+                self.holdings.dirty.discard(key)
+            else:
+                self._refused[part] = Refused(desired.entries(part), why)
+                self._replace(part, {})
+        return True
+
+    def _put_back_refused(self) -> None:
+        for part, refused in self._refused.items():
+            self._replace(part, refused.entries)
+            self._waiting.add(part, refused.told)
+        self._refused.clear()
+
+    def _retry_later(self) -> None:
+        if self._retry_at is None:
+            self._retry_at = time.monotonic() + self._pause
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+
+def _tell(waiting: Iterable[Done], why: str) -> None:
+    for done in waiting:
+        done(why)

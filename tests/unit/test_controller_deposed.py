@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of requests of agents when their switch is taken over while they wait: nothing was refused."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+from controller.engine import Engine
+from controller.records import ATTACHMENTS
+from tests.switch.controller_process import attachment
+from tests.unit.services_engine import register, running_engine
+
+
+async def compiled(engine: Engine, node: str) -> None:
+    """Wait until the node's synchronizer has taken in all that was submitted, and the loop what it has said."""
+    synchronizer = engine.programs.synchronizer(node)
+    assert synchronizer is not None
+    taken = threading.Event()
+    # The second one is compiled after those who waited for the first were told.
+    for seen in (threading.Event(), taken):
+        synchronizer.submit("taken in", lambda seen=seen: seen.set() or [])  # type: ignore[misc,func-returns-value]
+        assert await asyncio.to_thread(seen.wait, 30)
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_an_attachment_that_waits_is_neither_refused_nor_taken_back_when_the_switch_is_lost(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with running_engine(tmp_path) as engine:
+            node = await register(engine, 1)
+            answers: list[tuple[str, str | None]] = []
+            first, second = attachment(node, 1), attachment(node, 2)
+            await engine.attachments.attach("node-1", first, lambda why: answers.append(("attach", why)))
+            await engine.attachments.full_state(
+                "node-1", [first, second], lambda why: answers.append(("full state", why))
+            )
+            await compiled(engine, "node-1")
+            before = dict(engine.cluster.attachments)
+            assert len(before) == 2
+            engine.programs.disown("node-1")
+            await compiled(engine, "node-1")
+            await engine.attachments.detach(
+                "node-1",
+                second.container_id,
+                second.interface_name,
+                lambda why: answers.append(("detach", why)),
+            )
+            await compiled(engine, "node-1")
+            await asyncio.wait(engine.attachments._tasks or {asyncio.ensure_future(asyncio.sleep(0))})
+            assert answers == [], "whoever owns the switch answers"
+            kept = {
+                key: record for key, record in before.items() if record.container_id == first.container_id
+            }
+            assert engine.cluster.attachments == kept
+            entries = (await engine.ledger.list_all()).entries
+            assert len([entry for entry in entries if entry.key.startswith(ATTACHMENTS)]) == 1
+            # The owner's answer, when it is this one again, is of what is in force then.
+            engine.programs.own("node-1")
+            synchronizer = engine.programs.synchronizer("node-1")
+            assert synchronizer is not None
+            assert synchronizer.generation is not None
+
+    asyncio.run(scenario())

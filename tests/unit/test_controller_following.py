@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Controllers on one store have one model, whoever changes it, and never give one thing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.engine import Engine
+from controller.ledger import DeposedError
+from sdn.model import parse, to_document
+from tests.switch.controller_process import attachment
+from tests.unit.services_engine import apply, register, service
+from tests.unit.several_engines import several, until
+
+
+def run(folder: Path, scenario: Callable[[Engine, Engine], Awaitable[None]]) -> None:
+    async def both() -> None:
+        async with several(folder, "a", "b") as (first, second):
+            await scenario(first, second)
+
+    asyncio.run(both())
+
+
+def model(engine: Engine) -> dict[str, Any]:
+    """Everything that decides what switches hold."""
+    cluster = engine.cluster
+    objects = {
+        (kind, *key): to_document(value)
+        for kind, held in cluster.objects.items()
+        for key, value in held.items()
+    }
+    return {
+        "nodes": dict(cluster.nodes),
+        "attachments": dict(cluster.attachments),
+        "objects": objects,
+        "in force": set(engine.loadbalancing.in_force),
+        "owners": dict(engine.ownership.owners()),
+        "numbers": {
+            one.metadata.name: engine.allocation.number(one.metadata.namespace, one.metadata.name)
+            for one in engine.allocation.services()
+        },
+        "flows": {
+            node: sorted(map(str, engine.programs.flows_of(node, cluster)()))
+            for node in engine.programs.nodes()
+        },
+    }
+
+
+async def until_equal(first: Engine, second: Engine) -> None:
+    try:
+        await until(lambda: model(first) == model(second), "one model at both")
+    except AssertionError:
+        assert model(first) == model(second)
+        raise
+
+
+def test_what_one_is_told_the_other_has(tmp_path: Path) -> None:
+    async def scenario(first: Engine, second: Engine) -> None:
+        node = await register(first, 1)
+        await apply(first, service("web"))
+        await until_equal(first, second)
+        await first.ownership.settle("node-1")
+        owner = first if first.ownership.owns("node-1") else second
+        answers: list[str | None] = []
+        await owner.attachments.attach("node-1", attachment(node, 1), answers.append)
+        await until_equal(first, second)
+        assert first.cluster.attachments
+        assert second.cluster.attachments
+        await owner.attachments.detach("node-1", attachment(node, 1).container_id, "eth0", answers.append)
+        await second.declarations.remove("Service", "default", "web")
+        await until_equal(first, second)
+        assert not first.cluster.attachments
+        assert "web" not in model(first)["numbers"]
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_changes_at_both_at_once_give_nothing_twice(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+
+    async def scenario(first: Engine, second: Engine) -> None:
+        async def change(engine: Engine, number: int) -> None:
+            await asyncio.sleep(rng.uniform(0, 0.01))
+            await engine.declarations.apply(_parsed(service(f"web-{number}", type="NodePort")), False)
+
+        both = (first, second)
+        changes = [change(both[number % 2], number) for number in range(40)]
+        changes += [_registered(both[number % 2], number + 1) for number in range(8)]
+        await asyncio.gather(*changes)
+        await until_equal(first, second)
+        services = first.allocation.services()
+        assert len(services) == 40
+        numbers = set(model(first)["numbers"].values())
+        ports = {port.node_port for one in services for port in one.spec.ports}
+        addresses = {address for one in services for address in one.spec.addresses}
+        assert (len(numbers), len(ports), len(addresses)) == (40, 40, 40)
+        ranges = [text for node in first.cluster.nodes.values() for text in node.pod_ranges]
+        assert len(set(ranges)) == len(ranges) == 16
+        assert not any(first.allocation.conflict("default", f"web-{number}") for number in range(40))
+
+    run(tmp_path, scenario)
+
+
+def test_only_the_owner_changes_what_is_on_a_node(tmp_path: Path) -> None:
+    async def scenario(first: Engine, second: Engine) -> None:
+        node = await register(first, 1)
+        await until_equal(first, second)
+        await first.ownership.settle("node-1")
+        await until(lambda: first.ownership.owner("node-1") is not None, "an owner")
+        other = second if first.ownership.owns("node-1") else first
+        await until(lambda: "node-1" in other.cluster.nodes, "the node")
+        with pytest.raises(DeposedError):
+            await other.attachments.attach("node-1", attachment(node, 1), lambda _refused: None)
+        assert not other.cluster.attachments
+
+    run(tmp_path, scenario)
+
+
+async def _registered(engine: Engine, number: int) -> None:
+    await register(engine, number)
+
+
+def _parsed(document: dict[str, Any]) -> Any:
+    return parse(document)
+
+
+def test_what_was_written_before_a_key_was_removed_is_not_made_again(tmp_path: Path) -> None:
+    async def scenario(first: Engine, second: Engine) -> None:
+        for round_ in range(30):
+            engine = first if round_ % 2 else second
+            await engine.declarations.apply(parse(service("web")), False)
+            await engine.declarations.remove("Service", "default", "web")
+        await until_equal(first, second)
+        assert not first.allocation.services()
+
+    run(tmp_path, scenario)
