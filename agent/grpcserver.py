@@ -19,10 +19,11 @@ from grpc_reflection.v1alpha import reflection
 from agent.attachments import Attachments
 from agent.cni.request import Call
 from agent.nodesetup.setup import NodeSetup
-from agent.report import Reporter, attachment, node_info
+from agent.report import Reporter
 from agent.server import Answer
 from agent.settings import PROGRAM
 from agent.state import State
+from agent.wire import attachment, node_info
 from sdn import logs
 from sdn.v1 import agent_pb2, agent_pb2_grpc, inspection_pb2, inspection_pb2_grpc
 from sdn.version import VERSION
@@ -82,6 +83,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
         changed_at = Timestamp()
         changed_at.FromDatetime(self._reporter.changed_at)
         ranges = assignment.pod_ranges if assignment is not None else []
+        controller, address = self._reporter.controller
         return agent_pb2.GetStateResponse(
             node=node_info(facts, ranges) if facts is not None else None,
             attachments=[
@@ -90,7 +92,9 @@ class AgentService(agent_pb2_grpc.AgentServicer):
                 )
                 for record in self._state.attachments()
             ],
-            connected=self._reporter.connected,
+            connected=bool(address),
+            controller=controller,
+            controller_address=address,
             connection_changed_at=changed_at,
             ranges=[
                 agent_pb2.RangeUsage(range=usage.range, used=usage.used, capacity=usage.capacity)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from agent.attachments import Attachments
 from agent.audit import AuditLog
 from agent.dns import config as dns
@@ -22,6 +24,7 @@ from agent.grpcserver import AgentService, GrpcServer
 from agent.nodesetup.facts import Assignment, NodeFacts
 from agent.nodesetup.setup import NodeSetup, wait_for_facts
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
+from agent.owners import Owners
 from agent.reconcile import Reconciler
 from agent.report import Reporter
 from agent.server import Server
@@ -70,12 +73,15 @@ class _Agent:
         self._setup = NodeSetup(config, state, self._ovsdb, vswitchd)
         self._attachments = Attachments(state, self._ovsdb, self._setup)
         self._audit = _audit_log(config)
+        self._owners = Owners(config.controllers, config.node_name)
+        self._owners.subscribe(self._connect)
         self._reporter = Reporter(
-            config.controllers,
+            self._owners,
             facts=self._facts,
-            assignment=lambda: self._setup.assignment,
+            ranges=self._ranges,
             attachments=self._attachments.to_report,
             assigned=self._assign,
+            peers=self._setup.tell_peers,
             programmed=self._attachments.programmed,
             answers=partial(answers, vswitchd, self._facts),
             verdicts=self._audit.put if self._audit is not None else lambda _records: None,
@@ -84,7 +90,7 @@ class _Agent:
         self._attachments.reporter = self._reporter
         self._services = ServiceTable()
         self._service_watch = ServiceWatch(
-            config.controllers, config.node_name, self._services, ServiceCache(config.state_dir)
+            self._owners, config.node_name, self._services, ServiceCache(config.state_dir)
         )
         self._service_plane = ServicePlane(self._services, self._setup)
         self._dns = DnsServer(config.state_dir, self._resolved)
@@ -125,6 +131,7 @@ class _Agent:
             self._audit.start()
         self._reporter.start()
         self._service_watch.start()
+        self._owners.start()
         self._reconciler.start()
         try:
             self._plugin.start()
@@ -141,6 +148,7 @@ class _Agent:
         self._service_plane.close()
         self._setup.close()
         self._reporter.close()
+        self._owners.close()
         if self._audit is not None:
             self._audit.close()
         self._ovsdb.close()
@@ -181,8 +189,15 @@ class _Agent:
         return self._setup.trouble
 
     def _assign(self, assignment: Assignment) -> None:
+        # Welcome's may be older than the controllers' latest word.
+        if targets := self._owners.view.openflow_targets:
+            assignment = msgspec.structs.replace(assignment, openflow_targets=list(targets))
         self._setup.assign(assignment)
         self._serve_dns()
+
+    def _connect(self) -> None:
+        """Something is new about the controllers: the switch is connected to all of them."""
+        self._setup.connect(self._owners.view.openflow_targets)
 
     def _serve_dns(self) -> None:
         self._dns.assign(
@@ -193,6 +208,10 @@ class _Agent:
 
     def _resolved(self, said: Resolution, done: Callable[[bool], None]) -> None:
         self._reporter.resolved(said.name, said.addresses, said.ttl, done)
+
+    def _ranges(self) -> list[str]:
+        assignment = self._setup.assignment
+        return assignment.pod_ranges if assignment is not None else []
 
     def _facts(self) -> NodeFacts:
         facts = self._setup.facts

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from agent.dns.config import upstream
+from agent.targets import is_controller
 from sdn.settings import Meta, Settings
 
 __all__ = ["PROGRAM", "AgentSettings"]
 
 PROGRAM: Final = "sdn-agent"
 _NODE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_CONTROLLER: Final = re.compile(r"unix:/.+|(\[[0-9a-fA-F:.]+\]|[^\[\]:]+):[0-9]{1,5}")
 _LABEL: Final = re.compile(r"[^=]+=[^=]*")
 
 
@@ -33,8 +33,8 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
     controllers: Annotated[
         list[str],
         Meta(
-            description="gRPC addresses of the controllers, in order of preference: HOST:PORT, [IPv6]:PORT or "
-            "unix:/PATH. The next one is tried when one does not answer."
+            description="gRPC addresses of controllers: HOST:PORT, [IPv6]:PORT or unix:/PATH. All of them are asked "
+            "which one owns this node's switch, and so are those that they name; one that answers is enough."
         ),
     ] = []
     uplink: Annotated[
@@ -130,7 +130,7 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
         if not self.controllers:
             raise ValueError("controllers: at least one is needed (--controllers HOST:PORT)")
         for controller in self.controllers:
-            if not _CONTROLLER.fullmatch(controller):
+            if not is_controller(controller):
                 raise ValueError(f"controllers: {controller!r} is not HOST:PORT, [IPv6]:PORT or unix:/PATH")
         if len({_version(address) for address in self.node_addresses}) != len(self.node_addresses):
             raise ValueError("node_addresses: at most one address a family")

@@ -279,7 +279,7 @@ class Verbs:
             raise CniError(Code.NOT_AVAILABLE_AND_LIMITED, "ovs-vswitchd does not answer")
         if not self._reporter.connected:
             raise CniError(
-                Code.NOT_AVAILABLE, f"no controller is connected ({', '.join(self._settings.controllers)})"
+                Code.NOT_AVAILABLE, f"no controller is connected ({', '.join(self._reporter.controllers)})"
             )
         if not self._setup.complete:
             raise CniError(Code.NOT_AVAILABLE, f"the node is not set up: {self._setup.trouble}")

@@ -111,14 +111,19 @@ class Attachments:
 
     @whole
     async def full_state(
-        self, node: str, attachments: Sequence[types_pb2.Attachment], answer: Answer
+        self,
+        node: str,
+        attachments: Sequence[types_pb2.Attachment],
+        answer: Answer,
+        wrong: dict[int, str] | None = None,
     ) -> None:
         """Make the node's attachments exactly these; ``answer`` comes when the switch has confirmed all of
         it.
 
         What is wrong with single attachments is told to ``answer`` too, as one text; the others are in force
-        then. StoreError.
+        then. ``wrong`` holds it by index when ``answer`` is called. StoreError.
         """
+        wrong = wrong if wrong is not None else {}
         async with self._ledger.lock:
             accepted, problems = self._accept(self._node(node), attachments)
             wanted = {key_of(record): record for record in accepted}
@@ -142,10 +147,13 @@ class Attachments:
                 self._replaced(known, record)
                 # A pod may have the addresses of one that is gone only now.
                 self.program(record, None, new=_other_addresses(known, record))
-            reason = "; ".join(problems) or None
+            wrong.update(problems)
+            reason = "; ".join(problems.values()) or None
 
             def settled(refused: str | None) -> None:
-                answer(reason or refused)
+                if refused is not None:
+                    wrong.clear()  # nothing is in force, so there is nothing that the others are not
+                answer(refused or reason)
 
             done = self._threadsafe(settled)
             self._services.afterwards(functools.partial(self._programs.settled, node, done))
@@ -155,17 +163,17 @@ class Attachments:
             attachments=len(wanted),
             changed=len(changed),
             gone=len(gone),
-            rejected=problems,
+            rejected=list(problems.values()),
         )
         for record in changed:
             self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
 
     def _accept(
         self, node: NodeRecord, attachments: Sequence[types_pb2.Attachment]
-    ) -> tuple[list[AttachmentRecord], list[str]]:
-        """The attachments that can be together on the node, and what is wrong with the others."""
+    ) -> tuple[list[AttachmentRecord], dict[int, str]]:
+        """The attachments that can be together on the node, and what is wrong with the others, by index."""
         accepted = Cluster()
-        problems: list[str] = []
+        problems: dict[int, str] = {}
         # What the node had does not count: only the list as a whole says what it has.
         former = frozenset(key_of(record) for record in self._cluster.attachments_on(node.name))
         for index, attachment in enumerate(attachments):
@@ -175,7 +183,7 @@ class Attachments:
                 accepted.check_attachment(record, path)
                 self._cluster.check_attachment(record, path, former)
             except InvalidObjectError as problem:
-                problems.append(str(problem))
+                problems[index] = str(problem)
             else:
                 accepted.put_attachment(record)
         return list(accepted.attachments.values()), problems

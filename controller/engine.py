@@ -159,7 +159,7 @@ class Engine:
         #: Ends a node's session, since another controller owns it now; set by the session service.
         self.end_session: Callable[[str], None] = lambda _node: None
         #: Keeps this controller's record, when it is one of several; set by whoever makes it.
-        self.announce_draining: Callable[[bool], None] = lambda _draining: None
+        self.announce_draining: Callable[[bool], object] = lambda _draining: None
         #: Seconds since another controller was heard directly; None: it was not yet. Set likewise.
         self.heard: Callable[[str], float | None] = lambda _name: None
         self._follower = Follower(store, self.ledger, Applying(self).apply)

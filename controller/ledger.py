@@ -18,11 +18,22 @@ import asyncio
 import functools
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from controller.records import OWNERS, ROOT, SEQUENCE, owner_key
-from controller.store import Check, ConflictError, Delete, Operation, Put, Snapshot, Store, StoreError
+from controller.store import (
+    Check,
+    ConflictError,
+    Delete,
+    Operation,
+    Put,
+    Snapshot,
+    Store,
+    StoreError,
+    UncertainError,
+)
 from controller.store.contract import ANY, MAX_OPERATIONS
 
 T = TypeVar("T")
@@ -75,10 +86,13 @@ class Ledger:
         self._running: set[asyncio.Task[Any]] = set()
         #: The revision at which the model has each key.
         self._known: dict[str, int] = {}
-        #: The revision at which this controller removed a key, until all up to it has come back from the store: what was
-        #: written to the key before is not to be made again.
+        #: The revision at which this controller removed a key, until all up to it has come back from the store: what
+        #: was written to the key before is not to be made again.
         self._removed: dict[str, int] = {}
         self._taken = asyncio.Event()
+        #: Up to which revision the store was followed; and whether a write may have happened that is not known of.
+        self._followed = 0
+        self._in_doubt = False
 
     # Changes.
 
@@ -98,6 +112,8 @@ class Ledger:
     async def until_done(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await a change, made anew as long as others write before it. ConflictError when that does not end."""
         for _ in range(ATTEMPTS - 1):
+            if self._in_doubt:
+                await self._be_certain()
             try:
                 return await make()
             except ConflictError as conflict:
@@ -128,6 +144,9 @@ class Ledger:
             part = [*wanted[start : start + each], *fence]
             try:
                 revision = await self._call(self._store.write, part)
+            except UncertainError:
+                self._in_doubt = True
+                raise
             except ConflictError as conflict:
                 if conflict.key.startswith(OWNERS):
                     raise DeposedError(f"another controller owns Node {node} now") from None
@@ -138,6 +157,17 @@ class Ledger:
         for operation, revision in written:
             self._took(operation, revision)
         return self.revision
+
+    async def _be_certain(self) -> None:
+        """Find out whether a write happened that nobody confirmed: with the next one that is decided, and it has come
+        back before that one comes back. StoreError.
+        """
+        revision = await self._call(self._store.write, [Put(SEQUENCE, b"")])
+        self._in_doubt = False
+        deadline = self._loop.time() + SEEN_SECONDS
+        while self._followed < revision and (left := deadline - self._loop.time()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._taken.wait(), left)
 
     async def confirm(self, key: str) -> None:
         """The store has a key as the model has it. ConflictError, StoreError."""
@@ -187,6 +217,7 @@ class Ledger:
     def followed(self, revision: int) -> None:
         """Everything up to this revision of the store is in the model."""
         self.revision = max(self.revision, revision)
+        self._followed = max(self._followed, revision)
         if self._removed:
             self._removed = {key: removed for key, removed in self._removed.items() if removed > revision}
         self._taken.set()

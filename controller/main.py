@@ -24,8 +24,10 @@ from grpc_reflection.v1alpha import reflection
 from controller import collector, osken
 from controller.addresses import split_address
 from controller.engine import Engine
+from controller.ha.membership import NameTakenError
+from controller.ha.presence import Presence, member_record
 from controller.listener import Listener, ListenError, listen
-from controller.records import CorruptRecordError
+from controller.records import CorruptRecordError, MemberRecord
 from controller.rulings import Rulings
 from controller.services.daemon import DaemonService
 from controller.services.inspection import InspectionService
@@ -82,7 +84,8 @@ def serve(config: ControllerSettings, stop: daemon.Stop) -> None:
 
 async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) -> None:
     switchboard = Switchboard()
-    engine = Engine(store, config.ranges(), switchboard, config.services())
+    me = member_record(config)
+    engine = Engine(store, config.ranges(), switchboard, config.services(), me)
     # What is loaded stays. The collector, which holds up every thread, would look through all of it again and again.
     gc.disable()
     try:
@@ -116,12 +119,14 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
     server = grpc.aio.server(options=_GRPC_OPTIONS)
     liveness = _add_services(server, engine, sessions, verdicts)
     own_socket = False
+    presence: Presence | None = None
     try:
         _listen_grpc(server, config)
         own_socket = bool(config.grpc_socket)
         await server.start()
         if config.grpc_socket:
             Path(config.grpc_socket).chmod(0o660)
+        presence = await _enter(store, engine, me, config)
         for service in ("", _CONTROLLER, _INSPECTION):
             await liveness.set(service, health_pb2.HealthCheckResponse.SERVING)
         stop.ready(
@@ -129,9 +134,12 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
         )
         await stop.wait_async()
         await liveness.enter_graceful_shutdown()
+        await presence.leave()
     finally:
         listener.close()
         sessions.end_all()
+        if presence is not None:
+            await presence.gone()
         await server.stop(GRACE_SECONDS)
         engine.stop()
         switchboard.close()
@@ -139,6 +147,23 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
         if own_socket:
             with suppress(FileNotFoundError):
                 Path(config.grpc_socket).unlink()
+
+
+async def _enter(store: Store, engine: Engine, me: MemberRecord, config: ControllerSettings) -> Presence:
+    """Be one of the controllers. daemon.StartError."""
+    try:
+        presence = Presence(store, engine, me, config)
+    except ListenError as problem:
+        raise daemon.StartError(f"setting peers_address: {problem}") from None
+    try:
+        await presence.enter()
+    except NameTakenError as problem:
+        await presence.gone()
+        raise daemon.StartError(f"setting name: {problem}") from None
+    except (StoreError, CorruptRecordError) as problem:
+        await presence.gone()
+        raise daemon.StartError(f"setting store: {problem}") from None
+    return presence
 
 
 def _openflow_listener(config: ControllerSettings) -> Listener:

@@ -41,7 +41,7 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
         Path | None,
         Meta(
             description="Certificates (PEM) of those who sign etcd's certificates; this, or store_certificate, "
-            "turns TLS on (without this one: those that the system trusts)."
+            "turns TLS on. Without this one, public authorities are trusted."
         ),
     ] = None
     store_certificate: Annotated[

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bridge br-int: where pods, the gateway port and the tunnels meet, programmed by the controller alone.
+"""The bridge br-int: where pods, the gateway port and the tunnels meet, programmed by the controllers alone.
 
 It is made in one transaction, complete with its controllers, because the first controller that is added to a
 bridge empties its tables. fail_mode is "secure": without a controller the switch goes on with the flows that
 it has, and adds none of its own.
+
+The switch is connected to all controllers. When those are others, the rows of the ones that stay are kept, and
+with them their connections; there is no moment without any.
 """
 
 from __future__ import annotations
@@ -11,15 +14,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from agent.nodesetup.facts import GATEWAY_INTERFACE, TUNNEL_INTERFACE, Assignment, NodeFacts
+from agent.nodesetup.facts import GATEWAY_INTERFACE, TUNNEL_INTERFACE, NodeFacts
 from agent.ovsdb import OvsdbRefused, Replica, update
 from agent.ports import INTEGRATION_BRIDGE
 from sdn.pipeline.registers import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT
 
-#: Milliseconds: a controller that is restarted is found again within a second, one that hangs is noticed
-#: within ten.
+#: Milliseconds: a controller that is restarted is found again within a second.
 MAX_BACKOFF: Final = 1000
-INACTIVITY_PROBE: Final = 5000
+#: Milliseconds of silence after which the switch asks for a sign of life; as long again, and it connects anew. So a
+#: controller that hangs, or is cut off, is noticed after two to four seconds, and found within a second of its return.
+#: Nothing waits for that: another controller takes the switch over on its own connection. What it costs is an echo of
+#: eight bytes each two seconds on connections that are idle, those of the controllers that do not own the switch; with
+#: a thousand switches a controller answers 500 a second. It also is the sign of life that controllers see. Less would
+#: have busy controllers dropped by all of their switches at once.
+INACTIVITY_PROBE: Final = 2000
 #: Packets a second that the switch may send to a controller, and how many at once: connections to Services without
 #: endpoints, which are refused by the controller. What is above is lost, and tried again by the client.
 PACKET_IN_RATE: Final = 1000
@@ -31,8 +39,11 @@ def mac_text(number: int) -> str:
     return ":".join(f"{byte:02x}" for byte in number.to_bytes(6, "big"))
 
 
-def bridge(facts: NodeFacts, assignment: Assignment) -> Callable[[Replica], None]:
-    """The change that makes br-int, its gateway port and its tunnel port, or mends what differs."""
+def bridge(facts: NodeFacts, targets: Callable[[], list[str]]) -> Callable[[Replica], None]:
+    """The change that makes br-int, its gateway port and its tunnel port, or mends what differs.
+
+    `targets` are looked at when the change is made: they may have changed since it was asked for.
+    """
 
     def apply(replica: Replica) -> None:
         root = replica.root()
@@ -47,13 +58,24 @@ def bridge(facts: NodeFacts, assignment: Assignment) -> Callable[[Replica], None
         update(row, datapath_type=facts.datapath, fail_mode="secure", protocols=["OpenFlow15"])
         wanted = {"datapath-id": f"{facts.datapath_id:016x}", "disable-in-band": "true"}
         update(row, other_config={**dict(getattr(row, "other_config", {})), **wanted})
-        _controllers(replica, row, assignment.openflow_targets)
+        _controllers(replica, row, targets())
         for name, columns in _own_ports(facts).items():
             interface = replica.named("Interface", name)
             if interface is None:
                 row.addvalue("ports", _port(replica, name, columns))
             else:
                 update(interface, **columns)
+
+    return apply
+
+
+def controllers(targets: Callable[[], list[str]]) -> Callable[[Replica], None]:
+    """The change that connects br-int to these controllers and no others; nothing while there is no br-int."""
+
+    def apply(replica: Replica) -> None:
+        row = replica.named("Bridge", INTEGRATION_BRIDGE)
+        if row is not None:
+            _controllers(replica, row, targets())
 
     return apply
 
@@ -76,21 +98,26 @@ def _own_ports(facts: NodeFacts) -> dict[str, dict[str, Any]]:
 
 
 def _controllers(replica: Replica, row: Any, targets: list[str]) -> None:
+    if not targets:
+        return  # Without any, the switch would forget its flows with the next one.
     present = {controller.target: controller for controller in getattr(row, "controller", [])}
-    if set(present) != set(targets):
-        row.controller = [present.get(target) or _controller(replica, target) for target in targets]
-    for target in present.keys() & set(targets):
-        update(present[target], controller_rate_limit=PACKET_IN_RATE, controller_burst_limit=PACKET_IN_BURST)
+    wanted = {target: present.get(target) or _controller(replica, target) for target in targets}
+    if set(present) != set(wanted):
+        row.controller = list(wanted.values())
+    for controller in wanted.values():
+        update(
+            controller,
+            max_backoff=MAX_BACKOFF,
+            inactivity_probe=INACTIVITY_PROBE,
+            connection_mode="out-of-band",
+            controller_rate_limit=PACKET_IN_RATE,
+            controller_burst_limit=PACKET_IN_BURST,
+        )
 
 
 def _controller(replica: Replica, target: str) -> Any:
     row = replica.insert("Controller")
     row.target = target
-    row.max_backoff = MAX_BACKOFF
-    row.inactivity_probe = INACTIVITY_PROBE
-    row.connection_mode = "out-of-band"
-    row.controller_rate_limit = PACKET_IN_RATE
-    row.controller_burst_limit = PACKET_IN_BURST
     return row
 
 

@@ -21,8 +21,11 @@ import errno
 import ipaddress
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from typing import Final
+
+import msgspec
 
 from agent import conntrack, netlink
 from agent.ipam import Address
@@ -38,7 +41,7 @@ from agent.nodesetup import (
     tunnelroutes,
     uplink,
 )
-from agent.nodesetup.facts import GATEWAY_INTERFACE, PHYSICAL_BRIDGE, Assignment, NodeFacts
+from agent.nodesetup.facts import GATEWAY_INTERFACE, PHYSICAL_BRIDGE, Assignment, NodeFacts, Peer
 from agent.nodesetup.firewall import FirewallError
 from agent.nodesetup.frontends import Frontends, NodePort
 from agent.nodesetup.gateway import GatewayError
@@ -86,6 +89,8 @@ class NodeSetup:
         self._in_force: Frontends | None = None
         self._told_ports: tuple[int, int] | None = None
         self.facts: NodeFacts | None = None
+        # Told by several threads, one at a time.
+        self._telling = threading.Lock()
         self.assignment: Assignment | None = state.load(_ASSIGNMENT, Assignment)
 
     def start(self) -> None:
@@ -99,13 +104,43 @@ class NodeSetup:
         self._poked.set()
 
     def assign(self, assignment: Assignment) -> None:
-        """What a controller told. The set-up follows at once, in its own thread."""
-        if assignment == self.assignment:
+        """What a controller told, but for peers, which are told on their own and stay. The set-up follows at once, in
+        its own thread.
+        """
+        with self._telling:
+            peers = self.assignment.peers if self.assignment is not None else []
+            self._take(msgspec.structs.replace(assignment, peers=peers))
+
+    def tell_peers(self, peers: list[Peer]) -> None:
+        """All other nodes. The set-up follows likewise."""
+        with self._telling:
+            if self.assignment is not None:
+                self._take(msgspec.structs.replace(self.assignment, peers=peers))
+
+    def connect(self, targets: Sequence[str]) -> None:
+        """All controllers of the switch (OpenFlow); not none. Nothing else depends on them: nobody waits for it."""
+        with self._telling:
+            if self.assignment is not None and targets:
+                self._take(msgspec.structs.replace(self.assignment, openflow_targets=sorted(targets)))
+
+    def _take(self, assignment: Assignment) -> None:
+        before = self.assignment
+        if assignment == before:
             return
         self._state.save(_ASSIGNMENT, assignment)
         self.assignment = assignment
+        if before is not None and before.openflow_targets != assignment.openflow_targets:
+            changed = self._ovsdb.begin(integration.controllers(self._targets), "controllers")
+            changed.add_done_callback(_log_refusal)
+            log.info("the switch has other controllers", controllers=assignment.openflow_targets)
+            before = msgspec.structs.replace(before, openflow_targets=assignment.openflow_targets)
+            if assignment == before and self._complete.is_set():
+                return
         self._complete.clear()
         self._poked.set()
+
+    def _targets(self) -> list[str]:
+        return self.assignment.openflow_targets if self.assignment is not None else []
 
     def serve(self, frontends: Frontends) -> None:
         """What Services need of the node. It follows at once where the node is set up, else with the set-up."""
@@ -161,7 +196,7 @@ class NodeSetup:
             assignment = self.assignment
             if assignment is None:
                 return
-            self._ovsdb.change("make br-int", integration.bridge(facts, assignment))
+            self._ovsdb.change("make br-int", integration.bridge(facts, self._targets))
             self._apply(node, facts, assignment)
             if facts.datapath == "netdev":
                 tunnelroutes.tell(self._vswitchd, node)
@@ -294,6 +329,12 @@ class NodeSetup:
                     names = set(ours)  # events were lost: look at everything
                 if names & set(ours):
                     self._poked.set()
+
+
+def _log_refusal(changed: Future[None]) -> None:
+    """Controllers that could not be set: the next look at the whole tries again."""
+    if not changed.cancelled() and (problem := changed.exception()) is not None:
+        log.warning("the switch's controllers cannot be set", error=str(problem))
 
 
 def wait_for_facts(setup: NodeSetup, stop: threading.Event) -> NodeFacts | None:

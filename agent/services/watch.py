@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stream of Services from a controller into the table, and to disk.
 
-One stream at a time, to the first controller of the list that answers; each can tell all Services. When it breaks, what
-is known stays in force. A new stream tells everything again: what is equal changes nothing, and what it has not told
-when it is through (`synced`) is gone.
+One stream at a time; every controller can tell all Services. The one that owns the node's switch is asked first, then
+the others that answer, in an order of the node's own. When the stream breaks, the next one is asked at once; what is
+known stays in force. A stream at a controller that has lost the switch moves with it, since that controller may be dead
+and not known to be yet; one at any other stays where it is.
+
+A new stream tells everything again: what is equal changes nothing, and what it has not told when it is through
+(`synced`) is gone.
 
 Messages that have piled up are taken together, so that ten thousand Services at the start are a few changes.
 """
@@ -12,12 +16,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import grpc
 
 from agent import channel
+from agent.owners import Owners, View
+from agent.seeking import Seeker
 from agent.services.cache import ServiceCache
 from agent.services.table import Key, Service, ServiceTable, from_message
 from sdn import logs
@@ -25,25 +32,31 @@ from sdn.v1 import controller_pb2 as messages
 from sdn.v1.controller_pb2_grpc import ControllerStub
 
 log: Final = logs.get("agent.services.watch")
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 2.0
 #: Messages taken together at most; the stream is not read further while that many wait.
 _BATCH: Final = 500
+#: Different problems that are told before a stream tells everything.
+_TOLD_PROBLEMS: Final = 50
 
 
 class ServiceWatch:
     """Keeps the table up to date from whichever controller answers."""
 
-    def __init__(self, controllers: list[str], node: str, table: ServiceTable, cache: ServiceCache) -> None:
-        self._controllers = controllers
+    def __init__(self, owners: Owners, node: str, table: ServiceTable, cache: ServiceCache) -> None:
+        self._owners = owners
         self._node = node
         self._table = table
         self._cache = cache
+        self._seeker = Seeker(owners, _order)
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._call: grpc.Call | None = None
-        self._told = ""
+        # Where the stream is, and whether that controller owned the switch when it was last looked at.
+        self._target = ""
+        self._at_owner = False
+        self._heard = False  # anything on the stream
+        self._told: set[tuple[str, str]] = set()
         self._thread = threading.Thread(target=self._run, name="service-watch", daemon=True)
+        owners.subscribe(self._look_where)
 
     def load(self) -> int:
         """Take what is on disk into the table; how many Services that are. Before `start`."""
@@ -57,30 +70,46 @@ class ServiceWatch:
     def close(self) -> None:
         """End the stream; everything stays as it is."""
         self._stop.set()
+        self._seeker.stop()
         with self._lock:
             if self._call is not None:
                 self._call.cancel()
         self._thread.join(timeout=5)
 
+    def _look_where(self) -> None:
+        """Something is new about the controllers: leave one that has lost the switch, or does not even answer."""
+        with self._lock:
+            self._leave_if_better()
+        self._seeker.look()
+
+    def _leave_if_better(self) -> None:
+        view = self._owners.view
+        was, self._at_owner = self._at_owner, view.owner.address == self._target
+        deposed = was and not self._at_owner and bool(view.owner.controller)
+        silent = not self._heard and bool(view.answering) and self._target not in view.answering
+        if self._call is not None and (deposed or silent):
+            self._call.cancel()
+
     def _run(self) -> None:
-        pause = _FIRST_PAUSE
-        while not self._stop.is_set():
-            for target in self._controllers:
-                if self._stop.is_set():
-                    return
-                if self._stream(target):
-                    pause = _FIRST_PAUSE
-            self._stop.wait(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+        while target := self._seeker.next():
+            began = time.monotonic()
+            if self._stream(target) and time.monotonic() - began > channel.SETTLED_SECONDS:
+                self._seeker.good()
 
     def _stream(self, target: str) -> bool:
         """One stream to its end; whether it told everything."""
-        with channel.channel(target) as connection:
-            if not channel.answers(connection):
-                return False
-            call = ControllerStub(connection).WatchServices(messages.WatchServicesRequest(node=self._node))
+        with self._owners.connection(target) as connection:
+            try:
+                call = ControllerStub(connection).WatchServices(
+                    messages.WatchServicesRequest(node=self._node)
+                )
+            except ValueError:
+                return False  # nobody names this controller any more
             with self._lock:
                 self._call = call
+                self._target = target
+                self._at_owner = self._heard = False
+                self._leave_if_better()
             if self._stop.is_set():
                 call.cancel()
             incoming: queue.Queue[messages.ServiceUpdate | None] = queue.Queue(_BATCH)
@@ -93,10 +122,19 @@ class ServiceWatch:
             reader.join()
             with self._lock:
                 self._call = None
-        if not self._stop.is_set() and (synced or ended[0] != self._told):
-            self._told = ended[0]
-            log.warning("the stream of Services ended", controller=target, error=ended[0])
+                self._target = ""
+        self._owners.lost(target)
+        self._log_end(target, ended[0], synced=synced)
         return synced
+
+    def _log_end(self, target: str, why: str, *, synced: bool) -> None:
+        if self._stop.is_set():
+            return
+        if synced:
+            self._told.clear()
+        if (target, why) not in self._told and len(self._told) < _TOLD_PROBLEMS:
+            self._told.add((target, why))
+            log.warning("the stream of Services ended", controller=target, error=why)
 
     def _follow(self, incoming: queue.Queue[messages.ServiceUpdate | None], target: str) -> bool:
         """Take in what arrives until the end; whether everything was told."""
@@ -105,6 +143,7 @@ class ServiceWatch:
         while not ended:
             batch = _waiting(incoming)
             ended = batch[-1] is None
+            self._heard = True
             changed: dict[Key, messages.ServiceState] = {}
             removed: set[Key] = set()
             for update in batch:
@@ -142,6 +181,11 @@ class ServiceWatch:
         changes = self._table.apply(services, removed, confirmed=confirmed)
         if changes.changed or changes.removed:
             self._cache.save([changed[service.key] for service in changes.changed], changes.removed)
+
+
+def _order(view: View, patient: bool) -> Sequence[str]:
+    """Whom to ask for a stream."""
+    return view.answering or view.known
 
 
 def _read(

@@ -91,6 +91,8 @@ class Ownership:
         self._look = asyncio.Event()
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        #: Set when this controller has taken for the first time what was its to take.
+        self.begun = asyncio.Event()
         #: Told of a node that this controller owns from now on, or does not own any longer.
         self.on_held: OnNode = lambda _node: None
         self.on_lost: OnNode = lambda _node: None
@@ -317,6 +319,7 @@ class Ownership:
         nodes += sorted(again)
         for start in range(0, len(nodes), _AT_ONCE):
             await self._take(nodes[start : start + _AT_ONCE])
+        self.begun.set()
         if stable < REBALANCE_SECONDS:
             return REBALANCE_SECONDS - stable
         return _RETRY_SECONDS if nodes else None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -373,14 +373,16 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
             return
         sequence: int = getattr(message, kind).sequence
 
+        wrong: dict[int, str] = {}
+
         def answer(refused: str | None) -> None:
-            session.send(_answer(sequence, refused))
+            session.send(_answer(sequence, refused, wrong))
 
         try:
             match kind:
                 case "full_state":
                     await self._engine.attachments.full_state(
-                        session.node, message.full_state.attachments, answer
+                        session.node, message.full_state.attachments, answer, wrong
                     )
                 case "attach":
                     await self._engine.attachments.attach(session.node, message.attach.attachment, answer)
@@ -400,10 +402,11 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
             session.end(grpc.StatusCode.UNAVAILABLE, str(problem))
 
 
-def _answer(sequence: int, refused: str | None) -> controller_pb2.ControllerMessage:
+def _answer(sequence: int, refused: str | None, wrong: Mapping[int, str]) -> controller_pb2.ControllerMessage:
     if refused is None:
         return controller_pb2.ControllerMessage(programmed=controller_pb2.Programmed(sequence=sequence))
-    rejected = controller_pb2.Rejected(sequence=sequence, reason=refused)
+    items = [controller_pb2.WrongItem(index=index, reason=why) for index, why in wrong.items()]
+    rejected = controller_pb2.Rejected(sequence=sequence, reason=refused, wrong=items)
     return controller_pb2.ControllerMessage(rejected=rejected)
 
 

@@ -51,8 +51,8 @@ def _revision(number: int) -> str:
 class UncertainError(StoreError):
     """A write was sent and not answered: it may have happened or not.
 
-    It has happened before the next write of the same :class:`Store` succeeds or fails with
-    :class:`ConflictError`, or it never will: nothing of it comes later.
+    It has happened before the next write of the same :class:`Store` (one of checks only does not count) gives
+    its revision or ConflictError, or it never will: nothing of it comes behind that one's back.
     """
 
 
@@ -163,7 +163,7 @@ class Store(Protocol):
 
     def watch(self, prefix: str, after: int) -> Watch:
         """Changes of keys that start with ``prefix``, made after the revision ``after``. CompactedError if
-        that is too old."""
+        that is too old, StoreError if the store has not come to it."""
 
     def compact(self, keep: int) -> None:
         """Forget what changed before the last ``keep`` revisions; the entries stay. StoreError.

@@ -45,6 +45,8 @@ _UNANSWERED = (
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.CANCELLED,
 )
+#: What is said of calls that were not sent, or were not looked at (as "hasleader" asks for).
+_NOT_BEGUN = ("failed to connect to all addresses", "etcdserver: no leader")
 #: Answers that say only that another member, or another moment, is the right one.
 _ELSEWHERE = ("too many requests", "not leader", "not supported for learner")
 _FULL = "database space exceeded"
@@ -69,7 +71,8 @@ class RefusedError(StoreError):
 
 def is_unanswered(error: grpc.RpcError) -> bool:
     """Whether the call may have happened for all that this error says."""
-    return error.code() in _UNANSWERED
+    details = error.details() or ""
+    return error.code() in _UNANSWERED and not any(word in details for word in _NOT_BEGUN)
 
 
 class Member:
@@ -226,6 +229,8 @@ class Endpoints:
         text = f"{self.name}: {code.name.lower()}: {details}"
         if _FULL in details:
             text += ": compact and defragment it, then disarm its alarm (etcdctl), or give it a larger quota"
+        if "user name is empty" in details:
+            text += ": etcd has users: give store_user and store_password_file"
         raise RefusedError(text, code, details)
 
     def close(self) -> None:

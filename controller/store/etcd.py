@@ -68,13 +68,10 @@ class EtcdStore:
         return _entry(response.kvs[0]) if response.kvs else None
 
     def list_prefix(self, prefix: str) -> Snapshot:
-        for attempt in range(LIST_ATTEMPTS):
-            try:
+        for _ in range(LIST_ATTEMPTS - 1):
+            with contextlib.suppress(CompactedError):
                 return self._list(prefix.encode())
-            except CompactedError:
-                if attempt == LIST_ATTEMPTS - 1:
-                    raise
-        raise AssertionError("unreachable")
+        return self._list(prefix.encode())
 
     def _list(self, start: bytes) -> Snapshot:
         end = after_prefix(start)

@@ -89,7 +89,7 @@ def wait_leader(spec: LabSpec, *, other_than: Iterable[str] = (), seconds: float
 def enough_to_stop_writes(spec: LabSpec) -> tuple[str, ...]:
     """The fewest members without which the rest has no majority, the leader among them."""
     names = [machine.name for machine in spec.store_machines]
-    first = leader(spec)
+    first = wait_leader(spec)
     ordered = [first, *(name for name in names if name != first)]
     return tuple(ordered[: len(names) - len(names) // 2])
 

@@ -2,7 +2,8 @@
 """Is what exists what was asked for? Every keeper of facts is asked, and all must say the same.
 
 Asked for: the pods that the runtime (the lab) made. Kept: by each node's agent (attachments, addresses in use),
-its Open vSwitch (ports, flows), its kernel (interfaces), and by the controller (pods, switches).
+its Open vSwitch (ports, flows), its kernel (interfaces), and by every controller that serves (pods), and the one that
+owns a switch (flows).
 """
 
 from __future__ import annotations
@@ -41,12 +42,8 @@ def differences(lab: Lab) -> list[str]:
     try:
         return [
             *_of_addresses(pods),
-            *_of_controller(lab, pods),
-            *(
-                line
-                for node in lab.spec.node_machines
-                for line in _of_node(lab, node.name, [pod for pod in pods if pod.node == node.name])
-            ),
+            *_of_controllers(lab, pods),
+            *_of_nodes(lab, pods),
         ]
     except grpc.RpcError as problem:
         return [f"a daemon does not answer: {problem.code().name} {problem.details()}"]
@@ -58,9 +55,10 @@ def agent_state(lab: Lab, node: str) -> agent_pb2.GetStateResponse:
         return agent_pb2_grpc.AgentStub(channel).GetState(agent_pb2.GetStateRequest(), timeout=10)
 
 
-def objects(lab: Lab, kind: str) -> list[dict[str, Any]]:
-    """Objects of the controller."""
-    with grpc.insecure_channel(lab.server) as channel:
+def objects(lab: Lab, kind: str, controller: str = "") -> list[dict[str, Any]]:
+    """Objects that this controller knows; without one, any that answers."""
+    server = lab.server_of(controller) if controller else lab.server
+    with grpc.insecure_channel(server) as channel:
         answer = inspection_pb2_grpc.InspectionStub(channel).Get(
             inspection_pb2.GetRequest(kind=kind), timeout=10
         )
@@ -74,20 +72,37 @@ def _of_addresses(pods: list[PodRecord]) -> Iterator[str]:
     )
 
 
-def _of_controller(lab: Lab, pods: list[PodRecord]) -> Iterator[str]:
+def _of_controllers(lab: Lab, pods: list[PodRecord]) -> Iterator[str]:
+    serving = lab.serving()
+    if not serving:
+        yield "no controller serves"
+    for controller in serving:
+        yield from _of_controller(lab, controller, pods)
+
+
+def _of_controller(lab: Lab, controller: str, pods: list[PodRecord]) -> Iterator[str]:
     wanted = {pod.full_name: (pod.node, "Running", set(pod.addresses)) for pod in pods}
     held = {}
-    for document in objects(lab, "Pod"):
+    for document in objects(lab, "Pod", controller):
         metadata, status = document["metadata"], document.get("status", {})
         addresses = {item["ip"] for item in status.get("podIPs", [])}
         name = f"{metadata['namespace']}/{metadata['name']}"
         held[name] = (document["spec"].get("nodeName", ""), status.get("phase"), addresses)
         if len(status.get("attachments", [])) > 1:
-            yield f"the controller holds {len(status['attachments'])} attachments of {name}"
-    yield from _compared("the controller", wanted, held)
+            yield f"{controller} holds {len(status['attachments'])} attachments of {name}"
+    yield from _compared(controller, wanted, held)
 
 
-def _of_node(lab: Lab, node: str, pods: list[PodRecord]) -> Iterator[str]:
+def _of_nodes(lab: Lab, pods: list[PodRecord]) -> Iterator[str]:
+    switches = lab.switches()
+    for node in lab.spec.node_machines:
+        of_node = [pod for pod in pods if pod.node == node.name]
+        yield from _of_node(lab, node.name, of_node, switches.get(node.name))
+
+
+def _of_node(
+    lab: Lab, node: str, pods: list[PodRecord], switch: inspection_pb2.Switch | None
+) -> Iterator[str]:
     state = agent_state(lab, node)
     wanted = {pod.container_id: (set(pod.addresses), True) for pod in pods}
     held = {
@@ -99,14 +114,16 @@ def _of_node(lab: Lab, node: str, pods: list[PodRecord]) -> Iterator[str]:
         if usage.used != len(pods):
             yield f"{node}: {usage.used} addresses of {usage.range} are in use, by {len(pods)} pods"
     interfaces = {item.attachment.host_interface for item in state.attachments}
-    yield from _of_switch(lab, node, interfaces)
+    yield from _of_switch(lab, node, interfaces, switch)
     shown = lab.run(node, "ip", "-j", "link", "show", "type", "veth").stdout
     links = {link["ifname"] for link in json.loads(shown or "[]")} - {"eth0"}
     if links != interfaces:
         yield f"{node}: interfaces {sorted(links ^ interfaces)} are there and not held, or held and not there"
 
 
-def _of_switch(lab: Lab, node: str, interfaces: set[str]) -> Iterator[str]:
+def _of_switch(
+    lab: Lab, node: str, interfaces: set[str], switch: inspection_pb2.Switch | None
+) -> Iterator[str]:
     listed = lab.run(node, "ovs-vsctl", "--timeout=10", "list-ports", "br-int")
     if listed.returncode != 0:
         yield f"{node}: {' '.join(listed.stderr.split())}"
@@ -121,13 +138,8 @@ def _of_switch(lab: Lab, node: str, interfaces: set[str]) -> Iterator[str]:
     doubled = [number for number, count in Counter(n for n in numbers if n.isdecimal()).items() if count > 1]
     if doubled:
         yield f"{node}: OpenFlow ports {doubled} are there twice"
-    with grpc.insecure_channel(lab.server) as channel:
-        answer = inspection_pb2_grpc.InspectionStub(channel).ListSwitches(
-            inspection_pb2.ListSwitchesRequest(), timeout=10
-        )
-    switch = next((item for item in answer.switches if item.node == node), None)
     if switch is None or not (switch.connected and switch.synchronized):
-        yield f"{node}: the controller does not hold its switch synchronized"
+        yield f"{node}: no controller holds its switch synchronized"
         return
     dumped = lab.run(node, "ovs-ofctl", "-O", "OpenFlow15", "--no-stats", "dump-flows", "br-int").stdout
     flows = sum("actions=" in line for line in dumped.splitlines())

@@ -24,7 +24,7 @@ def lab_name(short: str) -> str:
 
 @contextmanager
 def running(short: str, **options: Any) -> Iterator[Lab]:
-    """A lab for the time of the `with` block."""
+    """A lab for the time of the `with` block; `options` are those of LabSpec: nodes, controllers, store, etcd, ..."""
     lab = Lab.up(LabSpec(name=lab_name(short), **options), lambda line: print(f"{short}: {line}", flush=True))
     try:
         yield lab

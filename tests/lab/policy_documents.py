@@ -11,7 +11,6 @@ import grpc
 
 from sdn.lab import readiness
 from sdn.lab.lab import Lab
-from sdn.lab.programs import controller_socket
 from sdn.lab.state import PodRecord
 from sdn.lab.waiting import wait_until
 from sdn.v1 import inspection_pb2, inspection_pb2_grpc
@@ -111,7 +110,7 @@ def confirmed(lab: Lab, seconds: float = 60) -> float:
 
 def wait_served(lab: Lab) -> None:
     """Wait until the controller can be asked for anything."""
-    wait_until(lambda: readiness.serves(controller_socket(lab.folder)), "the controller to serve", 60)
+    wait_until(lambda: bool(lab.serving()), "a controller to serve", 60)
 
 
 def declare(lab: Lab, documents: Sequence[Document]) -> None:

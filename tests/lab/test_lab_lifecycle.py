@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sdn.lab import building, namespaces, processes, state
+from sdn.lab import building, etcd, faults, namespaces, processes, state
 from sdn.lab.errors import LabError
 from sdn.lab.lab import Lab, LabSpec
 from sdn.lab.supervision import MARK
@@ -150,4 +150,18 @@ def test_a_lab_whose_supervisor_was_killed_can_be_taken_down(name: str) -> None:
     pid = int((lab.folder / "supervisord.pid").read_text())
     os.kill(pid, signal.SIGKILL)
     assert building.down(name) is True
+    assert traces(name) == []
+
+
+def test_down_lets_frozen_processes_end_in_an_orderly_way(name: str, tmp_path: Path) -> None:
+    lab = Lab.up(LabSpec(name=name, nodes=1, controllers=2, store="etcd", etcd=3))
+    faults.freeze(lab, "controller-2", etcd.leader(lab.spec))
+    ended = tmp_path / "ended"
+    script = f"trap 'touch {ended}; exit' TERM; echo ready; while :; do sleep 0.05; done"
+    with lab.popen("controller-1", "bash", "-c", script, stdout=subprocess.PIPE) as inside:
+        assert inside.stdout is not None
+        inside.stdout.readline()
+        inside.send_signal(signal.SIGSTOP)
+        lab.down()
+    assert ended.exists()
     assert traces(name) == []

@@ -216,6 +216,8 @@ class AgentStream:
         )
         self._condition = threading.Condition()
         self._answers: dict[int, str | None] = {}
+        #: The items of the last refused full state that are wrong, and why.
+        self.wrong: dict[int, str] = {}
         self.peers: list[str] | None = None
         #: What the node's switch tracks: endpoint, frontend, how many connections; None: the agent does not answer.
         self.connections: list[tuple[controller_pb2.Destination, controller_pb2.Destination, int]] | None = []
@@ -239,6 +241,7 @@ class AgentStream:
                         case "programmed":
                             self._answers[message.programmed.sequence] = None
                         case "rejected":
+                            self.wrong = {item.index: item.reason for item in message.rejected.wrong}
                             self._answers[message.rejected.sequence] = message.rejected.reason
                         case "peers":
                             self.peers = sorted(node.name for node in message.peers.nodes)

@@ -153,13 +153,7 @@ class PrivateSwitch:
             )
             wait_until((self.folder / "db.sock").exists, "ovsdb-server's socket")
             self._run("ovs-vsctl", "--no-wait", f"--db=unix:{self.folder}/db.sock", "init")
-            self._spawn(
-                "ovs-vswitchd",
-                f"unix:{self.folder}/db.sock",
-                f"--unixctl={self.folder}/vswitchd.ctl",
-                "--enable-dummy",
-            )
-            wait_until((self.folder / "vswitchd.ctl").exists, "ovs-vswitchd's control socket")
+            self._start_vswitchd()
             self.vsctl(
                 *("add-br", self.bridge, "--", "set", "bridge", self.bridge),
                 *(f"datapath_type={self.datapath}", "protocols=OpenFlow15", "fail_mode=secure"),
@@ -168,6 +162,19 @@ class PrivateSwitch:
         except BaseException:
             self.stop()
             raise
+
+    def _start_vswitchd(self) -> None:
+        control = self.folder / "vswitchd.ctl"
+        self._spawn("ovs-vswitchd", f"unix:{self.folder}/db.sock", f"--unixctl={control}", "--enable-dummy")
+        wait_until(control.exists, "ovs-vswitchd's control socket")
+
+    def restart_vswitchd(self) -> None:
+        """End the switch and start it again on the same database: it holds no flows then."""
+        process = self._processes.pop()
+        process.terminate()
+        process.wait(timeout=60)
+        self._start_vswitchd()
+        wait_until((self.folder / f"{self.bridge}.mgmt").exists, "the bridge's management socket")
 
     def stop(self) -> None:
         """End both daemons, the switch first, and remove the folder."""

@@ -122,6 +122,7 @@ def test_full_state_takes_what_is_right_and_names_what_is_wrong(
     reason = agent.answer(agent.full_state(right, wrong))
     assert reason is not None
     assert "attachments[1].addresses: 10.244.9.9 is outside the node's ranges 10.244.0.0/24" in reason
+    assert agent.wrong == {1: reason}
     assert [pod["metadata"]["name"] for pod in controller.get("Pod")] == ["node-1-web-6"]
     assert agent.answer(agent.full_state()) is None
 

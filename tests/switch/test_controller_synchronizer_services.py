@@ -63,7 +63,7 @@ def reconnect(node: ServiceNode) -> None:
 
 def messages(node: ServiceNode) -> list[bytes | int]:
     """What each message of the last bundle was about."""
-    return list(node.synchronizer._batch)
+    return list(node.synchronizer._writer.holdings.batch)
 
 
 def test_one_endpoint_of_a_thousand_is_one_bucket_and_one_flow(node: ServiceNode) -> None:

@@ -139,7 +139,7 @@ def test_an_endpoint_that_is_back_keeps_what_it_has(switch: PrivateSwitch, node:
     waiters = [node.put_later(service(1, each)) for each in ([], [endpoint(1)])]
     assert [waiter() for waiter in waiters] == [None, None]
     connect(switch, 1)
-    wait_until(lambda: node.synchronizer._stale.due() is None, "the second flush")
+    wait_until(lambda: node.synchronizer._writer._stale.due() is None, "the second flush")
     assert len(connections(switch)) == len(PORTS)
 
 

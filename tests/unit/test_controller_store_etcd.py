@@ -123,6 +123,20 @@ def test_a_write_that_was_given_up_does_not_come_behind_the_next_one(etcd: Etcd)
     store.close()
 
 
+def test_what_was_never_sent_is_not_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.store.etcd.CALL_SECONDS", 2)
+    with Etcd() as etcd:
+        store = open_store(etcd.url)
+        store.write([Put("/sdn/a", b"1")])
+        etcd.kill(0)
+        with pytest.raises(StoreError):
+            store.get("/sdn/a")
+        with pytest.raises(StoreError, match="failed to connect") as refused:
+            store.write([Put("/sdn/a", b"2")])
+        assert not isinstance(refused.value, UncertainError)
+        store.close()
+
+
 def settle(store: Store) -> None:
     """Write, as often as it takes for one to succeed."""
     for _ in range(10):
@@ -202,10 +216,10 @@ def renew(store: Store, lease: int) -> None:
 @pytest.mark.parametrize("how", ["killed", "paused"])
 def test_a_lease_outlives_the_leader(etcd: Etcd, how: str) -> None:
     store = open_store(etcd.url)
-    lease = store.grant(3)
+    lease = store.grant(5)
     start = store.write([Put("/sdn/member", b"1", lease=lease)])
     with store.watch("/sdn/", start) as watch:
-        for round_ in range(12):
+        for round_ in range(14):
             if round_ == 2:
                 (etcd.kill if how == "killed" else etcd.pause)(etcd.leader())
             renew(store, lease)

@@ -18,7 +18,7 @@ from controller.store import LeaseGoneError, StoreError
 from controller.store.etcd import EtcdStore
 
 
-class Member(etcdrpc.KVServicer, etcdrpc.LeaseServicer):
+class Member(etcdrpc.KVServicer, etcdrpc.LeaseServicer):  # type: ignore[misc]
     """Answers reads in ``terms``, one after the other (None: with an error, for want of a majority), the last
     one again and again; and renewals with ``times``."""
 
@@ -26,13 +26,15 @@ class Member(etcdrpc.KVServicer, etcdrpc.LeaseServicer):
         self._terms = terms
         self._times = times
 
-    def Range(self, request: etcdrpc.RangeRequest, context: grpc.ServicerContext) -> etcdrpc.RangeResponse:
+    def Range(  # noqa: N802 - the name in the protocol
+        self, request: etcdrpc.RangeRequest, context: grpc.ServicerContext
+    ) -> etcdrpc.RangeResponse:
         term = self._terms.pop(0) if len(self._terms) > 1 else self._terms[0]
         if term is None:
             context.abort(grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader")
         return etcdrpc.RangeResponse(header=etcdrpc.ResponseHeader(raft_term=term))
 
-    def LeaseKeepAlive(
+    def LeaseKeepAlive(  # noqa: N802 - the name in the protocol
         self, requests: Iterator[etcdrpc.LeaseKeepAliveRequest], context: grpc.ServicerContext
     ) -> Iterator[etcdrpc.LeaseKeepAliveResponse]:
         for request in requests:

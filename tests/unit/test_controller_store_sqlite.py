@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,157 @@ def test_a_store_with_a_damaged_page_is_named(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(StoreError, match="damaged"):
         open_store(f"sqlite://{path}")
+
+
+def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = open_store(f"sqlite://{path}")
+    for number in range(200):
+        store.write([Put(f"/k/{number}", os.urandom(500))])
+    store.close()
+    whole = path.read_bytes()
+    for length in (10, 50, 4096, 5000, len(whole) // 2, len(whole) - 4096):
+        path.write_bytes(whole[:length])
+        with pytest.raises(StoreError, match=r"store\.db: damaged or no store.* Move it away"):
+            open_store(f"sqlite://{path}")
+    path.write_bytes(whole)
+    store = open_store(f"sqlite://{path}")
+    assert len(store.list_prefix("/k/").entries) == 200
+    store.close()
+
+
+def test_pages_that_break_while_the_store_is_open_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    keys = [f"/k/{number:05}" for number in range(10_000)]
+    store = open_store(f"sqlite://{path}")
+    for start in range(0, len(keys), 100):
+        store.write([Put(key, os.urandom(500)) for key in keys[start : start + 100]])
+    store.close()
+    store = open_store(f"sqlite://{path}")
+    with path.open("r+b") as file:
+        file.seek(4096 * 2)
+        file.write(os.urandom(path.stat().st_size - 4096 * 3))
+
+    def do_all(do: Callable[[str], object]) -> None:
+        for key in keys:
+            do(key)
+
+    with pytest.raises(StoreError, match="damaged"):
+        do_all(store.get)
+    with pytest.raises(StoreError, match="damaged"):
+        do_all(lambda key: store.write([Put(key, b"1")]))
+    store.close()
+
+
+_FILLER = """
+import sys, time
+from pathlib import Path
+from controller.store import LeaseGoneError, Put, StoreError, open_store
+folder = Path(sys.argv[1])
+store = open_store(f"sqlite://{folder}/store.db")
+lease = store.grant(3600)
+short = store.grant(1)
+store.write([Put("/leased", b"1", lease=lease)])
+store.write([Put("/short", b"1", lease=short)])
+watch = store.watch("/", store.write([Put("/last", b"0")]))
+written = {}
+(folder / "filler").write_bytes(b"x" * 300_000)
+number = refused = 0
+while refused < 20:
+    number += 1
+    key = f"/k/{number:04}"
+    try:
+        written[key] = store.write([Put(key, b"v" * 3000), Put("/last", str(number).encode())])
+        last = number
+    except StoreError as problem:
+        text = str(problem)
+        assert "check that the disk is not full" in text, text
+        assert "damaged" not in text, text
+        refused += 1
+
+def check(store):
+    entries = {entry.key: entry.revision for entry in store.list_prefix("/k/").entries}
+    assert entries == written, entries
+    assert store.get("/last").value == str(last).encode()
+
+check(store)
+try:
+    store.revoke(lease)
+except StoreError as problem:
+    assert "disk" in str(problem)
+time.sleep(1.5)
+try:
+    store.renew(lease)
+    raise SystemExit("a lease that was revoked is renewed")
+except LeaseGoneError:
+    pass
+(folder / "filler").unlink()
+# The keys of leases that ended meanwhile go now, without being asked to.
+deadline = time.monotonic() + 60
+while store.list_prefix("/leased").entries or store.list_prefix("/short").entries:
+    assert time.monotonic() < deadline
+    time.sleep(0.1)
+number = last = 9999
+written["/k/9999"] = store.write([Put("/k/9999", b"v"), Put("/last", b"9999")])
+check(store)
+seen = {}
+while (event := watch.next(0)) is not None:
+    if event.value is not None and event.key.startswith("/k/"):
+        seen[event.key] = event.revision
+assert seen == written
+store.close()
+store = open_store(f"sqlite://{folder}/store.db")
+check(store)
+store.close()
+print("refused", refused, "written", len(written))
+"""
+
+
+@pytest.mark.root
+def test_a_full_disk_is_told_and_nothing_is_half_written(tmp_path: Path) -> None:
+    script = 'mount -t tmpfs -o size=1m tmpfs "$1"; exec "$2" -c "$3" "$1"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script, "sh", str(tmp_path), sys.executable, _FILLER],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout)
+
+
+_HOLDER = """
+import sys
+from controller.store import Put, open_store
+store = open_store(sys.argv[1])
+lease = store.grant(3600)
+store.write([Put("/m/leased", b"1", lease=lease), Put("/m/kept", b"1"), Put("/m/was", b"1", lease=lease)])
+store.write([Put("/m/was", b"2")])
+print("written", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_no_lease_outlives_the_process(tmp_path: Path) -> None:
+    url = f"sqlite://{tmp_path}/store.db"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, url],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    assert holder.stdout.readline() == "written\n"
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    holder.stdin.close()
+    store = open_store(url)
+    assert [entry.key for entry in store.list_prefix("/m/").entries] == ["/m/kept", "/m/was"]
+    store.close()
 
 
 def test_a_store_in_use_is_named(tmp_path: Path) -> None:

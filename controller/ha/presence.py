@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""This controller among the others: its record and lease, its links to them, and how it comes and goes.
+
+It comes last of all, when everything that is stored is loaded and its listeners are open, since from then on others
+leave switches to it. It goes by handing over first: its switches are others' before its connections end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from controller.engine import Engine
+from controller.ha.heartbeat import Heartbeats
+from controller.ha.membership import Membership
+from controller.records import MemberRecord
+from controller.settings import ControllerSettings
+from controller.store import Store, StoreError
+from sdn import logs
+from sdn.pipeline.version import PIPELINE_VERSION
+from sdn.version import VERSION
+
+log = logs.get("controller.presence")
+
+#: Seconds for which a controller that ends waits until others have its switches.
+HAND_OVER_SECONDS = 3.0
+#: Seconds for which a start waits until it has what it should have; nothing is wrong if that takes longer.
+_BEGIN_SECONDS = 2.0
+#: Revisions of the store that are kept, so that a watch that was broken off goes on where it was; and how often the
+#: others are forgotten.
+_KEPT_REVISIONS = 200_000
+_COMPACT_SECONDS = 60.0
+
+
+def member_record(config: ControllerSettings) -> MemberRecord:
+    """What is stored of this controller, another one at each start."""
+    several = config.one_of_several
+    return MemberRecord(
+        name=config.name,
+        incarnation=str(uuid.uuid4()),
+        grpc_address=config.grpc_target or config.grpc_address,
+        # Of one that is alone agents find out themselves where they reach it.
+        openflow_target=config.openflow_target() if several else "",
+        peers_address=config.peers_address,
+        version=VERSION,
+        pipeline=PIPELINE_VERSION,
+        started_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    )
+
+
+class Presence:
+    """Make it inside the running event loop, when the engine is loaded. ListenError."""
+
+    def __init__(self, store: Store, engine: Engine, me: MemberRecord, config: ControllerSettings) -> None:
+        self._store = store
+        self._engine = engine
+        self._me = me
+        self._several = config.one_of_several
+        self._loop = asyncio.get_running_loop()
+        self._membership = Membership(store, me, config.lease_seconds)
+        self._membership.on_lost = lambda: self._soon(engine.ownership.lease, False)
+        self._membership.on_regained = lambda _revision: self._soon(engine.ownership.lease, True)
+        engine.announce_draining = lambda draining: self._membership.update(draining=draining)
+        self._heartbeats: Heartbeats | None = None
+        if self._several:
+            self._heartbeats = Heartbeats(
+                me.name,
+                me.incarnation,
+                config.peers_address,
+                lambda *what: self._soon(engine.ownership.silent, *what),
+                lambda *whom: self._soon(engine.ownership.heard, *whom),
+            )
+            engine.heard = self._heartbeats.heard
+            engine.ownership.on_members = self._members_changed
+            self._members_changed()
+        self._compacting: asyncio.Task[None] | None = None
+        self._entered = False
+
+    def _soon(self, call: object, *arguments: object) -> None:
+        # From threads that may outlive the loop by a moment.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *arguments)  # type: ignore[arg-type]
+
+    def _members_changed(self) -> None:
+        if self._heartbeats is not None:
+            self._heartbeats.peers(
+                {
+                    name: (member.record.incarnation, member.record.peers_address)
+                    for name, member in self._engine.ownership.members.all().items()
+                }
+            )
+
+    async def enter(self) -> None:
+        """Be there from now on, and take switches. NameTakenError, StoreError, CorruptRecordError."""
+        await asyncio.to_thread(self._membership.start)
+        self._entered = True
+        self._engine.ownership.lease(True)
+        if self._several:
+            self._compacting = self._loop.create_task(self._compact())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._engine.ownership.begun.wait(), _BEGIN_SECONDS)
+
+    async def leave(self) -> None:
+        """Hand over, as far as there are others, and be gone."""
+        if self._compacting is not None:
+            self._compacting.cancel()
+        if self._entered and self._several:
+            try:
+                await asyncio.wait_for(self._engine.drain(True), HAND_OVER_SECONDS)
+                if not await self._engine.ownership.handed_over(HAND_OVER_SECONDS):
+                    log.warning("not all switches were taken over")
+            except (StoreError, TimeoutError) as problem:
+                log.warning("switches are not handed over", error=str(problem) or "the store does not answer")
+
+    async def gone(self) -> None:
+        """Let the lease go; nothing is written any more."""
+        if self._heartbeats is not None:
+            await asyncio.to_thread(self._heartbeats.close)
+        if self._entered:
+            await asyncio.to_thread(self._membership.stop)
+
+    async def _compact(self) -> None:
+        while True:
+            await asyncio.sleep(_COMPACT_SECONDS)
+            members = self._engine.ownership.members
+            # One of them does for all.
+            if self._me.name == min(members.all(), default=""):
+                try:
+                    await self._engine.ledger.call(self._store.compact, _KEPT_REVISIONS)
+                except StoreError as problem:
+                    log.warning("the store's history is not shortened", error=str(problem))
