@@ -101,8 +101,8 @@ class Programs:
         self.policies_on: Callable[[str], Collection[Cell]] = lambda _node: ()
         #: The generation with which this controller owns a node's switch, None: it does not; set by the engine.
         self.generation_of: Callable[[str], int | None] = lambda _node: ALONE
-        #: Called in any thread, with the node and this controller's generation, when its switch has another master; must
-        #: not wait; set by the engine.
+        #: Called in any thread, with the node and this controller's generation, when its switch has another master;
+        #: must not wait; set by the engine.
         self.on_deposed: Callable[[str, int], None] = lambda _node, _generation: None
 
     def nodes(self) -> KeysView[str]:
@@ -157,8 +157,8 @@ class Programs:
             synchronizer.own(generation)
 
     def disown(self, node: str, known: int = 0) -> None:
-        """This controller does not own the node's switch any longer; ``known`` is the generation of who does, if that is
-        known, see :meth:`Synchronizer.disown`. All who wait are told NOT_OWNER.
+        """This controller does not own the node's switch any longer; ``known`` is the generation of who does, if that
+        is known, see :meth:`Synchronizer.disown`. All who wait are told NOT_OWNER.
         """
         synchronizer = self._synchronizers.get(node)
         if synchronizer is not None:

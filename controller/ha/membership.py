@@ -26,7 +26,7 @@ import msgspec
 
 from controller.ha import wire
 from controller.ha.wire import Greeting
-from controller.records import MemberRecord, decode, encode, member_key
+from controller.records import CorruptRecordError, MemberRecord, decode, encode, member_key
 from controller.store import (
     ConflictError,
     Entry,
@@ -156,8 +156,7 @@ class Membership:
         """
         with self._writing:
             self._record = msgspec.structs.replace(self._record, draining=draining)
-            if not self._stored:
-                return 0
+            pass
             try:
                 self.revision = self._put(self.revision)
             except (ConflictError, LeaseGoneError) as problem:
@@ -171,7 +170,7 @@ class Membership:
 
     def stored(self, event: Event) -> None:
         """What the store has under this controller's key, as whoever follows the store is told: also when it was
-        somebody else who wrote or removed it. Does not block.
+        somebody else who wrote or removed it. Does not block. CorruptRecordError.
         """
         if event.key != self._key or event.revision <= self.revision:
             return
@@ -236,7 +235,7 @@ class Membership:
             try:
                 pause = self._renew() if self._stored else self._restore()
                 failing = False
-            except StoreError as problem:
+            except (StoreError, CorruptRecordError) as problem:
                 pause = 0.0 if isinstance(problem, LeaseGoneError) else RETRY_SECONDS
                 if not failing:
                     log.warning("lease not renewed", error=str(problem))
@@ -257,7 +256,9 @@ class Membership:
         return max(0.0, asked_at + self._seconds / 3 - clock())
 
     def _restore(self) -> float:
-        """Write the record again, where no other controller has the name. LeaseGoneError, StoreError."""
+        """Write the record again, where no other controller has the name. LeaseGoneError, StoreError,
+        CorruptRecordError.
+        """
         if self._lease:
             self._renew()
         entry = self._store.get(self._key)
@@ -275,7 +276,8 @@ class Membership:
                 self._changed.notify_all()
 
     def _lose(self, why: str) -> None:
-        log.warning("own record lost", reason=why)
+        if self._stored:
+            log.warning("own record lost", reason=why)
         with self._changed:
             self._stored = False
             self._until = _NEVER

@@ -24,13 +24,13 @@ PATIENCE = 60.0
 class Member:
     """One controller's synchronizer of the switch, and what it has said."""
 
-    def __init__(self, name: str, owned: int | None) -> None:
+    def __init__(self, name: str, owned: int | None, serve: Callable[[Member, Any, Any], None]) -> None:
         self.name = name
         self.deposed: list[int] = []
         self.synchronizer = Synchronizer(
             "node-1", owned=owned, on_deposed=lambda _node, generation: self.deposed.append(generation)
         )
-        self.listener = Listener(listen("127.0.0.1:0"), lambda _socket, _address: None)
+        self.listener = Listener(listen("127.0.0.1:0"), functools.partial(serve, self))
 
     def submit(self, part: object, entries: Iterable[Flow | Group] | None) -> Callable[[], str | None]:
         """Gives what waits for the answer, and gives it."""
@@ -80,7 +80,9 @@ class Controllers:
 
     def __init__(self, switch: PrivateSwitch, *owned: int | None) -> None:
         self.switch = switch
-        self.members = [Member(f"controller-{number}", each) for number, each in enumerate(owned, 1)]
+        self.members = [
+            Member(f"controller-{number}", each, self._serve) for number, each in enumerate(owned, 1)
+        ]
         #: Whose a connection is, by the switch's end of it.
         self._whose: dict[str, Member] = {}
         self._of: dict[SwitchConnection, Member] = {}
@@ -88,8 +90,6 @@ class Controllers:
             threading.Thread(target=member.listener.accept_forever, daemon=True)
             for member in self.members[1:]
         ]
-        for member in self.members:
-            member.listener._serve = functools.partial(self._serve, member)
         first = self.members[0].listener.accept_forever
         self._manager = osken.start(["controller.app"], first, switchboard=self)
         for thread in accepting:

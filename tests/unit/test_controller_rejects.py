@@ -24,7 +24,15 @@ from sdn.pipeline.registers import TUNNEL_PORT
 from sdn.pipeline.service import Protocol
 from sdn.pipeline.tables import BRIDGING, LOAD_BALANCING
 from tests.switch.service_node import frame
-from tests.unit.openflow_peer import ECHO_REPLY, ECHO_REQUEST, OpenFlowSide, message, openflow_side
+from tests.unit.openflow_peer import (
+    ECHO_REPLY,
+    ECHO_REQUEST,
+    ROLE_STATUS,
+    SLAVE,
+    OpenFlowSide,
+    message,
+    openflow_side,
+)
 
 SYN = frame(0, "10.96.0.1", 80, 30000, Protocol.TCP)
 COOKIE = cookie(Feature.SERVICES, Owner("Service", "default", "web"))
@@ -131,3 +139,21 @@ def test_behind_a_flood_an_echo_is_answered(side: OpenFlowSide) -> None:
     assert set(kinds[:-1]) == {OFPT_PACKET_OUT}
     assert BURST <= len(kinds) - 1 < 20_000
     assert side.recorder.went == []
+
+
+def test_packets_of_a_switch_that_has_another_master_are_not_answered(side: OpenFlowSide) -> None:
+    """Until it has asked to be a slave every controller gets all packets, and the master answers them."""
+    peer = side.switch(1)
+    side.recorder.came[0].packets_wanted = False
+    peer.send(packet_in() + message(ECHO_REQUEST, b"alive", xid=77))
+    assert peer.receive()[0] == ECHO_REPLY
+    side.recorder.came[0].packets_wanted = True
+    peer.send(packet_in() + message(ECHO_REQUEST, b"alive", xid=78))
+    assert [peer.receive()[0] for _ in range(2)] == [OFPT_PACKET_OUT, ECHO_REPLY]
+
+
+def test_a_master_that_is_told_that_it_is_one_no_longer_answers_none_from_then_on(side: OpenFlowSide) -> None:
+    peer = side.switch(1)
+    deposed = message(ROLE_STATUS, struct.pack("!IB3xQ", SLAVE, 0, 9))
+    peer.send(deposed + packet_in() + message(ECHO_REQUEST, b"alive", xid=77))
+    assert peer.receive()[0] == ECHO_REPLY

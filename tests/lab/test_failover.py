@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Controllers die, are stopped, cut off or ended, and nobody loses a packet; a new pod on the orphaned node starts.
+
+`SDN_HA_KILLS` sets how often each of it happens (default 5).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from sdn.lab import faults, partitions
+from sdn.lab.lab import Lab
+from sdn.lab.waiting import wait_until
+from tests.lab import accounts, labs
+from tests.lab.steady import Steady
+
+TIMES = int(os.environ.get("SDN_HA_KILLS", "5"))
+NODES = ("node-1", "node-2", "node-3")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with labs.running("failover", nodes=3, controllers=3, store="etcd", etcd=3) as found:
+        for number, node in enumerate(NODES, 1):
+            found.pod_add(f"steady-{number}", "default", node=node)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def rng() -> random.Random:
+    seed = int(os.environ.get("SDN_TEST_SEED", random.randrange(1 << 32)))
+    print(f"\nseed {seed}: SDN_TEST_SEED={seed} repeats the same choices")
+    return random.Random(seed)
+
+
+@contextmanager
+def killed(lab: Lab, controller: str) -> Iterator[None]:
+    faults.kill_for_good(lab, controller)
+    try:
+        yield
+    finally:
+        lab.start(controller)
+
+
+@contextmanager
+def ended(lab: Lab, controller: str) -> Iterator[None]:
+    """SIGTERM; it hands over before it ends."""
+    lab.stop(controller)
+    try:
+        yield
+    finally:
+        lab.start(controller)
+
+
+FAULTS: dict[str, Callable[[Lab, str], AbstractContextManager[object]]] = {
+    "kill -9": killed,
+    "SIGSTOP": faults.frozen,
+    "cut off": partitions.apart,
+    "SIGTERM": ended,
+}
+
+
+def whole(lab: Lab) -> bool:
+    """Every switch has an owner that has synchronized it, and every controller has one."""
+    switches = lab.switches().values()
+    owners = {switch.owner for switch in switches if switch.connected and switch.synchronized}
+    return len(switches) == len(NODES) and len(owners) == len(NODES)
+
+
+def spread(values: Sequence[float]) -> str:
+    ordered = sorted(values)
+    p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+    return f"p50 {statistics.median(ordered) * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms, of {len(ordered)}"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_owner_is_lost_and_nothing_else(lab: Lab, rng: random.Random, tmp_path: Path, fault: str) -> None:
+    took: list[float] = []
+    with Steady([lab.pod(f"steady-{number}") for number in (1, 2, 3)], tmp_path) as steady:
+        for number in range(TIMES):
+            wait_until(lambda: whole(lab), "each controller to own a switch", 90)
+            node = rng.choice(NODES)
+            victim = lab.switches()[node].owner
+            with FAULTS[fault](lab, victim):
+                began = time.monotonic()
+                lab.pod_add(f"new-{number}", "default", node=node)
+                took.append(time.monotonic() - began)
+                assert lab.switches()[node].owner != victim
+            lab.pod_delete(f"new-{number}", "default")
+    print(f"\n{fault}: ADD on the orphaned node took {spread(took)}; {steady.told()}")
+    assert not steady.lost
+    assert not steady.again
+    wait_until(lambda: whole(lab), "each controller to own a switch", 90)
+    accounts.wait_until_settled(lab)
