@@ -71,8 +71,7 @@ class Attachments:
                 self._replaced(known, record)
             else:
                 record = known
-            new = known is None or known.addresses != record.addresses
-            self.program(record, answer, new=new)
+            self.program(record, answer, new=_other_addresses(known, record))
         log.info(
             "pod attached",
             node=node,
@@ -131,8 +130,10 @@ class Attachments:
             for record in changed:
                 self._cluster.put_attachment(record)
             for record in changed:
-                self._replaced(present.get(key_of(record)), record)
-                self.program(record, None)
+                known = present.get(key_of(record))
+                self._replaced(known, record)
+                # A pod may have the addresses of one that is gone only now.
+                self.program(record, None, new=_other_addresses(known, record))
             reason = "; ".join(problems) or None
 
             def settled(refused: str | None) -> None:
@@ -186,8 +187,7 @@ class Attachments:
             self._confirmed(record, waiting.pop() if waiting else None, refused)
 
         done = self._threadsafe(confirmed)
-        guarded = new and self._policies.guards(key_of(record))
-        put = functools.partial(self._programs.put_pod, record, done, new=new, guarded=guarded)
+        put = functools.partial(self._programs.put_pod, record, done, new=new)
         self._services.afterwards(put)
 
     def _confirmed(self, record: AttachmentRecord, answer: Answer | None, refused: str | None) -> None:
@@ -264,6 +264,11 @@ class Attachments:
                 self._loop.call_soon_threadsafe(answer, refused)
 
         return call
+
+
+def _other_addresses(before: AttachmentRecord | None, after: AttachmentRecord) -> bool:
+    """Whether an attachment begins with its addresses."""
+    return before is None or before.addresses != after.addresses
 
 
 def _place(record: AttachmentRecord) -> tuple[object, ...]:
