@@ -34,9 +34,6 @@ Key: TypeAlias = bytes | int
 #: Key to body, of flows and of groups.
 Entries: TypeAlias = Mapping[Key, bytes]
 
-#: Key and body together; what else is in a bundled flow-mod message fits beside it into 64 KiB.
-LONGEST_FLOW = 65_000
-
 
 class Encoded(dict[Key, bytes]):
     """Entries made by :func:`encode`. They may be shared by switches: nobody changes them."""
@@ -45,15 +42,13 @@ class Encoded(dict[Key, bytes]):
 
 
 def encode(entries: Iterable[Flow | Group]) -> Encoded:
-    """Flows and groups as entries. CodecError names the one that cannot be encoded, or sent."""
+    """Flows and groups as entries. CodecError names the one that cannot be encoded, or is more than a switch can
+    describe.
+    """
     encoded = Encoded()
     for entry in entries:
         if isinstance(entry, Flow):
             key, body = flow_image(entry)
-            if len(key) + len(body) > LONGEST_FLOW:
-                raise CodecError(
-                    f"a flow of {entry.owner} is too long for a message: {len(key) + len(body)} bytes"
-                )
             encoded[key] = body
         else:
             group_id, body = group_image(entry)

@@ -44,9 +44,6 @@ class DomainTable:
         #: By pattern the names that it takes, those seen last at the end.
         self._by_pattern: dict[str, dict[str, None]] = {}
 
-    def __len__(self) -> int:
-        return len(self._domains)
-
     def get(self, name: str) -> Domain | None:
         return self._domains.get(name)
 

@@ -116,6 +116,7 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
         listener.port,
     )
     verdicts.to_agent = sessions.send_verdicts
+    sessions.on_verdicts_lost = verdicts.untold
     server = grpc.aio.server(options=_GRPC_OPTIONS)
     liveness = _add_services(server, engine, sessions, verdicts)
     own_socket = False

@@ -34,7 +34,7 @@ class Policies:
     """See the module. Runs in the asyncio thread."""
 
     def __init__(self, cluster: Cluster, programs: Programs) -> None:
-        self.engine = PolicyEngine(everywhere=False)
+        self.engine = PolicyEngine()
         self.on_shrunk: OnShrunk = lambda _node, _ranges: None
         #: Told a node whose switch has confirmed a change of policies; in any thread.
         self.on_changed: Callable[[str], None] = lambda _node: None
@@ -151,14 +151,10 @@ class Policies:
         """What policies say on a node."""
         return self.engine.cells(node).values()
 
-    def guards(self, key: AttachmentKey) -> bool:
-        """Whether policies say something of the pod."""
-        return bool(self.engine.policies_of(key))
-
     def guarded(self, node: str) -> Iterator[Range]:
         """The addresses of the node's pods that have policies."""
         for record in self._cluster.attachments_on(node):
-            if self.guards(key_of(record)):
+            if self.engine.policies_of(key_of(record)):
                 yield from (Range.of(Address.parse(text)) for text in record.addresses)
 
 

@@ -13,16 +13,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from controller.audit import Audit, Sighting
-from controller.datagram import ICMP, ICMPV6, SCTP, TCP, UDP
 from controller.watchers import TooSlowError
 from sdn.model.address import Address
-from sdn.policy.values import Action, Direction, PolicyRef, Tier
+from sdn.policy.values import PROTOCOL_NAMES, TIER_NAMES, Action, Direction, PolicyRef, Tier
 from sdn.v1 import types_pb2
 
 #: Sightings of all switches that may wait to be looked at.
@@ -33,9 +32,6 @@ _AT_ONCE: Final = 200
 REMEMBERED: Final = 2_000
 #: Records that may wait for one reader.
 BACKLOG: Final = 10_000
-
-_PROTOCOLS: Final = {TCP: "TCP", UDP: "UDP", SCTP: "SCTP", ICMP: "ICMP", ICMPV6: "ICMPv6"}
-_TIERS: Final = {Tier.ADMIN: "Admin", Tier.NETWORK_POLICY: "NetworkPolicy", Tier.BASELINE: "Baseline"}
 
 Record = types_pb2.VerdictRecord
 
@@ -123,7 +119,7 @@ class Verdicts:
         # From here on: the asyncio thread only.
         self._recent: deque[Record] = deque(maxlen=REMEMBERED)
         self._readers: set[Reader] = set()
-        #: By node: verdicts that there is no record of since the last one, and those that its agent was not told of.
+        #: By node: verdicts that there is no record of since the last one, and those that its agent is not told of yet.
         self._unknown: dict[str, int] = defaultdict(int)
         self._untold: dict[str, int] = defaultdict(int)
 
@@ -151,6 +147,11 @@ class Verdicts:
 
     def close(self, reader: Reader) -> None:
         self._readers.discard(reader)
+
+    def untold(self, node: str, number: int) -> None:
+        """So many verdicts did not reach the node's agent: the next record that it gets says so."""
+        if number:
+            self._untold[node] += number
 
     def _take(self) -> None:
         with self._lock:
@@ -182,11 +183,11 @@ class Verdicts:
             node=node,
             policy=str(ruling.policy),
             rule=ruling.rule,
-            tier=_TIERS[ruling.tier],
+            tier=TIER_NAMES[ruling.tier],
             direction=ruling.direction.name.lower(),
             action=ruling.action.name.lower(),
             staged=ruling.staged,
-            protocol=_PROTOCOLS.get(sighting.protocol, str(sighting.protocol)),
+            protocol=PROTOCOL_NAMES.get(sighting.protocol, str(sighting.protocol)),
             source=str(sighting.source),
             source_port=sighting.source_port,
             destination=str(sighting.destination),
@@ -207,4 +208,9 @@ class Verdicts:
             first.suppressed += untold
             records = [first, *records[1:]]
         if not self.to_agent(node, records):
-            self._untold[node] += sum(1 + record.suppressed for record in records)
+            self.untold(node, number_of(records))
+
+
+def number_of(records: Iterable[Record]) -> int:
+    """How many verdicts records stand for."""
+    return sum(1 + record.suppressed for record in records)

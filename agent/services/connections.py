@@ -16,7 +16,7 @@ from agent.ipam import Address
 from agent.nodesetup.facts import NodeFacts
 from agent.services.conntrackdump import dump, parse
 from agent.vswitchd import Vswitchd, VswitchdRefused, VswitchdUnavailable
-from sdn.pipeline.registers import NODE_PORT_ADDRESS, SERVICE_ZONE
+from sdn.pipeline.registers import NODE_PORT_ADDRESS
 from sdn.v1 import controller_pb2 as messages
 
 #: Protocols whose connections go to a port, as the dump names them.
@@ -39,7 +39,7 @@ def count(
     datapath   "netdev" or "system"
     own        the node's addresses by family, as which NodePorts appear
     """
-    return counted(dump(vswitchd, datapath, SERVICE_ZONE), own, endpoints)
+    return counted(dump(vswitchd, datapath), own, endpoints)
 
 
 def answered(

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from agent.vswitchd import Vswitchd
+from sdn.pipeline.registers import SERVICE_ZONE
 
 _DATAPATHS: Final = {"netdev": "netdev@ovs-netdev", "system": "system@ovs-system"}
 _LINE: Final = re.compile(
@@ -61,12 +62,12 @@ class Tracked(NamedTuple):
         return int(found[1]) if found else 0
 
 
-def dump(vswitchd: Vswitchd, datapath: str, zone: int) -> str:
-    """All connections of a zone. VswitchdUnavailable, VswitchdRefused.
+def dump(vswitchd: Vswitchd, datapath: str) -> str:
+    """All connections that the pipeline tracks. VswitchdUnavailable, VswitchdRefused.
 
     datapath   "netdev" or "system"
     """
-    return vswitchd.command("dpctl/dump-conntrack", _DATAPATHS[datapath], f"zone={zone}")
+    return vswitchd.command("dpctl/dump-conntrack", _DATAPATHS[datapath], f"zone={SERVICE_ZONE}")
 
 
 def parse(text: str) -> Iterator[Tracked]:

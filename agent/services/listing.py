@@ -16,7 +16,6 @@ from typing import Final
 from agent.nodesetup.facts import NodeFacts
 from agent.services.conntrackdump import Tracked, dump, parse
 from agent.vswitchd import Vswitchd, VswitchdRefused, VswitchdUnavailable
-from sdn.pipeline.registers import SERVICE_ZONE
 from sdn.v1 import controller_pb2 as messages
 
 #: Connections in one message: about a megabyte, of the four that gRPC takes by default.
@@ -71,7 +70,7 @@ def answered(
     """The answer to a controller's question, message by message; a failure is part of it."""
     try:
         ranges = Ranges(question.ranges)
-        text = dump(vswitchd, facts().datapath, SERVICE_ZONE)
+        text = dump(vswitchd, facts().datapath)
     except (VswitchdUnavailable, VswitchdRefused, ValueError) as problem:
         yield messages.Connections(sequence=question.sequence, error=str(problem), last=True)
         return

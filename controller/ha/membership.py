@@ -156,7 +156,6 @@ class Membership:
         """
         with self._writing:
             self._record = msgspec.structs.replace(self._record, draining=draining)
-            pass
             try:
                 self.revision = self._put(self.revision)
             except (ConflictError, LeaseGoneError) as problem:

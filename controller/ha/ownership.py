@@ -15,9 +15,10 @@ store: for parts of a controller that run by themselves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from controller.cluster import Cluster
 from controller.ha.assignment import REBALANCE_SECONDS, preferred, wanted
@@ -124,9 +125,9 @@ class Ownership:
         """By node the controller that it belongs to while all is well."""
         return preferred(self._cluster.nodes, self.members.takers(), self._records())
 
-    async def next_change(self) -> None:
-        """Wait until an owner or a member is another than before."""
-        await self._changed.wait()
+    def next_change(self) -> Coroutine[Any, Any, object]:
+        """Waits until an owner or a member is another than it was when this was called."""
+        return self._changed.wait()
 
     # What is stored.
 

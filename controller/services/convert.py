@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between records and gRPC messages, and between Struct and plain documents; names that messages use."""
+"""Between records and gRPC messages, and between Struct and plain documents."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from google.protobuf import json_format, struct_pb2
 
 from controller.checks import DATAPATHS, ENCAPSULATIONS
 from controller.records import NodeRecord
-from sdn.policy.values import Tier
 from sdn.v1 import types_pb2
-
-#: Tiers as people name them.
-TIER_NAMES: Final = {Tier.ADMIN: "Admin", Tier.NETWORK_POLICY: "NetworkPolicy", Tier.BASELINE: "Baseline"}
 
 _ENCAPSULATION_NUMBERS = {name: number for number, name in ENCAPSULATIONS.items()}
 _DATAPATH_NUMBERS = {name: number for number, name in DATAPATHS.items()}

@@ -14,7 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import TypeVar
 
+from controller.connection import SwitchConnection
 from controller.engine import Engine
 from controller.errors import NotFoundError, UnavailableError
 from controller.services.convert import to_struct
@@ -33,6 +35,7 @@ PATIENCE = 10.0
 
 #: Address, port, protocol of an endpoint.
 _Target = tuple[str, int, str]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +109,11 @@ class Describer:
     async def _read(
         self, node: str, service: Service
     ) -> tuple[list[inspection_pb2.FlowEntry], list[inspection_pb2.GroupEntry]]:
-        synchronizer = self.engine.programs.synchronizer(node)
-        connection = synchronizer.connection if synchronizer is not None else None
-        if connection is None:
-            raise UnavailableError(f"the switch of Node {node} is not connected")
         key = service.metadata.namespace, service.metadata.name
         wanted: Callable[[], list[Flow | Group]] = self.engine.loadbalancing.entries_on(node, key)
-        loop = asyncio.get_running_loop()
-        reading = loop.run_in_executor(self.threads, lambda: read_entries(connection, wanted()))
-        try:
-            return await asyncio.wait_for(reading, PATIENCE)
-        except TimeoutError:
-            raise UnavailableError(f"the switch of Node {node} does not answer") from None
-        except (ConnectionClosedError, CodecError) as problem:
-            raise UnavailableError(f"the switch of Node {node}: {problem}") from None
+        return await read_switch(
+            self.engine, node, self.threads, lambda connection: read_entries(connection, wanted())
+        )
 
     async def _count(self, node: str, targets: Sequence[_Target]) -> controller_pb2.ConnectionCounts:
         if not targets:
@@ -129,6 +123,23 @@ class Describer:
             for address, port, protocol in targets
         ]
         return await self.engine.count_connections(node, destinations, PATIENCE)
+
+
+async def read_switch(
+    engine: Engine, node: str, threads: Executor, read: Callable[[SwitchConnection], Found]
+) -> Found:
+    """What ``read``, in one of ``threads``, finds in a node's switch. UnavailableError when that cannot be told."""
+    synchronizer = engine.programs.synchronizer(node)
+    connection = synchronizer.connection if synchronizer is not None else None
+    if connection is None:
+        raise UnavailableError(f"the switch of Node {node} is not connected")
+    reading = asyncio.get_running_loop().run_in_executor(threads, read, connection)
+    try:
+        return await asyncio.wait_for(reading, PATIENCE)
+    except TimeoutError:
+        raise UnavailableError(f"the switch of Node {node} does not answer") from None
+    except (ConnectionClosedError, CodecError) as problem:
+        raise UnavailableError(f"the switch of Node {node}: {problem}") from None
 
 
 def fronts(engine: Engine, service: Service) -> tuple[set[_Target], set[tuple[int, str]]]:

@@ -19,7 +19,6 @@ from controller.cluster import Cluster
 from controller.engine import Engine
 from controller.errors import PreconditionError
 from controller.policies import policy_node
-from controller.services.convert import TIER_NAMES
 from controller.services.policyends import Ends, Place, Target
 from sdn.model import InvalidObjectError
 from sdn.model.clusternetworkpolicy import ClusterNetworkPolicy
@@ -27,7 +26,7 @@ from sdn.model.networkpolicy import NetworkPolicy
 from sdn.model.service import FAMILIES
 from sdn.policy.evaluator import evaluate, would_deny
 from sdn.policy.matching import selects_pod, subject_matches
-from sdn.policy.values import ICMP, ICMPV6, PolicyPod, Protocol
+from sdn.policy.values import ICMP, ICMPV6, TIER_NAMES, PolicyPod, Protocol
 from sdn.policy.verdict import Connection, Decision, End, Policy, PolicyCluster, protocol_text
 from sdn.v1 import inspection_pb2
 

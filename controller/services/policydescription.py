@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.engine import Engine
-from controller.errors import NotFoundError
+from controller.errors import NotFoundError, UnavailableError
 from controller.policies import policy_node
-from controller.services.convert import TIER_NAMES, to_struct
-from controller.services.description import AT_ONCE, PATIENCE
+from controller.services.convert import to_struct
+from controller.services.description import AT_ONCE, read_switch
 from controller.services.policyflows import Count, Counted, names_any, read
 from controller.services.policyrules import (
     MOST,
@@ -29,17 +29,15 @@ from controller.services.policyrules import (
     rule_message,
     rules_of,
 )
-from controller.transport import ConnectionClosedError
 from controller.turns import Turns
 from sdn.model import InvalidObjectError
-from sdn.model.clusternetworkpolicy import ADMIN, ClusterNetworkPolicy, ClusterNetworkPolicyPeer
+from sdn.model.clusternetworkpolicy import ClusterNetworkPolicy, ClusterNetworkPolicyPeer
 from sdn.model.networkpolicy import NetworkPolicy, audited, staged
-from sdn.openflow import CodecError
 from sdn.policy.cells import Cell
 from sdn.policy.descriptions import RuleInForce
 from sdn.policy.evaluator import policy_ref
-from sdn.policy.values import Direction, PolicyPod, Tier
-from sdn.policy.verdict import Policy
+from sdn.policy.values import TIER_NAMES, Direction, PolicyPod
+from sdn.policy.verdict import Policy, tier_of
 from sdn.v1 import inspection_pb2
 
 KINDS: Final = (NetworkPolicy.KIND, ClusterNetworkPolicy.KIND)
@@ -73,7 +71,7 @@ class PolicyDescriber:
         on_nodes, counted = await self._on_nodes(policy, in_force, selected, node)
         answer = inspection_pb2.DescribePolicyResponse(
             policy=to_struct(document),
-            tier=TIER_NAMES[_tier(policy)],
+            tier=TIER_NAMES[tier_of(policy)],
             staged=staged(policy.metadata),
             audit=sorted(audited(policy.metadata)),
             pods=[self._pod(pod) for pod in selected[:MOST]],
@@ -174,29 +172,15 @@ class PolicyDescriber:
         answer = inspection_pb2.PolicyOnNode(node=node)
         if not cells:
             return answer, Counted()
-        synchronizer = self.engine.programs.synchronizer(node)
-        connection = synchronizer.connection if synchronizer is not None else None
-        if connection is None:
-            answer.error = f"the switch of Node {node} is not connected"
-            return answer, Counted()
-        loop = asyncio.get_running_loop()
-        reading = loop.run_in_executor(self.threads, lambda: read(connection, cells, most))
         try:
-            entries, answer.flow_total, counted = await asyncio.wait_for(reading, PATIENCE)
-        except TimeoutError:
-            answer.error = f"the switch of Node {node} does not answer"
-        except (ConnectionClosedError, CodecError) as problem:
-            answer.error = f"the switch of Node {node}: {problem}"
-        else:
-            answer.flows.extend(entries)
-            return answer, counted
-        return answer, Counted()
-
-
-def _tier(policy: Policy) -> Tier:
-    if isinstance(policy, NetworkPolicy):
-        return Tier.NETWORK_POLICY
-    return Tier.ADMIN if policy.spec.tier == ADMIN else Tier.BASELINE
+            entries, answer.flow_total, counted = await read_switch(
+                self.engine, node, self.threads, lambda connection: read(connection, cells, most)
+            )
+        except UnavailableError as problem:
+            answer.error = str(problem)
+            return answer, Counted()
+        answer.flows.extend(entries)
+        return answer, counted
 
 
 def _isolation(policy: Policy, counted: Counted) -> list[inspection_pb2.PolicyIsolation]:

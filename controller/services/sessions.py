@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
@@ -27,6 +27,7 @@ from controller.services.convert import node_info
 from controller.services.errors import TOLD, code_of
 from controller.services.questions import Questions
 from controller.store import StoreError
+from controller.verdicts import number_of
 from controller.watchers import TooSlowError
 from sdn import logs
 from sdn.model import InvalidObjectError
@@ -73,12 +74,16 @@ class AgentSession:
             patterns = controller_pb2.DomainPatterns()
             self._messages.put_nowait(controller_pb2.ControllerMessage(domain_patterns=patterns))
 
-    def send_verdicts(self, records: Iterable[types_pb2.VerdictRecord]) -> None:
-        """Queue what policies said; all that waits makes one message. What is too much is counted only."""
+    def send_verdicts(self, records: Iterable[types_pb2.VerdictRecord]) -> bool:
+        """Queue what policies said; all that waits makes one message. What is too much is counted only. False: the
+        stream is at its end.
+        """
+        if self.ended_by is not None:
+            return False
         waited = bool(self._verdicts)
         for record in records:
             if len(self._verdicts) >= MAX_VERDICTS:
-                self._verdicts_lost += 1 + record.suppressed
+                self._verdicts_lost += number_of((record,))
                 continue
             if self._verdicts_lost:
                 kept = types_pb2.VerdictRecord()
@@ -89,6 +94,12 @@ class AgentSession:
         if self._verdicts and not waited:
             verdicts = controller_pb2.Verdicts()
             self._messages.put_nowait(controller_pb2.ControllerMessage(verdicts=verdicts))
+        return True
+
+    @property
+    def verdicts_unsent(self) -> int:
+        """How many verdicts were queued, or only counted, and did not go."""
+        return number_of(self._verdicts) + self._verdicts_lost
 
     def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, why: str = "") -> None:
         """End the stream, with an error unless the code is OK."""
@@ -124,6 +135,8 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         self._port = port
         self._sessions: dict[str, AgentSession] = {}
         self._infos: dict[str, tuple[NodeRecord, types_pb2.NodeInfo]] = {}
+        #: Told a node, and how many verdicts its agent was not told of when its stream ended.
+        self.on_verdicts_lost: Callable[[str, int], None] = lambda _node, _number: None
         engine.registrations.on_changed = self._send_peers
         engine.domains.on_changed = self._send_patterns
         engine.watchers.agent_connected = self.connected
@@ -170,9 +183,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
     def send_verdicts(self, node: str, records: Iterable[types_pb2.VerdictRecord]) -> bool:
         """Hand what policies said on a node to its agent; False: it is not connected."""
         session = self._sessions.get(node)
-        if session is not None:
-            session.send_verdicts(records)
-        return session is not None
+        return session is not None and session.send_verdicts(records)
 
     def end_session(self, node: str) -> None:
         """Another controller owns the node now: its agent finds it there."""
@@ -298,6 +309,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
 
     def _close(self, session: AgentSession) -> None:
         session.questions.ended()
+        self.on_verdicts_lost(session.node, session.verdicts_unsent)
         if self._sessions.get(session.node) is session:
             del self._sessions[session.node]
             self._engine.connection_changed(session.node)

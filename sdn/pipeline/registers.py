@@ -68,6 +68,9 @@ STAGED_REGISTER: Field = FIELDS["reg7"]
 #: The port of the pod of this node that the packet is for; 0: none of this node.
 RECIPIENT_REGISTER: Field = FIELDS["reg8"]
 
+#: Never set: flows that hold for the same packets differ in which of its bits they want to be 0.
+UNSET_REGISTER: Field = FIELDS["reg15"]
+
 #: Which ports hold a tracked connection (ct_label in :data:`SERVICE_ZONE`): at the first offset the one that its
 #: first packet came from, at the second the pod's that it was for. Those below :data:`FIRST_POD_PORT` are no pod's.
 HOLDER_BITS = 16

@@ -119,15 +119,11 @@ class Bodies:
         self.by_number: dict[int, Body] = {}
         self._gone: set[Body] = set()
 
-    def __len__(self) -> int:
-        return len(self._by_content)
-
     def claim(self, content: Content, owner: Owner) -> Body:
         """The body that says this is one owner's more."""
         body = self.body(content, [])
         self._journal.note_body(body)
         insort(body.owners, owner)
-        self.renamed()
         if not body.alive:
             self.came(body)
         return body
@@ -136,7 +132,6 @@ class Bodies:
         """A body is one owner's less."""
         self._journal.note_body(body)
         body.owners.remove(owner)
-        self.renamed()
         if not body.owners:
             self.went(body)
 
@@ -148,10 +143,6 @@ class Bodies:
             self.by_number[body.number] = body
             self._register(body)
         return body
-
-    def renamed(self) -> None:
-        """When the owners of a body have changed."""
-        self._index.version += 1
 
     def came(self, body: Body) -> None:
         """When a body is in force that was not."""

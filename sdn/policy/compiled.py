@@ -21,9 +21,10 @@ from sdn.policy.matching import NAMESPACE_NAME
 from sdn.policy.networks import ANYWHERE, NOWHERE, blocks
 from sdn.policy.portcodes import Ports, cluster_policy_ports, network_policy_ports
 from sdn.policy.precedence import level
+from sdn.policy.resolution import plain
 from sdn.policy.selectors import EVERYTHING, Selector, selector_of
 from sdn.policy.values import Action, Direction, PolicyRef, Tier
-from sdn.policy.verdict import rule_text
+from sdn.policy.verdict import rule_text, tier_of
 
 #: Where pods are looked for: a namespace by its name, or those that a selector takes.
 Where: TypeAlias = str | Selector
@@ -105,30 +106,26 @@ def _network_policy(policy: NetworkPolicy) -> CompiledPolicy:
     metadata, spec = policy.metadata, policy.spec
     namespace = metadata.namespace
     audited, staged = _annotations(policy)
+    logged = "accept" in audited
     # Of rules that all say the same those that are reported are asked first, or the report would be left to chance.
-    place = 0 if "accept" in audited else 1
+    place = 0 if logged else 1
+    given = (
+        (Direction.INGRESS, np.INGRESS, [(one.from_, one.ports) for one in spec.ingress]),
+        (Direction.EGRESS, np.EGRESS, [(one.to, one.ports) for one in spec.egress]),
+    )
     rules: list[CompiledRule] = []
     isolates: list[Direction] = []
-    if spec.isolates(np.INGRESS):
-        isolates.append(Direction.INGRESS)
-        stage = stage_id(Direction.INGRESS, Tier.NETWORK_POLICY, place, staged)
-        for index, one in enumerate(spec.ingress):
+    for direction, type_, of_direction in given:
+        if not spec.isolates(type_):
+            continue
+        isolates.append(direction)
+        stage = stage_id(direction, Tier.NETWORK_POLICY, place, staged)
+        for index, (peers, ports) in enumerate(of_direction):
             rules.append(
                 CompiledRule(
-                    *(Direction.INGRESS, stage, Action.ACCEPT, "accept" in audited),
-                    _peers(one.from_, namespace),
-                    *(network_policy_ports(one.ports), index, rule_text(Direction.INGRESS, index)),
-                )
-            )
-    if spec.isolates(np.EGRESS):
-        isolates.append(Direction.EGRESS)
-        stage = stage_id(Direction.EGRESS, Tier.NETWORK_POLICY, place, staged)
-        for index, other in enumerate(spec.egress):
-            rules.append(
-                CompiledRule(
-                    *(Direction.EGRESS, stage, Action.ACCEPT, "accept" in audited),
-                    _peers(other.to, namespace),
-                    *(network_policy_ports(other.ports), index, rule_text(Direction.EGRESS, index)),
+                    *(direction, stage, Action.ACCEPT, logged),
+                    _peers(peers, namespace),
+                    *(network_policy_ports(ports), index, rule_text(direction, index)),
                 )
             )
     return CompiledPolicy(
@@ -185,7 +182,7 @@ def _ordered(groups: set[GroupKey]) -> tuple[GroupKey, ...]:
 def _cluster_policy(policy: ClusterNetworkPolicy) -> CompiledPolicy:
     metadata, spec = policy.metadata, policy.spec
     audited, staged = _annotations(policy)
-    tier = Tier.ADMIN if spec.tier == cnp.ADMIN else Tier.BASELINE
+    tier = tier_of(policy)
     given: list[tuple[Direction, int, _ClusterRule, tuple[cnp.ClusterNetworkPolicyPeer, ...]]] = [
         *((Direction.INGRESS, index, one, one.from_) for index, one in enumerate(spec.ingress)),
         *((Direction.EGRESS, index, one, one.to) for index, one in enumerate(spec.egress)),
@@ -239,7 +236,7 @@ def _cluster_peers(peers: tuple[cnp.ClusterNetworkPolicyPeer, ...]) -> Peers:
         elif peer.networks:
             cidrs.extend((one, ()) for one in peer.networks)
         else:
-            domains.update(one.lower().removesuffix(".") for one in peer.domain_names)
+            domains.update(map(plain, peer.domain_names))
     networks = blocks(cidrs) if cidrs else NOWHERE
     if networks >= ANYWHERE:
         return Peers(networks=ANYWHERE)

@@ -14,6 +14,7 @@ from sdn.policy.journal import Journal
 from sdn.policy.matching import domain_matches
 from sdn.policy.named import look_again
 from sdn.policy.networks import code_of, range_of
+from sdn.policy.resolution import plain
 
 
 class Domain(Collected):
@@ -37,7 +38,7 @@ class Domains:
 
     def put(self, name: str, addresses: frozenset[Address]) -> None:
         """These are the addresses of a name now; without any it is forgotten."""
-        name = name.lower().removesuffix(".")
+        name = plain(name)
         new = frozenset(map(code_of, addresses))
         old = self._addresses.pop(name, frozenset())
         if new:

@@ -6,9 +6,9 @@ the nodes on which these rules are. What it means for switches is worked out whe
 since the last time together. Cells are not kept; there would be hundreds of thousands, and a change finds those that
 it concerns (:mod:`sdn.policy.changes`).
 
-Changes are told of all nodes, or of those that are subscribed to, as those whose switches a controller programs: then
-a cluster is taken in much faster, and its first cells are worked out node by node. Objects can be told in any order.
-The engine does no I/O, knows no clock, and belongs to one thread.
+Changes are told of the nodes that are subscribed to, as those whose switches a controller programs. Before the first
+subscription a cluster is taken in much faster. Objects can be told in any order. The engine does no I/O, knows no
+clock, and belongs to one thread.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from sdn.policy.named import NamedRules
 from sdn.policy.nodes import Nodes
 from sdn.policy.pods import Pods
 from sdn.policy.policies import Policies
+from sdn.policy.postures import isolation_cell
 from sdn.policy.program import program, rule_cell
 from sdn.policy.values import Direction, PolicyNode, PolicyPod, PolicyRef
-from sdn.policy.verdict import Connection, Verdict
 
 
 class PolicyEngine:
-    """See the module. ``everywhere``: changes are told of all nodes; else of those that are subscribed to."""
+    """See the module."""
 
-    def __init__(self, *, everywhere: bool = True) -> None:
+    def __init__(self) -> None:
         self._book = AddressBook()
         self._journal = Journal(self._book)
         self._index = LabelIndex(self._book, self._journal)
-        self._nodes = Nodes(self._book, self._journal, everywhere=everywhere)
+        self._nodes = Nodes(self._book, self._journal)
         self._domains = Domains(self._book, self._journal)
         self._pods = Pods(self._index, self._nodes, self._book, self._journal)
         self._bodies = Bodies(self._index, self._book, self._journal)
         named = NamedRules(self._bodies, self._book, self._journal)
         self._policies = Policies(self._index, self._nodes, self._domains, self._bodies, named, self._journal)
-        self._decisions = Decisions(self._index, self._book, self._pods.by_key)
+        self._decisions = Decisions(self._index, self._book)
         #: Changes that were found when a subscription began in between.
         self._found: dict[str, dict[CellKey, Cell | None]] = {}
         self._shrunk: dict[str, frozenset[Range]] = {}
@@ -127,7 +127,7 @@ class PolicyEngine:
         return self.cells(node)
 
     def unsubscribe(self, node: str) -> None:
-        """Changes of a node are told no more (unless they are told of all nodes)."""
+        """Changes of a node are told no more."""
         there = self._nodes.by_name.get(node)
         if there is not None:
             self._nodes.unsubscribe(there)
@@ -165,21 +165,11 @@ class PolicyEngine:
 
     # What becomes of connections.
 
-    def connection(self, source: Address, destination: Address, protocol: int, port: int = 0) -> Connection:
-        """From one address to another, between the pods that have them, where there are any. Raises ValueError when
-        both are not of one version.
-        """
-        return self._decisions.connection(source, destination, protocol, port)
-
     def allows(self, source: Address, destination: Address, protocol: int, port: int = 0) -> bool:
-        """Whether a connection is allowed, from one address to another, between the pods that have them."""
-        return self._decisions.allows(source, destination, protocol, port)
-
-    def verdict(self, connection: Connection) -> Verdict:
-        """What becomes of a connection, and why: what :func:`sdn.policy.evaluator.evaluate` says. An end that is a pod
-        is looked up by its key, and is as it is now.
+        """Whether a connection is allowed, from one address to another, between the pods that have them: what
+        :func:`sdn.policy.evaluator.evaluate` says.
         """
-        return self._decisions.verdict(connection)
+        return self._decisions.allows(source, destination, protocol, port)
 
     # What policies do.
 
@@ -209,8 +199,7 @@ class PolicyEngine:
         if isolation is None:
             return None
         key = IsolationKey(direction, there.spec.ofport, staged)
-        owner = PolicyRef(*isolation.first)
-        return IsolationCell(key, there.spec.addresses, owner, isolation.policies, isolation.log)
+        return isolation_cell(key, there.spec.addresses, isolation)
 
     def policies_of(self, pod: Hashable) -> tuple[PolicyRef, ...]:
         """The policies that select the pod with this key, staged ones among them; none when it is not known."""

@@ -12,7 +12,6 @@ from typing import Final, TypeAlias
 
 from sdn.model.clusternetworkpolicy import (
     ACCEPT,
-    ADMIN,
     DENY,
     PASS,
     ClusterNetworkPolicy,
@@ -39,6 +38,7 @@ from sdn.policy.verdict import (
     RuleRef,
     Verdict,
     rule_text,
+    tier_of,
 )
 
 _ClusterRule: TypeAlias = ClusterNetworkPolicyIngressRule | ClusterNetworkPolicyEgressRule
@@ -175,7 +175,7 @@ def _first_rule(
     """The first rule of a tier of ClusterNetworkPolicies that is for this connection."""
     matching: list[tuple[int, str, int, RuleRef]] = []
     for policy in policies:
-        if not isinstance(policy, ClusterNetworkPolicy) or _tier(policy) is not tier:
+        if not isinstance(policy, ClusterNetworkPolicy) or tier_of(policy) is not tier:
             continue
         if not subject_matches(cluster, policy.spec.subject, pod):
             continue
@@ -186,10 +186,6 @@ def _first_rule(
                 ref = RuleRef(tier, policy_ref(policy), rule_text(direction, index, rule.name), action)
                 matching.append((order, policy.metadata.name, index, ref))
     return min(matching, key=lambda one: one[:3])[3] if matching else None
-
-
-def _tier(policy: ClusterNetworkPolicy) -> Tier:
-    return Tier.ADMIN if policy.spec.tier == ADMIN else Tier.BASELINE
 
 
 def _rules(policy: ClusterNetworkPolicy, direction: Direction) -> tuple[_ClusterRule, ...]:

@@ -18,6 +18,7 @@ from sdn.policy.groups import PodGroup
 from sdn.policy.journal import Journal
 from sdn.policy.matching import NAMESPACE_NAME
 from sdn.policy.members import LabelClass
+from sdn.policy.named import look_again
 from sdn.policy.selectors import EVERYTHING, Catalog, Filing, Selector, fits
 
 #: From how many classes on, or namespaces, classes are kept by label.
@@ -245,7 +246,7 @@ class LabelIndex:
         kin.groups.add(group)
         if group.subject_of:
             group.span |= kin.mask
-        _look_again(group, codes)
+        look_again(group.named, codes)
 
     def _leave(self, group: PodGroup, kin: LabelClass) -> None:
         codes = self._note(group, kin, was=True)
@@ -258,7 +259,7 @@ class LabelIndex:
                 if not lost:
                     break
             group.span &= ~lost
-        _look_again(group, codes)
+        look_again(group.named, codes)
 
     def _note(self, group: PodGroup, kin: LabelClass, was: bool) -> set[int]:
         """Before a class joins or leaves a group; gives the addresses of its pods."""
@@ -275,12 +276,6 @@ class LabelIndex:
                 for pod in kin.pods:
                     journal.note_subject(group, pod, was)
         return codes
-
-
-def _look_again(group: PodGroup, codes: Iterable[int]) -> None:
-    for named in group.named:
-        for code in codes:
-            named.look_again(code)
 
 
 def _declared(labels: Mapping[str, str]) -> dict[str, str]:

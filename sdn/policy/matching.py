@@ -18,6 +18,7 @@ from sdn.model.clusternetworkpolicy import (
 )
 from sdn.model.networkpolicy import NetworkPolicyPeer, NetworkPolicyPort
 from sdn.model.selector import LabelSelectorSpec
+from sdn.policy.resolution import plain
 from sdn.policy.values import PolicyPod, Protocol
 from sdn.policy.verdict import Connection, End, PolicyCluster
 
@@ -150,7 +151,7 @@ def domain_matches(pattern: str, name: str) -> bool:
     """Whether a name is what ``domainNames`` says: the same, or, after ``*.``, one or more labels before the rest. Case
     and a dot at the end mean nothing.
     """
-    pattern, name = pattern.lower().removesuffix("."), name.lower().removesuffix(".")
+    pattern, name = plain(pattern), plain(name)
     if pattern.startswith("*."):
         return name.endswith(pattern[1:])
     return name == pattern

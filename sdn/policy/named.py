@@ -66,7 +66,6 @@ class NamedEgress:
         for body in bodies:
             self._journal.note_body(body)
         insort(self.owners, owner)
-        self._bodies.renamed()
         for body in bodies:
             if not body.alive:
                 self._bodies.came(body)
@@ -77,7 +76,6 @@ class NamedEgress:
         for body in bodies:
             self._journal.note_body(body)
         self.owners.remove(owner)
-        self._bodies.renamed()
         if not self.owners:
             for body in bodies:
                 self._bodies.went(body)

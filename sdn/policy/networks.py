@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from sdn.model.address import Address, Range
+from sdn.policy.aligned import aligned
 
 _LENGTH_BITS: Final = 9
 _REMEMBERED: Final = 65_536
@@ -84,14 +85,7 @@ def _cover(version: int, spans: list[tuple[int, int]]) -> list[int]:
             merged[-1] = (merged[-1][0], max(merged[-1][1], last))
         else:
             merged.append((first, last))
-    codes = []
-    for first, last in merged:
-        while first <= last:
-            # The largest block that begins here and does not end too late.
-            size = min(first & -first or 1 << bits, 1 << ((last - first + 1).bit_length() - 1))
-            codes.append(_code(version, first, bits - size.bit_length() + 1))
-            first += size
-    return codes
+    return [_code(version, *block) for first, last in merged for block in aligned(first, last, bits)]
 
 
 def holds(codes: frozenset[int], lengths: tuple[tuple[int, ...], tuple[int, ...]], address: int) -> bool:

@@ -26,11 +26,9 @@ class NodeGroup(Collected):
 class Nodes:
     """See the module."""
 
-    def __init__(self, book: AddressBook, journal: Journal, *, everywhere: bool) -> None:
+    def __init__(self, book: AddressBook, journal: Journal) -> None:
         self._book = book
         self._journal = journal
-        self._everywhere = everywhere
-        self._journal.on = everywhere
         self.by_name: dict[str, Node] = {}
         self.by_index: dict[int, Node] = {}
         #: The nodes that are subscribed to.
@@ -45,8 +43,6 @@ class Nodes:
         if node is None:
             index = self._free.pop() if self._free else len(self.by_index)
             node = self.by_name[name] = self.by_index[index] = Node(name, index)
-            if self._everywhere:
-                self.watched |= node.bit
         return node
 
     def left(self, node: Node) -> None:
@@ -56,12 +52,11 @@ class Nodes:
     def purge(self) -> None:
         """Forgets nodes that nobody needs; their bits may be given anew."""
         for node in self._leaving:
-            wanted = node.bit & self.watched and not self._everywhere
+            wanted = node.bit & self.watched
             if node.spec is None and not node.pods and not node.waiting and not wanted:
                 del self.by_name[node.name]
                 del self.by_index[node.index]
                 self._free.append(node.index)
-                self.watched &= ~node.bit
         self._leaving.clear()
 
     def subscribe(self, node: Node) -> None:
@@ -69,10 +64,9 @@ class Nodes:
         self._journal.on = True
 
     def unsubscribe(self, node: Node) -> None:
-        if not self._everywhere:
-            self.watched &= ~node.bit
-            self._journal.on = bool(self.watched)
-            self.left(node)
+        self.watched &= ~node.bit
+        self._journal.on = bool(self.watched)
+        self.left(node)
 
     def put(self, spec: PolicyNode) -> None:
         """A node is as declared."""

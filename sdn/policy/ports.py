@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from sdn.policy.aligned import aligned
+
 _BITS: Final = 16
 
 #: As ``PortMatch.first`` and ``last``: fragments after the first, which carry no port. They are useless without the
@@ -19,10 +21,6 @@ def cover(first: int, last: int) -> list[tuple[int, int]]:
     """
     if not 0 <= first <= last < 1 << _BITS:
         raise ValueError(f"{first} to {last} is no range of ports")
-    covered = []
-    while first <= last:
-        # The largest block that begins here and does not end too late.
-        size = min(first & -first or 1 << _BITS, 1 << ((last - first + 1).bit_length() - 1))
-        covered.append((first, (1 << _BITS) - size))
-        first += size
-    return covered
+    return [
+        (value, (1 << _BITS) - (1 << _BITS - length)) for value, length in aligned(first, last, _BITS)
+    ]

@@ -97,6 +97,13 @@ def alike(one: Posture, other: Posture) -> bool:
     return one.guarded == other.guarded and all(map(_alike, one.isolations, other.isolations))
 
 
+def isolation_cell(
+    key: IsolationKey, addresses: tuple[Address, ...], isolation: Isolation
+) -> IsolationCell:
+    """What a switch is told of the isolation of the pod with these addresses."""
+    return IsolationCell(key, addresses, PolicyRef(*isolation.first), isolation.policies, isolation.log)
+
+
 def differences(
     ofport: int, before: Standing | None, now: Standing | None
 ) -> Iterator[tuple[CellKey, Cell | None]]:
@@ -109,11 +116,7 @@ def differences(
         if _alike(isolation, was) and (isolation is None or same_addresses):
             continue
         key = IsolationKey(direction, ofport, staged)
-        if isolation is None:
-            yield key, None
-        else:
-            owner = PolicyRef(*isolation.first)
-            yield key, IsolationCell(key, addresses, owner, isolation.policies, isolation.log)
+        yield key, None if isolation is None else isolation_cell(key, addresses, isolation)
     guard = GuardKey(ofport)
     if now is not None and new.guarded:
         if not (old.guarded and same_addresses and before is not None and before.ref == now.ref):

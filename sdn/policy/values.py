@@ -6,6 +6,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from sdn.model.address import Address
 
@@ -23,6 +24,14 @@ class Tier(enum.IntEnum):
     ADMIN = 0
     NETWORK_POLICY = 1
     BASELINE = 2
+
+
+#: Tiers as people name them.
+TIER_NAMES: Final[Mapping[Tier, str]] = {
+    Tier.ADMIN: "Admin",
+    Tier.NETWORK_POLICY: "NetworkPolicy",
+    Tier.BASELINE: "Baseline",
+}
 
 
 class Action(enum.IntEnum):
@@ -43,6 +52,12 @@ class Protocol(enum.IntEnum):
 
 #: IP protocol numbers that are tracked without ports.
 ICMP, ICMPV6 = 1, 58
+#: Protocols as people name them, by IP protocol number.
+PROTOCOL_NAMES: Final[Mapping[int, str]] = {
+    **{int(protocol): protocol.name for protocol in Protocol},
+    ICMP: "ICMP",
+    ICMPV6: "ICMPv6",
+}
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -9,23 +9,29 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from sdn.model.address import Address
-from sdn.model.clusternetworkpolicy import ClusterNetworkPolicy
+from sdn.model.clusternetworkpolicy import ADMIN, ClusterNetworkPolicy
 from sdn.model.networkpolicy import NetworkPolicy
 from sdn.policy.values import (
-    ICMP,
-    ICMPV6,
+    PROTOCOL_NAMES,
+    TIER_NAMES,
     Action,
     Direction,
     PolicyNode,
     PolicyPod,
     PolicyRef,
-    Protocol,
     Tier,
 )
 
 Policy: TypeAlias = NetworkPolicy | ClusterNetworkPolicy
 #: An end of a connection: a pod, or an address that is no pod's (a node's, or one outside the cluster).
 End: TypeAlias = PolicyPod | Address
+
+
+def tier_of(policy: Policy) -> Tier:
+    """In which tier a policy is asked."""
+    if isinstance(policy, NetworkPolicy):
+        return Tier.NETWORK_POLICY
+    return Tier.ADMIN if policy.spec.tier == ADMIN else Tier.BASELINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +180,7 @@ def end_text(end: End) -> str:
 
 def protocol_text(protocol: int) -> str:
     """A protocol as people name it."""
-    if protocol in (ICMP, ICMPV6):
-        return "ICMP" if protocol == ICMP else "ICMPv6"
-    return Protocol(protocol).name if protocol in tuple(Protocol) else f"protocol {protocol}"
+    return PROTOCOL_NAMES.get(protocol) or f"protocol {protocol}"
 
 
 def _sentence(decision: Decision, pod: PolicyPod) -> str:
@@ -188,13 +192,12 @@ def _sentence(decision: Decision, pod: PolicyPod) -> str:
     return f"Pod {end_text(pod)} {may}: {_because(decision)}{after}."
 
 
-_TIERS = {Tier.ADMIN: "tier Admin", Tier.NETWORK_POLICY: "tier NetworkPolicy", Tier.BASELINE: "tier Baseline"}
 _VERBS = {Action.DENY: "denies it", Action.ACCEPT: "accepts it", Action.PASS: "passes it on"}
 
 
 def _because(decision: Decision) -> str:
     if decision.rule is not None:
-        return f"{decision.rule} ({_TIERS[decision.rule.tier]}) {_VERBS[decision.rule.action]}"
+        return f"{decision.rule} (tier {TIER_NAMES[decision.rule.tier]}) {_VERBS[decision.rule.action]}"
     direction = decision.direction.name.lower()
     match decision.reason:
         case Reason.ISOLATED:

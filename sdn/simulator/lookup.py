@@ -273,16 +273,12 @@ class FlowTables:
         self._count -= 1
         return removed
 
-    def lookup(self, table: int, values: Sequence[int]) -> Flow | None:
-        """The flow of the table that takes a packet with these values (in the registry's order), None when
-        none does.
+    def find(self, table: int, values: Sequence[int]) -> tuple[Flow | None, Satisfied | None]:
+        """The flow of the table that takes a packet with these values (in the registry's order), None when none does;
+        and the conjunction that led to it, None when none did.
 
         Raises AmbiguousFlowsError when two flows of one priority do.
         """
-        return self.find(table, values)[0]
-
-    def find(self, table: int, values: Sequence[int]) -> tuple[Flow | None, Satisfied | None]:
-        """As :meth:`lookup`, with the conjunction that led to the flow; None when none did."""
         entries = self._tables.get(table)
         return (None, None) if entries is None else entries.find(values)
 

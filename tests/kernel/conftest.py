@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One guest for all tests of a module: each boot costs seconds, and what a module tests fits into one
-guest."""
+"""One guest for all tests of a run: each boot costs seconds, and programs that have run once start faster."""
 
 from __future__ import annotations
 

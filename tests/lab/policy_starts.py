@@ -13,11 +13,12 @@ import ipaddress
 import itertools
 import secrets
 import socket
+import subprocess
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -40,6 +41,8 @@ _ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 _NEIGHBOUR_TYPES = range(133, 138)
 _SPOKEN = "SPOKEN"
 _PAUSE = 0.0005
+#: A node's own interface of its switch.
+_GATEWAY = "sdn-gw0"
 #: (who, IP version, kind of packet)
 Seen = Counter[tuple[str, int, str]]
 
@@ -216,6 +219,7 @@ class Starts:
         self.lives.append(life)
         expected = self.next_addresses(ahead)
         macs = [ipam.pod_mac(tuple(map(ipaddress.ip_address, addresses))) for addresses in expected]
+        self._introduce(expected, macs)
         self._flood.aim(
             *(Target(addresses, mac, self.node) for addresses, mac in zip(expected, macs, strict=True))
         )
@@ -251,6 +255,7 @@ class Starts:
             mouth.end()
             life.spoken = mouth.spoken
             life.flooded = self._flood.aim()
+            self._forget(expected)
             self._notice(life, ears)
             ears.close()
 
@@ -278,6 +283,26 @@ class Starts:
         if ears.missed():
             raise AssertionError("not all that arrived at the pod could be looked at")
         self.listen()
+
+    def _introduce(self, expected: Sequence[Sequence[str]], macs: Sequence[str]) -> None:
+        """Tell the node's kernel, which hands on what comes from outside, the MACs that these addresses will have. By
+        itself it asks before there is a pod, and a second later again, when the pod is gone; or it takes the MAC of who
+        had the address before.
+        """
+        self._neighbours(
+            f"replace {address} dev {_GATEWAY} lladdr {mac} nud permanent"
+            for addresses, mac in zip(expected, macs, strict=True)
+            for address in addresses
+        ).check_returncode()
+
+    def _forget(self, expected: Sequence[Sequence[str]]) -> None:
+        self._neighbours(
+            f"delete {address} dev {_GATEWAY}" for addresses in expected for address in addresses
+        )
+
+    def _neighbours(self, changes: Iterable[str]) -> subprocess.CompletedProcess[str]:
+        lines = "".join(f"neighbour {change}\n" for change in changes)
+        return self.lab.run(self.node, "ip", "-force", "-batch", "-", stdin=lines)
 
     def _given(self, addresses: Sequence[str]) -> None:
         for address in map(ipaddress.ip_address, addresses):
@@ -330,4 +355,4 @@ def _interface(intruder: Intruder, lab: Lab) -> str:
     """Where what is for it arrives."""
     if intruder.mac or intruder.netns == lab.spec.outside.netns:
         return "eth0"
-    return "sdn-gw0"
+    return _GATEWAY

@@ -22,6 +22,8 @@ _ON_THE_WAY = 0.5
 #: Seconds (stretched) after a change was confirmed in which the former state may still decide: Open vSwitch compares
 #: what it has cached with its flows at least every half second.
 CACHED = 3.0
+#: The same for most ways of most changes: it begins to compare at once when flows have changed.
+PROMPT = 0.25
 #: Whether a state allows a way.
 Allows = Callable[[str, Way], bool]
 
@@ -52,8 +54,13 @@ class Lag(NamedTuple):
 @dataclass
 class Findings:
     sent: int = 0
+    #: Of these, from one node to another.
+    between: int = 0
     arrived: int = 0
     answered: int = 0
+    #: When the last datagram of a way was sent, and the last one that was answered.
+    tried: dict[Way, float] = field(default_factory=dict)
+    last: dict[Way, float] = field(default_factory=dict)
     #: Datagrams that every state allowed and that did not arrive, or whose answers did not.
     lost: list[tuple[Way, Datagram]] = field(default_factory=list)
     #: Datagrams that arrived though no state allowed them.
@@ -104,6 +111,13 @@ class Timeline:
         ]
         return f"change {number} to {change.state}, {', '.join(parts)}"
 
+    def changing(self, one: Datagram) -> bool:
+        """Whether it was on the way while the switches changed, each in its own moment."""
+        return any(
+            change.asked <= one.received and one.sent <= change.confirmed + patience(PROMPT)
+            for change in self.changes[1:]
+        )
+
     def told(self, items: Iterable[tuple[Way, Datagram]]) -> str:
         """Where and when, for a person."""
         ways: dict[str, list[float]] = defaultdict(list)
@@ -123,6 +137,7 @@ class Timeline:
         for way, datagrams in record.items():
             for one in datagrams:
                 found.sent += 1
+                found.between += not way.same_node
                 found.arrived += bool(one.received)
                 found.answered += bool(one.answered)
                 if one.received:
@@ -133,6 +148,8 @@ class Timeline:
                     states = self.possible(one.sent, one.sent + slack)
                     if all(allows(state, way) for state in states):
                         found.lost.append((way, one))
+            found.tried[way] = max((one.sent for one in datagrams), default=float("-inf"))
+            found.last[way] = max((one.sent for one in datagrams if one.answered), default=float("-inf"))
             found.lags += self._lags([one.sent for one in datagrams if one.received], way, allows)
         return found
 

@@ -8,7 +8,7 @@ told as shrunk, and nothing is remembered of what is gone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from random import Random
@@ -20,12 +20,11 @@ from hypothesis import strategies as st
 
 from sdn.model.address import Address, Range
 from sdn.policy import index, peers
-from sdn.policy.cells import Cell, CellKey
 from sdn.policy.engine import PolicyEngine
-from sdn.policy.evaluator import policy_ref
+from sdn.policy.evaluator import evaluate, policy_ref
 from sdn.policy.selectors import Catalog, Filing
 from sdn.policy.values import Direction, PolicyNode, PolicyPod, PolicyRef
-from sdn.policy.verdict import Connection, Policy, PolicyCluster, Verdict
+from sdn.policy.verdict import Connection, Policy, PolicyCluster, connection_between
 from tests.property import policy_clusters as clusters
 from tests.property.policy_objects import DOMAINS, NAMESPACES, random_policy
 
@@ -38,7 +37,9 @@ _SLOTS: Final = 4
 
 
 class Told:
-    """A cluster, an engine that is told of it change by change, and what the engine told."""
+    """A cluster, an engine that is told of it change by change, and what the engine told: ``everywhere`` of all nodes
+    from the beginning, else of those that are subscribed to on the way.
+    """
 
     def __init__(self, everywhere: bool) -> None:
         self.namespaces: dict[str, dict[str, str]] = {}
@@ -46,10 +47,9 @@ class Told:
         self.pods: dict[str, PolicyPod] = {}
         self.policies: dict[PolicyRef, Policy] = {}
         self.domains: dict[str, frozenset[Address]] = {}
-        self.engine = PolicyEngine(everywhere=everywhere)
-        self.everywhere = everywhere
+        self.engine = PolicyEngine()
         self.subscribed = {f"node-{number}" for number in NODES} if everywhere else set[str]()
-        self.cells: dict[str, dict[CellKey, Cell]] = {name: {} for name in self.subscribed}
+        self.cells = {name: self.engine.subscribe(name) for name in sorted(self.subscribed)}
 
     def cluster(self) -> PolicyCluster:
         return PolicyCluster(
@@ -188,7 +188,7 @@ class Told:
 
     def fresh(self, rng: Random) -> PolicyEngine:
         """An engine that is told the end alone, in another order."""
-        engine = PolicyEngine(everywhere=False)
+        engine = PolicyEngine()
         tell = [
             *((engine.put_namespace, each) for each in self.namespaces.items()),
             *((engine.put_node, (each,)) for each in self.nodes.values()),
@@ -208,6 +208,16 @@ def check_cells(told: Told, rng: Random) -> None:
     for node in told.subscribed:
         assert told.cells[node] == fresh.cells(node)
         assert told.engine.cells(node) == fresh.cells(node)
+
+
+def check_connections(told: Told, rng: Random) -> None:
+    """What the engine says of connections is what the evaluator says, whatever it was asked before."""
+    cluster = told.cluster()
+    ends = _addresses(cluster)
+    for _ in range(20):
+        asked = random_question(rng, ends)
+        expected = evaluate(cluster, connection_between(cluster, *asked)).allowed
+        assert told.engine.allows(*asked) == expected, asked
 
 
 @contextmanager
@@ -242,8 +252,11 @@ def _add_up(seeds: Sequence[int], everywhere: bool) -> None:
             told.take(exactly)
             exactly = True
             check_cells(told, rng)
+        if rng.random() < 0.2:
+            check_connections(told, rng)
     told.take(exactly)
     check_cells(told, Random(0))
+    check_connections(told, Random(0))
 
 
 @given(_CHANGES)
@@ -302,8 +315,11 @@ def _addresses(*all_of_them: PolicyCluster) -> dict[int, list[Address]]:
     return {version: sorted(each, key=lambda one: one.value) for version, each in found.items()}
 
 
-def _verdict(engine: PolicyEngine, asked: tuple[Address, Address, int, int]) -> Verdict:
-    return engine.verdict(engine.connection(*asked))
+def random_question(rng: Random, ends: Mapping[int, Sequence[Address]]) -> tuple[Address, Address, int, int]:
+    """From where to where, the protocol, and the port."""
+    version = rng.choice((4, 6))
+    protocol, port = rng.choice(((6, 80), (6, 8080), (17, 53), (6, 443), (132, 9090), (1, 0)))
+    return rng.choice(ends[version]), rng.choice(ends[version]), protocol, port
 
 
 def _node_of(connection: Connection, direction: Direction) -> str:
@@ -321,16 +337,15 @@ def test_whatever_is_denied_now_has_an_end_that_was_told_as_shrunk(
     for each in before:
         told.change(Random(each))
     told.take(exactly=True)
-    old, was = told.fresh(rng), told.cluster()
+    was = told.cluster()
     for each in changes:
         told.change(Random(each))
     shrunk = told.take(exactly=True)
-    ends = _addresses(was, told.cluster())
+    now = told.cluster()
+    ends = _addresses(was, now)
     for _ in range(60):
-        version = rng.choice((4, 6))
-        protocol, port = rng.choice(((6, 80), (6, 8080), (17, 53), (6, 443), (132, 9090), (1, 0)))
-        asked = rng.choice(ends[version]), rng.choice(ends[version]), protocol, port
-        one, other = _verdict(old, asked), _verdict(told.engine, asked)
+        asked = random_question(rng, ends)
+        one, other = (evaluate(each, connection_between(each, *asked)) for each in (was, now))
         for earlier, later in ((one.egress, other.egress), (one.ingress, other.ingress)):
             if earlier.allowed and not later.allowed:
                 there = shrunk.get(_node_of(other.connection, later.direction), frozenset())
@@ -371,6 +386,9 @@ def test_nothing_is_remembered_of_what_is_gone(seeds: Sequence[int], everywhere:
         end(what)
     for name in DOMAINS:
         told.engine.put_domain(name, frozenset())
+    told.take(exactly=False)
+    for name in told.subscribed:
+        told.engine.unsubscribe(name)
     told.take(exactly=False)
     left = {name: size for name, size in _sizes(told.engine).items() if size}
     # Bits of nodes are given anew.

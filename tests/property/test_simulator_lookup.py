@@ -81,9 +81,9 @@ def test_lookup_is_the_same_as_reading_all_flows(
             winners = [flow for flow in taking if flow.priority == best]
             if len(winners) > 1:
                 with pytest.raises(AmbiguousFlowsError):
-                    tables.lookup(table, seen.values)
+                    tables.find(table, seen.values)
             else:
-                assert tables.lookup(table, seen.values) == (winners[0] if winners else None)
+                assert tables.find(table, seen.values)[0] == (winners[0] if winners else None)
 
 
 def _winner(flows: list[Flow]) -> Flow | None:
@@ -144,6 +144,6 @@ def test_lookup_of_conjunctive_flows_is_the_same_as_reading_all_flows(
             expected = _by_reading(list(held.values()), seen)
         except LookupError:
             with pytest.raises(AmbiguousFlowsError):
-                tables.lookup(0, seen.values)
+                tables.find(0, seen.values)
         else:
-            assert tables.lookup(0, seen.values) == expected
+            assert tables.find(0, seen.values)[0] == expected

@@ -205,7 +205,8 @@ def test_as_many_conjunctions_as_a_switch_can_describe(switch: PrivateSwitch, co
     actions = [Conjunction(number, 1, 2) for number in range(4089)]
     largest = flow(1, Match(), *actions[:-1])
     assert sum(map(len, flow_image(largest))) <= MAX_IMAGE
-    connection.transact(flow_mod(FlowCommand.ADD, *flow_image(largest)))
+    # In a bundle, which makes the message longer still.
+    write(connection, [largest])
     assert images(connection) == dict([flow_image(largest)])
     with pytest.raises(CodecError, match="more than a switch can describe"):
         flow_image(flow(1, Match(), *actions))

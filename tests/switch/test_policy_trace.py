@@ -14,15 +14,21 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from sdn.pipeline.actions import Goto
+from sdn.pipeline.match import Match
+from sdn.pipeline.owner import Owner
 from sdn.pipeline.registers import GATEWAY_PORT, TUNNEL_PORT
+from sdn.pipeline.tables import CLASSIFICATION, INGRESS_POLICY
 from sdn.policy.evaluator import evaluate
 from sdn.policy.values import PolicyPod, Protocol
 from sdn.simulator.conntrack import NEW, own_tuple
 from sdn.simulator.journey import Journey, StepKind
-from sdn.simulator.packet import Packet
+from sdn.simulator.packet import Packet, tcp
+from sdn.simulator.switch import SimulatedSwitch
 from tests.property.policy_clusters import FIRST_OFPORT, PolicyCase, policy_clusters
 from tests.property.policy_network import Network, Passage
 from tests.switch.simulated import Both, both_switches
+from tests.unit.test_pipeline_policy_shares import PEER, POD, flows_for
 
 TRACES = int(os.environ.get("SDN_POLICY_TRACES", "1000"))
 CONNECTIONS_EACH = 12
@@ -82,3 +88,19 @@ def test_evaluator_simulator_and_switch_agree(both: Both, case: PolicyCase) -> N
             trace = both.trace(told(way.journey.packet), NEW, _MOST_PASSES)
             met = [table for one in trace.passes for table, _ in one.met]
             assert met == tables(way.journey), f"{connection_text}\n{way.journey}\n--- real:\n{trace.text}"
+
+
+@pytest.mark.parametrize("fitting", [1, 4001, 9000])
+def test_a_rule_holds_whichever_of_a_peers_flows_names_it(both: Both, fitting: int) -> None:
+    start = CLASSIFICATION.flow(
+        Match(), (Goto(INGRESS_POLICY.number),), owner=Owner("Node", "", "node-1"), why="to the rules"
+    )
+    flows = [start, *flows_for(fitting)]
+    both.load(flows)
+    assert both.refused == 0
+    packet = tcp(in_port=GATEWAY_PORT, ip_src=PEER, ip_dst=str(POD), tcp_dst=80, ct_state=NEW)
+    journey = SimulatedSwitch(flows).run(packet)
+    trace = both.trace(told(packet), NEW, _MOST_PASSES)
+    met = [table for one in trace.passes for table, _ in one.met]
+    assert met == tables(journey), f"{journey}\n--- real:\n{trace.text}"
+    assert "ingress[0]" in str(journey)

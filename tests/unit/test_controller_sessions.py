@@ -185,3 +185,18 @@ def test_verdicts_that_wait_go_in_one_message_and_what_is_too_much_is_counted() 
         assert session.ended_by is None
 
     asyncio.run(run())
+
+
+def test_verdicts_that_an_ended_session_did_not_send_are_counted() -> None:
+    async def run() -> None:
+        session = AgentSession("node-1")
+        assert session.send_verdicts([verdict(0)])
+        assert await session.next() is not None
+        assert session.verdicts_unsent == 0
+        assert session.send_verdicts([verdict(number, suppressed=1) for number in range(MAX_VERDICTS + 2)])
+        session.end()
+        assert not session.send_verdicts([verdict(1)])
+        assert await session.next() is None
+        assert session.verdicts_unsent == 2 * (MAX_VERDICTS + 2)
+
+    asyncio.run(run())

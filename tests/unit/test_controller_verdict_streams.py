@@ -16,7 +16,7 @@ from controller.engine import Engine
 from controller.services.inspection import InspectionService
 from controller.services.sessions import ControllerService
 from controller.verdicts import Selection, Verdicts
-from sdn.v1 import controller_pb2, controller_pb2_grpc, inspection_pb2, inspection_pb2_grpc
+from sdn.v1 import controller_pb2, controller_pb2_grpc, inspection_pb2, inspection_pb2_grpc, types_pb2
 from tests.switch.controller_process import node_info
 from tests.unit.services_engine import register, running_engine
 from tests.unit.test_controller_verdicts import RULINGS, settled, sighting
@@ -27,6 +27,7 @@ class Served:
     """A controller's services in this process, and a client's side of them."""
 
     engine: Engine
+    sessions: ControllerService
     verdicts: Verdicts
     inspection: inspection_pb2_grpc.InspectionAsyncStub
     controller: controller_pb2_grpc.ControllerAsyncStub
@@ -40,6 +41,7 @@ async def served(folder: Path, backlog: int = 100) -> AsyncIterator[Served]:
         verdicts.ruling_of = lambda seen: RULINGS.get(seen.rule)
         sessions = ControllerService(engine, "controller-1", (), "tcp", 6653)
         verdicts.to_agent = sessions.send_verdicts
+        sessions.on_verdicts_lost = verdicts.untold
         server = grpc.aio.server()
         controller_pb2_grpc.add_ControllerServicer_to_server(sessions, server)
         inspection_pb2_grpc.add_InspectionServicer_to_server(InspectionService(engine, verdicts), server)
@@ -48,6 +50,7 @@ async def served(folder: Path, backlog: int = 100) -> AsyncIterator[Served]:
         async with grpc.aio.insecure_channel(f"unix:{folder}/s") as channel:
             yield Served(
                 engine,
+                sessions,
                 verdicts,
                 inspection_pb2_grpc.InspectionStub(channel),
                 controller_pb2_grpc.ControllerStub(channel),
@@ -113,22 +116,56 @@ def test_a_watcher_that_does_not_read_is_told_so(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+async def agent_of(client: Served) -> grpc.aio.StreamStreamCall:
+    """A session of node-1's agent."""
+    session = client.controller.Session(timeout=60)
+    hello = controller_pb2.Hello(node=node_info(1))
+    await session.write(controller_pb2.AgentMessage(hello=hello))
+    assert (await session.read()).HasField("welcome")
+    return session
+
+
+async def told(session: grpc.aio.StreamStreamCall) -> list[types_pb2.VerdictRecord]:
+    """The next verdicts that an agent gets."""
+    message = await session.read()
+    while not message.HasField("verdicts"):
+        message = await session.read()
+    return list(message.verdicts.records)
+
+
 def test_an_agent_gets_the_verdicts_of_its_node(tmp_path: Path) -> None:
     async def run() -> None:
         async with served(tmp_path) as client:
             client.verdicts.hand_on(sighting(number=1))
             await settled(client.verdicts)
-            session = client.controller.Session(timeout=60)
-            hello = controller_pb2.Hello(node=node_info(1))
-            await session.write(controller_pb2.AgentMessage(hello=hello))
-            assert (await session.read()).HasField("welcome")
+            session = await agent_of(client)
             client.verdicts.hand_on(sighting(number=2))
             client.verdicts.hand_on(sighting(number=3, switch=2))
-            message = await session.read()
-            while not message.HasField("verdicts"):
-                message = await session.read()
-            (record,) = message.verdicts.records
+            (record,) = await told(session)
             assert (record.node, record.source_port, record.suppressed) == ("node-1", 2, 1)
             session.cancel()
+
+    asyncio.run(run())
+
+
+def test_what_did_not_reach_an_agent_when_its_session_ended_is_counted(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with served(tmp_path) as client:
+            first = await agent_of(client)
+            session = client.sessions._sessions["node-1"]
+            assert client.sessions.send_verdicts("node-1", [types_pb2.VerdictRecord(suppressed=2)])
+            session.end()
+            # It is still there, and takes nothing more.
+            client.verdicts.hand_on(sighting(number=1))
+            client.verdicts._take()
+            assert client.sessions.connected("node-1")
+            while client.sessions.connected("node-1"):
+                await asyncio.sleep(0.01)
+            again = await agent_of(client)
+            client.verdicts.hand_on(sighting(number=2))
+            (record,) = await told(again)
+            assert (record.source_port, record.suppressed) == (2, 3 + 1)
+            again.cancel()
+            first.cancel()
 
     asyncio.run(run())

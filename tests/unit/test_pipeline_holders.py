@@ -72,9 +72,7 @@ def test_answers_reach_who_opened_the_connection(state: int, opener: int, passes
 
 @pytest.mark.parametrize("state", [REPLY, REPLY | ERROR])
 @pytest.mark.parametrize(("answerer", "passes"), [(0, True), (POD.ofport, True), (FORMER, False)])
-def test_answers_come_from_whom_the_connection_was_opened_to(
-    state: int, answerer: int, passes: bool
-) -> None:
+def test_answers_come_from_whom_the_connection_was_opened_to(state: int, answerer: int, passes: bool) -> None:
     assert Switch(state, answerer=answerer).passes(pod_to("10.244.2.7")) is passes
 
 

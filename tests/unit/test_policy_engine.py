@@ -37,8 +37,10 @@ C = TypeVar("C", bound=Cell)
 
 
 def engine_with(*policies: Policy) -> PolicyEngine:
-    """An engine that was told of the small cluster, and of policies."""
+    """An engine that was told of the small cluster, and of policies, and tells of all its nodes."""
     engine = PolicyEngine()
+    for node in CLUSTER.nodes:
+        engine.subscribe(node.name)
     for name, wanted in CLUSTER.namespaces.items():
         engine.put_namespace(name, wanted)
     for node in CLUSTER.nodes:

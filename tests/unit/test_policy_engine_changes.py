@@ -123,8 +123,8 @@ def test_nodes_are_told_by_name_and_cells_in_one_order() -> None:
 
 
 def lazy(*policies: Policy) -> PolicyEngine:
-    """An engine that tells of nobody by itself."""
-    engine = PolicyEngine(everywhere=False)
+    """An engine with no subscription yet."""
+    engine = PolicyEngine()
     for node in CLUSTER.nodes:
         engine.put_node(node)
     for pod in CLUSTER.pods:

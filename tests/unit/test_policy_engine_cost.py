@@ -38,6 +38,9 @@ def _calls(change: Callable[[], object]) -> int:
 def _crowded(namespaces: int) -> PolicyEngine:
     """Namespaces that are alike: with four pods on four nodes of their own, isolated, two of them reach each other."""
     engine = PolicyEngine()
+    for number in range(namespaces):
+        for each in range(4):
+            engine.subscribe(f"node-{number}-{each}")
     engine.put_policy(
         cluster_policy("for-monitors", ingress=[rule("Accept", {"namespaces": labels(monitor="yes")})])
     )

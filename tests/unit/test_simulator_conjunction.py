@@ -164,19 +164,19 @@ def test_actions_do_not_see_the_number() -> None:
 
 def test_flows_that_come_and_go_take_their_clauses_along() -> None:
     tables = FlowTables([FROM, TO, SAID])
-    assert tables.lookup(0, TCP.values) == SAID
+    assert tables.find(0, TCP.values)[0] == SAID
     assert tables.add(replace(TO, actions=(part(8, 2),))) == TO
-    assert tables.lookup(0, TCP.values) is None
+    assert tables.find(0, TCP.values)[0] is None
     plain = replace(TO, actions=(Output(3),))
     tables.add(plain)
-    assert tables.lookup(0, TCP.values) == plain
+    assert tables.find(0, TCP.values)[0] == plain
     tables.add(TO)
     tables.remove(FROM.key)
-    assert tables.lookup(0, TCP.values) is None
+    assert tables.find(0, TCP.values)[0] is None
     tables.remove(TO.key)
-    assert tables.lookup(0, TCP.values) is None
+    assert tables.find(0, TCP.values)[0] is None
     tables.add(plain)
-    assert tables.lookup(0, TCP.values) == plain
+    assert tables.find(0, TCP.values)[0] == plain
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from sdn.pipeline.registers import (
     RULE_REGISTER,
     SERVICE_ZONE,
     STAGED_REGISTER,
+    UNSET_REGISTER,
     Mark,
     Priority,
     Source,
@@ -82,6 +83,8 @@ _DESTINATION: Final = {4: "ip_dst", 6: "ipv6_dst"}
 _SOURCE: Final = {4: "ip_src", 6: "ipv6_src"}
 _PORT: Final = {Protocol.TCP: "tcp_dst", Protocol.UDP: "udp_dst", Protocol.SCTP: "sctp_dst"}
 _CLAUSES: Final = 2
+#: One flow holds a few more (:class:`Conjunction`); what is beyond goes into flows beside it.
+_IN_ONE_FLOW: Final = 4000
 _PEER, _SUBJECT = 1, 2
 _LATER_FRAGMENT = "3/3"
 _FIRST, _FURTHER = "+new+trk", "-new+trk"
@@ -252,20 +255,27 @@ def _unasked(stage: Stage) -> dict[str, int | str]:
     return {STAGED_REGISTER.name: f"0/{_BIT[stage.direction, stage.tier]:#x}"}
 
 
-def _clause(conjunctions: tuple[int, ...], clause: int) -> tuple[Action, ...]:
-    return tuple(Conjunction(number, clause, _CLAUSES) for number in conjunctions)
+def _clauses(
+    conjunctions: tuple[int, ...], clause: int
+) -> Iterator[tuple[dict[str, int | str], tuple[Action, ...]]]:
+    """The actions of as many flows as it takes, and what their matches differ in, which always holds."""
+    for number, start in enumerate(range(0, len(conjunctions), _IN_ONE_FLOW)):
+        beside: dict[str, int | str] = {UNSET_REGISTER.name: f"0/{1 << (number - 1):#x}"} if number else {}
+        share = conjunctions[start : start + _IN_ONE_FLOW]
+        yield beside, tuple(Conjunction(one, clause, _CLAUSES) for one in share)
 
 
 def _peer(cell: PeerCell) -> Iterator[Flow]:
     stage = cell.key.stage
     count = len(cell.conjunctions)
-    yield _TABLE[stage.direction, stage.tier].flow(
-        _on_range(stage.direction, cell.key.network, _unasked(stage)),
-        _clause(cell.conjunctions, _PEER),
-        owner=owner_of(cell.owner),
-        why=f"peer of {count} rule{'' if count == 1 else 's'}",
-        priority=_priority(stage),
-    )
+    for beside, actions in _clauses(cell.conjunctions, _PEER):
+        yield _TABLE[stage.direction, stage.tier].flow(
+            _on_range(stage.direction, cell.key.network, _unasked(stage) | beside),
+            actions,
+            owner=owner_of(cell.owner),
+            why=f"peer of {count} rule{'' if count == 1 else 's'}",
+            priority=_priority(stage),
+        )
 
 
 def _on_range(direction: Direction, network: Range, more: dict[str, int | str]) -> Match:
@@ -280,13 +290,14 @@ def _subject(cell: SubjectCell) -> Iterator[Flow]:
     count = len(cell.conjunctions)
     for where in _of_pod(stage.direction, cell.key.ofport, cell.addresses, cell.key.ports is not None):
         for port in _on_ports(cell.key.ports):
-            yield _TABLE[stage.direction, stage.tier].flow(
-                match(**where, **port, **_unasked(stage)),
-                _clause(cell.conjunctions, _SUBJECT),
-                owner=owner_of(cell.owner),
-                why=f"subject of {count} rule{'' if count == 1 else 's'}",
-                priority=_priority(stage),
-            )
+            for beside, actions in _clauses(cell.conjunctions, _SUBJECT):
+                yield _TABLE[stage.direction, stage.tier].flow(
+                    match(**where, **port, **_unasked(stage), **beside),
+                    actions,
+                    owner=owner_of(cell.owner),
+                    why=f"subject of {count} rule{'' if count == 1 else 's'}",
+                    priority=_priority(stage),
+                )
 
 
 def _of_pod(

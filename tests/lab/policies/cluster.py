@@ -52,8 +52,11 @@ NODE_OF = {
     for index, space in enumerate(NAMESPACES)
     for number, name in enumerate(LABELS)
 }
-#: Seconds (stretched) until all connections must be as they should after a change.
+#: Seconds (stretched) until all connections that are allowed must be answered after a change.
 CONVERGENCE = 20.0
+#: Seconds (stretched) after which none that is denied may be answered any more: as long as a loaded switch may go on by
+#: what it has cached.
+CLOSED = 1.0
 #: Seconds (stretched) for which a switch forwards by what it has cached after it has confirmed new flows.
 CACHED = 0.25
 #: Seconds (stretched) for which what is denied must be silent, when it is asked first and once more.
@@ -279,6 +282,7 @@ class PolicyLab:
     ) -> None:
         """All connections become what the reference says, and stay so; ``allowed`` and ``denied`` are what the test
         says of some, as :func:`tests.lab.policies.probe.meant` reads it. ``at_once``: there is no time to become so.
+        What is denied must be so when all switches have confirmed it, or little later.
         """
         verdicts = self.expected(self.ways() if ways is None else ways)
         expected = {way: verdict.allowed for way, verdict in verdicts.items()}
@@ -293,10 +297,14 @@ class PolicyLab:
         if not at_once:
             self._wait_synchronized()
         asked, rounds = dict(expected), 0
+        closed = time.monotonic() + patience(CLOSED)
         while True:
             rounds += 1
+            began_round = time.monotonic()
             found = faults(self.places, asked, silence=SILENCE, attempts=3)
             if not found or at_once or time.monotonic() > began + patience(CONVERGENCE):
+                break
+            if began_round > closed and not all(expected[way] for way in found):
                 break
             asked = {way: expected[way] for way in found}
         took = time.monotonic() - began

@@ -114,8 +114,16 @@ class Traffic:
         self._lock = threading.Lock()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run)
+        #: What ended the thread.
+        self._problem: Exception | None = None
 
     def _run(self) -> None:
+        try:
+            self._carry()
+        except Exception as problem:  # noqa: BLE001 - told to whoever asks what flows
+            self._problem = problem
+
+    def _carry(self) -> None:
         while not self._end.wait(_INTERVAL):
             for stream in self._streams:
                 stream.send(ask=self.asking)
@@ -127,12 +135,17 @@ class Traffic:
                 ]
 
     def flow(self, seconds: float) -> list[Flowed]:
-        """What arrives in each stream from now on, within so many seconds (stretched)."""
+        """What arrives in each stream from now on, within so many seconds (stretched). Of a thread that has ended this
+        raises why: where nobody sends, nothing flows.
+        """
         with self._lock:
             for stream in self._streams:
                 stream.arrived()
             self._arrived = [Flowed(0, 0)] * len(self._streams)
         time.sleep(patience(seconds))
+        if self._problem is not None:
+            raise self._problem
+        assert self._thread.is_alive()
         with self._lock:
             return self._arrived
 

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attachments as agents report them, and what their switch is told of those who had their addresses before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from controller.changes import Change
+from controller.engine import Engine
+from controller.stale import StaleConnections
+from tests.switch.controller_process import attachment
+from tests.unit.services_engine import register, running_engine
+
+
+def told(engine: Engine, node: str, monkeypatch: pytest.MonkeyPatch) -> list[Change]:
+    """What the node's synchronizer is told from now on."""
+    synchronizer = engine.programs.synchronizer(node)
+    assert synchronizer is not None
+    changes: list[Change] = []
+
+    def submit_all(more: Sequence[Change]) -> None:
+        changes.extend(more)
+
+    monkeypatch.setattr(synchronizer, "submit_all", submit_all)
+    return changes
+
+
+def due(changes: Sequence[Change]) -> float | None:
+    """When connections of pods that are gone are to be cut after these changes; None: there are none."""
+    stale = StaleConnections()
+    for change in changes:
+        stale.gone(change.gone)
+        stale.back(change.fresh)
+    return stale.due()
+
+
+def test_an_address_that_goes_on_within_one_full_state_is_the_new_pods_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        async with running_engine(tmp_path) as engine:
+            node = await register(engine, 1)
+            attachments = engine.attachments
+            former = attachment(node, 1)
+            await attachments.attach("node-1", former, lambda _refused: None)
+            changes = told(engine, "node-1", monkeypatch)
+            heir = attachment(node, 2, container_id="next", addresses=former.addresses)
+            await attachments.full_state("node-1", [heir], lambda _refused: None)
+            await engine.loadbalancing.idle()
+            assert {str(address) for change in changes for address in change.gone} == set(former.addresses)
+            assert due(changes) is None
+
+            # One that has only other labels has connections of its own.
+            del changes[:]
+            heir.labels["app"] = "web"
+            await attachments.full_state("node-1", [heir], lambda _refused: None)
+            assert [change.fresh for change in changes if change.part[0] == "pod"] == [()]
+            await attachments.full_state("node-1", [], lambda _refused: None)
+            await engine.loadbalancing.idle()
+            assert due(changes) is not None
+
+    asyncio.run(run())
