@@ -69,11 +69,6 @@ class Pause:
         self._longest = longest
         self._most = first
 
-    @property
-    def longest(self) -> bool:
-        """Whether the next pause is among the longest."""
-        return self._most >= self._longest
-
     def next(self) -> float:
         """How long to wait now."""
         most, self._most = self._most, min(self._most * 2, self._longest)

@@ -105,6 +105,8 @@ class Reporter:
         self._tell_again = Pause(_TELL_AGAIN_FIRST, _TELL_AGAIN_LAST)
         #: Where a controller that refused us has sent us.
         self._sent_to = ""
+        #: Where each controller, by name, has welcomed us last.
+        self._reached: dict[str, str] = {}
         self._told: set[tuple[str, str]] = set()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self.changed_at = datetime.now(UTC)
@@ -194,8 +196,9 @@ class Reporter:
         first = [sent_to] if sent_to else []
         if not view.owner.controller:
             return [*first, *(view.answering or view.known)]
-        # After some time in vain: it may be reached under another address than it thinks.
-        return [*first, view.owner.address, *(view.answering if patient else ())]
+        # It may have to be reached under another address than it thinks.
+        known_as = self._reached.get(view.owner.controller, view.owner.address)
+        return [*first, known_as, view.owner.address, *(view.answering if patient else ())]
 
     def _run(self) -> None:
         while target := self._seeker.next():
@@ -271,6 +274,7 @@ class Reporter:
         with self._lock:
             attempt.welcomed = True
             attempt.name = welcome.controller_name
+            self._reached[attempt.name] = attempt.target
             self._stream = stream
             # Confirmed with it: everything that was said before and not answered.
             attachments = self._tell_all(stream)

@@ -22,7 +22,10 @@ _FIRST_WORD_SECONDS: Final = 0.3
 #: A controller that answers again is asked after so long at most.
 _AGAIN_SECONDS: Final = 0.5
 
-#: Whom to ask, the best first, by what is known; the flag: it has been tried for some time.
+#: So many rounds in vain, and those are asked, too, from whom less is to be hoped.
+_PATIENCE: Final = 2
+
+#: Whom to ask, the best first, by what is known; the flag: that was tried in vain for some rounds.
 Order = Callable[[View, bool], Sequence[str]]
 
 
@@ -36,6 +39,7 @@ class Seeker:
         #: What is known has changed.
         self._news = threading.Event()
         self._pause = Pause()
+        self._rounds = 0
         # Who was asked since the last pause, and since the owner was the same.
         self._asked: set[str] = set()
         self._began = False
@@ -61,16 +65,19 @@ class Seeker:
             before, self.known = self.known, self._owners.view
             if self.known.owner != before.owner:
                 self._asked.clear()
-            for controller in self._order(self.known, self._pause.longest):
+                self._rounds = 0
+            for controller in self._order(self.known, self._rounds >= _PATIENCE):
                 if controller not in self._asked:
                     self._asked.add(controller)
                     return controller
+            self._rounds += 1
             self._rest()
         return ""
 
     def good(self) -> None:
         """The last one served us well: the next pause is a short one."""
         self._pause.reset()
+        self._rounds = 0
 
     def again(self) -> None:
         """The last one has taken us, and then it ended: it is asked again after a pause."""

@@ -59,6 +59,7 @@ class Applying:
 
     async def apply(self, event: Event) -> None:
         """Take in one change. CorruptRecordError."""
+        self._engine.on_stored(event)
         for prefix, take in self._takes.items():
             if event.key.startswith(prefix):
                 entry = None if event.value is None else Entry(event.key, event.value, event.revision)

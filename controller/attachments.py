@@ -313,6 +313,7 @@ class Attachments:
         self._note_pending(key_of(record), pending)
         if not pending:
             self._services.in_force.add(key_of(record))
+            self._watchers.programmed.add(key_of(record))
 
     def owned(self, node: str) -> None:
         """This controller has become the node's: what its switch was still to confirm, it is to confirm to us."""

@@ -59,7 +59,7 @@ from controller.records import (
 )
 from controller.refreshes import Refreshes
 from controller.registrations import Registrations
-from controller.store import Store
+from controller.store import Event, Store
 from controller.sweeps import Sweeps
 from controller.switchboard import Switchboard
 from controller.tracked import ListConnections
@@ -160,6 +160,8 @@ class Engine:
         self.end_session: Callable[[str], None] = lambda _node: None
         #: Keeps this controller's record, when it is one of several; set by whoever makes it.
         self.announce_draining: Callable[[bool], object] = lambda _draining: None
+        #: Told of each change that others have stored, and of those of this controller's own record. Set likewise.
+        self.on_stored: Callable[[Event], None] = lambda _event: None
         #: Seconds since another controller was heard directly; None: it was not yet. Set likewise.
         self.heard: Callable[[str], float | None] = lambda _name: None
         self._follower = Follower(store, self.ledger, Applying(self).apply)

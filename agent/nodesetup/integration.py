@@ -22,12 +22,12 @@ from sdn.pipeline.registers import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT
 #: Milliseconds: a controller that is restarted is found again within a second.
 MAX_BACKOFF: Final = 1000
 #: Milliseconds of silence after which the switch asks for a sign of life; as long again, and it connects anew. So a
-#: controller that hangs, or is cut off, is noticed after two to four seconds, and found within a second of its return.
-#: Nothing waits for that: another controller takes the switch over on its own connection. What it costs is an echo of
-#: eight bytes each two seconds on connections that are idle, those of the controllers that do not own the switch; with
-#: a thousand switches a controller answers 500 a second. It also is the sign of life that controllers see. Less would
-#: have busy controllers dropped by all of their switches at once.
-INACTIVITY_PROBE: Final = 2000
+#: controller that hangs, or is cut off, is noticed after five to ten seconds, and found within a second of its return.
+#: Nothing waits for that: another controller takes the switch over on its own connection. Open vSwitch takes anything
+#: less than five seconds for five. What it costs is an echo of eight bytes each five seconds on connections that are
+#: idle, those of the controllers that do not own the switch: 200 a second for a controller with a thousand switches.
+#: It also is the sign of life that controllers see.
+INACTIVITY_PROBE: Final = 5000
 #: Packets a second that the switch may send to a controller, and how many at once: connections to Services without
 #: endpoints, which are refused by the controller. What is above is lost, and tried again by the client.
 PACKET_IN_RATE: Final = 1000
@@ -103,6 +103,8 @@ def _controllers(replica: Replica, row: Any, targets: list[str]) -> None:
     present = {controller.target: controller for controller in getattr(row, "controller", [])}
     wanted = {target: present.get(target) or _controller(replica, target) for target in targets}
     if set(present) != set(wanted):
+        if present:
+            row.verify("controller")  # two changes under way would each make the same rows
         row.controller = list(wanted.values())
     for controller in wanted.values():
         update(

@@ -51,7 +51,7 @@ RETRY_SECONDS: Final = 0.1
 #: An attempt to connect is given up and begun anew: the kernel would ask again only after a second.
 CONNECT_SECONDS: Final = 0.3
 #: A greeting is waited for: a peer that was stopped answers it when it goes on.
-GREETING_SECONDS: Final = 2.0
+GREETING_SECONDS: Final = 1.0
 #: After one of these nobody is there; other errors may be the network's, or this host's own.
 _DEFINITE: Final = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
 

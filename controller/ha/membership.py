@@ -156,6 +156,8 @@ class Membership:
         """
         with self._writing:
             self._record = msgspec.structs.replace(self._record, draining=draining)
+            if not self._stored:
+                return 0
             try:
                 self.revision = self._put(self.revision)
             except (ConflictError, LeaseGoneError) as problem:

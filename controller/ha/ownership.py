@@ -22,6 +22,7 @@ from typing import Any
 
 from controller.cluster import Cluster
 from controller.ha.assignment import REBALANCE_SECONDS, preferred, wanted
+from controller.ha.damping import Damping
 from controller.ha.members import Members, mine
 from controller.ledger import Ledger, under
 from controller.records import (
@@ -46,9 +47,6 @@ _AT_ONCE = 48
 #: Seconds for which a new node waits for the controller that it belongs to, before another one takes it.
 _PATIENCE = 1.0
 _RETRY_SECONDS = 0.2
-#: Seconds for which a controller that was found silent keeps away at first, and at most; and after how many without
-#: another time it is as if there had been none.
-_FIRST_AWAY, _LONGEST_AWAY, _FORGIVEN_SECONDS = 1.0, 30.0, 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +84,9 @@ class Ownership:
         self._may_write = me is None
         self._draining = False
         self._stable_since = self._loop.time()
-        self._down_since: float | None = None
-        self._keep_away = _FIRST_AWAY
-        self._risen_at = -_FORGIVEN_SECONDS
+        #: Whether another controller has marked this one, and how often one did.
+        self._marked = False
+        self._damping = Damping()
         self._look = asyncio.Event()
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -296,16 +294,13 @@ class Ownership:
             return
         if self.members.down(self.members.name) is not None:
             now = self._loop.time()
-            if self._down_since is None:
-                self._down_since = now
-                if now - self._risen_at > _FORGIVEN_SECONDS:
-                    self._keep_away = _FIRST_AWAY
-                log.warning("found silent by another controller", seconds_away=self._keep_away)
-            if now < self._down_since + self._keep_away:
-                self._loop.call_at(self._down_since + self._keep_away, self._look.set)
+            if not self._marked:
+                self._marked, self._damping = True, self._damping.marked(now)
+                log.warning("found silent by another controller", seconds_away=self._damping.away_seconds)
+            if now < self._damping.back_at:
+                self._loop.call_at(self._damping.back_at, self._look.set)
                 return
-            self._keep_away, self._risen_at = min(2 * self._keep_away, _LONGEST_AWAY), now
-        self._down_since = None
+        self._marked = False
         await self._ledger.write([Delete(down_key(self.members.name))])
         self.members.mark(self.members.name, None)
         self._members_changed()

@@ -63,6 +63,7 @@ class Presence:
         self._membership.on_lost = lambda: self._soon(engine.ownership.lease, False)
         self._membership.on_regained = lambda _revision: self._soon(engine.ownership.lease, True)
         engine.announce_draining = lambda draining: self._membership.update(draining=draining)
+        engine.on_stored = self._membership.stored
         self._heartbeats: Heartbeats | None = None
         if self._several:
             self._heartbeats = Heartbeats(

@@ -69,7 +69,8 @@ def test_how_soon_a_killed_process_is_found() -> None:
 
 
 def test_how_soon_a_stopped_process_is_found() -> None:
-    silent, heard = [], []
+    silent: list[float] = []
+    heard: list[float] = []
     with Remote(("a",)) as a, Remote(("b",)) as b:
         a.peers(b.named)
         told_next(a, "heard")
@@ -105,7 +106,8 @@ def test_how_soon_a_cut_is_found(hosts: tuple[str, str], how: str) -> None:
         change()
         return [told_next(end, what).at - begun for end in (a, b)]
 
-    silent, heard, longer = [], [], []
+    silent: list[float] = []
+    heard: dict[float, list[float]] = {0.0: [], 5.0: []}
     with (
         Remote(("a",), host="192.0.2.1", prefix=inside(hosts[0])) as a,
         Remote(("b",), host="192.0.2.2", prefix=inside(hosts[1])) as b,
@@ -115,14 +117,14 @@ def test_how_soon_a_cut_is_found(hosts: tuple[str, str], how: str) -> None:
         for end in (a, b):
             told_next(end, "heard")
         for number in range(ROUNDS):
-            time.sleep(0.5 + number * 0.013)
-            silent += timed(cut, "silent")
-            (heard if number % 2 else longer).append(0.0)
-            time.sleep(0.0 if number % 2 else 5.0)
-            (heard if number % 2 else longer)[-1:] = timed(mend, "heard")
+            for seconds, taken in heard.items():
+                time.sleep(0.5 + number * 0.013)
+                silent += timed(cut, "silent")
+                time.sleep(seconds)
+                taken += timed(mend, "heard")
     show(f"cut by {how} to silent", silent)
-    show(f"mended after a moment to heard, {how}", heard)
-    show(f"mended after 5 s to heard, {how}", longer)
+    for seconds, taken in heard.items():
+        show(f"mended {seconds:.0f} s after that to heard, {how}", taken)
 
 
 def test_what_30_peers_cost() -> None:

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 from controller.ha.assignment import MOVES_AT_ONCE, REBALANCE_SECONDS, preferred, wanted
 from controller.records import OwnerRecord
 
@@ -30,7 +34,7 @@ def test_a_single_controller_takes_everything_at_once() -> None:
 def test_what_nobody_owns_is_taken_at_once_by_one() -> None:
     takes = [wanted(name, NODES, ALL, {}, 0.0) for name in ALL]
     assert [len(takings) for takings in takes] == [10, 10, 10]
-    assert sorted(sum(takes, [])) == sorted(NODES)
+    assert sorted(node for takings in takes for node in takings) == sorted(NODES)
 
 
 def test_what_a_dead_one_owned_is_taken_at_once() -> None:
@@ -78,3 +82,25 @@ def test_one_node_more_than_others_is_no_reason_to_move() -> None:
 def test_without_members_nobody_should_own_anything() -> None:
     assert preferred(NODES, {}, {}) == {}
     assert wanted(A, NODES, {}, {}, LONG) == []
+
+
+def test_it_does_not_depend_on_the_order_in_which_a_process_keeps_its_sets() -> None:
+    program = (
+        "from controller.ha.assignment import preferred\n"
+        "from controller.records import OwnerRecord\n"
+        "nodes = {f'node-{number}' for number in range(30)}\n"
+        "owners = {node: OwnerRecord(controller='a', incarnation='a1') for node in nodes}\n"
+        "print(sorted(preferred(nodes, {'a': 'a1', 'b': 'b1', 'c': 'c1'}, owners).items()))\n"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        for seed in "1234"
+    }
+    assert len(found) == 1

@@ -292,6 +292,26 @@ def test_a_callback_that_fails_does_not_end_it(store: Store) -> None:
             assert isinstance(watched.next(), int)
 
 
+def test_a_loss_is_told_also_when_it_is_over_before_it_can_be(store: Store) -> None:
+    with started(store, member("a", "a1")) as watched:
+        busy, go_on = threading.Event(), threading.Event()
+
+        def wait(revision: int) -> None:
+            watched.told.put(revision)
+            busy.set()
+            go_on.wait(PATIENCE)
+
+        watched.on_regained = wait
+        watched.stored(Event(KEY, None, store.write([Delete(KEY)])))
+        assert [watched.next(), watched.next()] == ["lost", watched.revision]
+        busy.wait(PATIENCE)
+        removed = store.write([Delete(KEY)])
+        watched.stored(Event(KEY, None, removed))
+        wait_until(lambda: watched.revision > removed and watched.may_write())
+        go_on.set()
+        assert [watched.next(), watched.next()] == ["lost", watched.revision]
+
+
 def test_a_file_that_was_left_by_a_killed_controller_has_no_record(tmp_path: Path) -> None:
     url = f"sqlite://{tmp_path}/store.db"
     with RemoteMember(url, "a", "a1", LEASE, unused_address()) as first:
