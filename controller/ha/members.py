@@ -7,10 +7,14 @@ it (controller/ha/heartbeat.py). Who is marked marks nobody, so of two that do n
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from controller.records import DownRecord, MemberRecord, OwnerRecord, decode, down_key, member_key
 from controller.store import Check, Entry
+
+#: Seconds for which switches are still told of a controller that has gone.
+LINGER_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class Members:
         self.me = me
         self._members: dict[str, Member] = {}
         self._down: dict[str, DownRecord] = {}
+        #: Those whose record has gone, and when.
+        self._gone: dict[str, tuple[MemberRecord, float]] = {}
 
     @property
     def name(self) -> str:
@@ -37,6 +43,16 @@ class Members:
     def all(self) -> dict[str, Member]:
         """The controllers that have a lease, by name."""
         return dict(self._members)
+
+    def openflow_targets(self) -> list[str]:
+        """Where switches reach the controllers; none where this one is alone. One that has just gone is among them:
+        most often it comes back, and each change disturbs the switches.
+        """
+        soon = time.monotonic() - LINGER_SECONDS
+        self._gone = {name: gone for name, gone in self._gone.items() if gone[1] > soon}
+        records = [member.record for member in self._members.values()]
+        records += [record for record, _ in self._gone.values()]
+        return sorted({record.openflow_target for record in records if record.openflow_target})
 
     def down(self, name: str) -> DownRecord | None:
         """The mark on a controller that has a lease, if there is one that counts."""
@@ -95,6 +111,9 @@ class Members:
         before = self._members.pop(name, None)
         if entry is not None:
             self._members[name] = Member(decode(MemberRecord, entry), entry.revision)
+            self._gone.pop(name, None)
+        elif before is not None:
+            self._gone[name] = (before.record, time.monotonic())
         after = self._members.get(name)
         return (before and before.record) != (after and after.record)
 

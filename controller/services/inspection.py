@@ -220,7 +220,9 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             elif seconds is not None:
                 status.heard_ms = round(seconds * 1000)
             controllers.append(status)
-        return inspection_pb2.ListControllersResponse(controllers=controllers, answered_by=ownership.members.name)
+        return inspection_pb2.ListControllersResponse(
+            controllers=controllers, answered_by=ownership.members.name
+        )
 
     async def DrainController(  # noqa: N802
         self, request: inspection_pb2.DrainControllerRequest, context: Context

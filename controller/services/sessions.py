@@ -217,22 +217,17 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
 
     def _owner(self, node: str) -> controller_pb2.Owner:
         ownership = self._engine.ownership
-        members = ownership.members.all()
+        members = ownership.members
         told = controller_pb2.Owner(
-            openflow_targets=self._all_targets(),
-            controllers=sorted(member.record.grpc_address for member in members.values()),
+            openflow_targets=members.openflow_targets(),
+            controllers=sorted(member.record.grpc_address for member in members.all().values()),
         )
         owner = ownership.owner(node)
-        if owner is not None and owner.controller in members:
+        if owner is not None and owner.controller in members.all():
             told.controller = owner.controller
-            told.address = members[owner.controller].record.grpc_address
+            told.address = members.all()[owner.controller].record.grpc_address
             told.generation = owner.generation
         return told
-
-    def _all_targets(self) -> list[str]:
-        """Those of all controllers that are there; none where this one is alone."""
-        members = self._engine.ownership.members.all().values()
-        return sorted(member.record.openflow_target for member in members if member.record.openflow_target)
 
     def end_all(self) -> None:
         """The controller ends: let go of every agent."""
@@ -316,7 +311,9 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
 
     def _welcome(self, record: NodeRecord, peer: str) -> controller_pb2.Welcome:
         targets = (
-            self._targets or self._all_targets() or (f"{self._scheme}:{_own_address(peer)}:{self._port}",)
+            self._targets
+            or self._engine.ownership.members.openflow_targets()
+            or (f"{self._scheme}:{_own_address(peer)}:{self._port}",)
         )
         network = self._engine.services
         return controller_pb2.Welcome(
