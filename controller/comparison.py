@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from controller.connection import SwitchConnection
 from controller.desired import Desired, Key
 from controller.endpointflows import learn_cookies
+from controller.repairs import entry_text
 from sdn.logs import Logger
 from sdn.openflow import (
-    CodecError,
     canonical_key,
-    decode_flow,
-    format_flow,
     split_flow_descs,
     split_group_descs,
 )
@@ -22,7 +20,7 @@ from sdn.pipeline.tables import SESSION_AFFINITY
 #: Entries that are named one by one in the log when they are found to be nobody's.
 _NAMED = 10
 #: Where the cookie stands in a flow's body.
-_COOKIE = slice(8, 16)
+COOKIE = slice(8, 16)
 
 
 def read_back(connection: SwitchConnection, desired: Desired) -> dict[Key, bytes]:
@@ -30,14 +28,20 @@ def read_back(connection: SwitchConnection, desired: Desired) -> dict[Key, bytes
 
     ConnectionClosedError, and CodecError when it answers nonsense.
     """
-    installed: dict[Key, bytes] = {}
-    for body in connection.group_descriptions():
-        installed.update(split_group_descs(body))
+    installed: dict[Key, bytes] = dict(read_groups(connection).items())
     for body in connection.flow_descriptions():
         installed.update(split_flow_descs(body))
     _leave_out_learned(installed, desired)
     _use_our_keys(installed, desired)
     return installed
+
+
+def read_groups(connection: SwitchConnection) -> dict[int, bytes]:
+    """The groups of a switch. ConnectionClosedError, CodecError."""
+    groups: dict[int, bytes] = {}
+    for body in connection.group_descriptions():
+        groups.update(split_group_descs(body))
+    return groups
 
 
 def _leave_out_learned(installed: dict[Key, bytes], desired: Desired) -> None:
@@ -56,7 +60,7 @@ def _leave_out_learned(installed: dict[Key, bytes], desired: Desired) -> None:
         cookie for key, body in desired.items() if isinstance(key, bytes) for cookie in learn_cookies(body)
     }
     for key in learned:
-        if installed[key][_COOKIE] in cookies:
+        if installed[key][COOKIE] in cookies:
             del installed[key]
 
 
@@ -76,13 +80,3 @@ def report_foreign(log: Logger, foreign: Mapping[Key, bytes]) -> None:
     for key, body in list(foreign.items())[:_NAMED]:
         log.warning("entry of nobody is removed", entry=entry_text(key, body))
     log.warning("entries of nobody are removed", count=len(foreign))
-
-
-def entry_text(key: Key, body: bytes) -> str:
-    """An entry for people; its bytes where even the codec does not understand them."""
-    if isinstance(key, int):
-        return f"group {key}"
-    try:
-        return format_flow(decode_flow(key, body))
-    except CodecError:
-        return f"flow {key.hex()} {body.hex()}"

@@ -5,7 +5,8 @@ An *exchange* is a range of transaction ids; whatever the switch sends under one
 receiving thread only sorts messages into exchanges; whoever opened one takes them out, in a thread that may
 wait. Packets that the switch hands over belong to none: those to Services without endpoints are answered where they
 arrive (controller.rejects), those that policies report are read there (controller.audit). Nor does the switch's word
-that another controller has become its master, which may come at any time.
+that another controller has become its master, or that somebody has changed a flow or a group, which may come at any
+time.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from sdn.openflow import (
     NO_GENERATION,
     CodecError,
     ErrorMessage,
+    FlowUpdate,
     Role,
     RoleReply,
     RoleStatus,
@@ -37,12 +39,17 @@ from sdn.openflow import (
     decode_software,
     desc_request,
     flow_desc_request,
+    flow_monitor_end,
+    flow_monitor_request,
+    forward_group_changes,
     group_desc_request,
     group_stats_request,
+    is_flow_monitor,
     multipart_body,
     multipart_more,
     packet_in_cookie,
     role_request,
+    split_flow_updates,
     tells_deposed,
 )
 from sdn.openflow.bundle import (
@@ -58,6 +65,7 @@ from sdn.openflow.wire import (
     OFPT_ERROR,
     OFPT_MULTIPART_REPLY,
     OFPT_PACKET_IN,
+    OFPT_REQUESTFORWARD,
     OFPT_ROLE_REPLY,
     OFPT_ROLE_STATUS,
 )
@@ -70,6 +78,8 @@ MAX_ANSWER = 1 << 29
 _LAST_XID = 0x7FFFFFFF
 
 _WHOLE_COOKIE = 0xFFFFFFFFFFFFFFFF
+#: The number of the one flow monitor of a connection.
+_MONITOR = 1
 
 
 class BundleRefusedError(Exception):
@@ -142,6 +152,10 @@ class SwitchConnection:
         self.packets_wanted = True
         #: Called in the receiving thread when the switch says by itself that the role here is another now.
         self.on_role_status: Callable[[RoleStatus], None] = lambda _status: None
+        #: Called in the receiving thread when the switch tells what others change, while it is monitored.
+        self.on_flow_updates: Callable[[Iterable[FlowUpdate]], None] = lambda _updates: None
+        self.on_group_change: Callable[[], None] = lambda: None
+        self._monitored = False
         datapath.receiver = self._receive
 
     def close(self) -> None:
@@ -162,6 +176,12 @@ class SwitchConnection:
             return
         if kind == OFPT_ROLE_STATUS:
             self._receive_role_status(message)
+            return
+        if kind == OFPT_REQUESTFORWARD:
+            self.on_group_change()
+            return
+        if kind == OFPT_MULTIPART_REPLY and xid == 0:
+            self._receive_updates(message)
             return
         with self._lock:
             for exchange in self._exchanges:
@@ -191,6 +211,13 @@ class SwitchConnection:
         if status.role is Role.SLAVE:
             self.packets_wanted = False
         self.on_role_status(status)
+
+    def _receive_updates(self, message: bytes) -> None:
+        try:
+            if is_flow_monitor(message):
+                self.on_flow_updates(split_flow_updates(multipart_body(message)))
+        except CodecError as problem:
+            raise ProtocolError(f"an update of flows: {problem}") from problem
 
     @contextmanager
     def _exchange(self, count: int) -> Iterator[_Exchange]:
@@ -237,6 +264,41 @@ class SwitchConnection:
             except StaleError:
                 # Another controller has become the master between question and request.
                 continue
+
+    def monitor(self) -> str:
+        """Let the switch tell what others change, from the answer on. Why it does not; empty: it does.
+        ConnectionClosedError, CodecError.
+        """
+        if self._monitored:
+            return ""
+        with self._exchange(2) as exchange:
+            first, last = exchange.first, exchange.last
+            self._transport.write([forward_group_changes(first, True) + flow_monitor_request(last, _MONITOR)])
+            refused = self._monitor_answer(exchange)
+        self._monitored = not refused
+        return refused
+
+    def end_monitor(self) -> None:
+        """Let the switch tell no more. ConnectionClosedError, CodecError."""
+        if not self._monitored:
+            return
+        self._monitored = False
+        with self._exchange(2) as exchange:
+            first, last = exchange.first, exchange.last
+            self._transport.write([forward_group_changes(first, False) + flow_monitor_end(last, _MONITOR)])
+            self._monitor_answer(exchange)
+
+    def _monitor_answer(self, exchange: _Exchange) -> str:
+        """What was refused, once the flow monitor's request, the last one, is answered."""
+        refused: list[str] = []
+        while True:
+            kind, xid, message = exchange.next()
+            if kind == OFPT_ERROR:
+                refused.append(_text(message))
+            elif kind != OFPT_MULTIPART_REPLY:
+                raise CodecError(f"message type {kind} in answer to a flow monitor's request")
+            if xid == exchange.last and (kind == OFPT_ERROR or not multipart_more(message)):
+                return "; ".join(refused)
 
     def software(self) -> str:
         """The version of Open vSwitch, "3.1.0"."""

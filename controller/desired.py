@@ -173,6 +173,14 @@ class Desired:
         """All entries."""
         return ((key, claim.entries[key]) for key, claim in self._entries.items())
 
+    def differing_groups(self, installed: Mapping[int, bytes]) -> set[int]:
+        """The numbers of groups that are missing from ``installed``, other there, or not desired."""
+        wrong = {key for key in installed if key not in self._entries}
+        if len(installed) - len(wrong) < self.groups:
+            wrong.update(key for key in self._entries if isinstance(key, int) and key not in installed)
+        wrong.update(key for key, body in installed.items() if key not in wrong and self.body(key) != body)
+        return wrong
+
     def differing(self, installed: Entries) -> set[Key]:
         """The keys of entries that are missing from ``installed``, other there, or not desired."""
         wrong: set[Key] = {key for key in installed if key not in self._entries}

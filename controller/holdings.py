@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
-from controller.comparison import read_back, report_foreign
+from controller.comparison import COOKIE, read_back, read_groups, report_foreign
 from controller.connection import SwitchConnection
-from controller.desired import Desired, Entries, Key
+from controller.desired import Desired, Entries, Key, Part
+from controller.endpointflows import learn_cookies
+from controller.repairs import Finding, Repairs, findings
 from sdn.logs import Logger
 from sdn.openflow import spreads_anew
+from sdn.pipeline.tables import SESSION_AFFINITY
 
 #: Keys that may pile up while no switch is there, beside twice as many as there are entries.
 _SLACK: Final = 10_000
@@ -24,15 +27,18 @@ class Comparison:
 
     installed: Entries
     wrong: Set[Key]
-    #: Entries of nobody, and entries that had been right and are not any more.
-    repaired: int
 
 
 class Holdings:
     """Owned by the synchronizer's thread."""
 
-    def __init__(self, log: Logger) -> None:
+    def __init__(
+        self, log: Logger, repairs: Repairs | None = None, owner_of: Callable[[Part], str] = str
+    ) -> None:
+        """``repairs`` remembers what was not as it must be; ``owner_of`` says for people whose a part is."""
         self._log = log
+        self.repairs = repairs or Repairs()
+        self._owner_of = owner_of
         self.desired = Desired()
         #: Keys whose entry in the switch is not confirmed to be as desired.
         self.dirty: set[Key] = set()
@@ -42,6 +48,8 @@ class Holdings:
         self.known = False
         #: What each message of the last bundle was about.
         self.batch: list[Key] = []
+        #: Cookies of flows that the switch could learn until lately, the newest last.
+        self._learned_before: dict[bytes, None] = {}
         self._installed_groups: dict[int, bytes] = {}
         #: The switch can take single buckets into a group (sdn/openflow/groupchanges.py).
         self._single_buckets = False
@@ -72,18 +80,26 @@ class Holdings:
             for key, body in installed.items()
             if isinstance(key, int)
         }
-        foreign = {key: installed[key] for key in wrong if self.desired.body(key) is None}
+        foreign = {
+            key: installed[key]
+            for key in wrong
+            if self.desired.body(key) is None and not self.is_leftover(key, installed[key])
+        }
         # What was not written yet is no surprise; on the first comparison nothing was.
-        drifted = wrong - self.dirty - foreign.keys() if self.known else set()
+        drifted = (
+            {key for key in wrong - self.dirty if self.desired.body(key) is not None} if self.known else set()
+        )
         changed = {key for key in drifted if key in installed}
         if foreign:
             report_foreign(self._log, foreign)
         if drifted:
             self._log.warning("entries differed", missing=len(drifted) - len(changed), changed=len(changed))
+        self.repaired(findings(self.desired, drifted | (foreign.keys() - self.dirty), installed.get))
+        audit = connection is self.compared and not wrong
         self.dirty = wrong
         self.compared = connection
         self.known = True
-        self._log.info(
+        (self._log.debug if audit else self._log.info)(
             "switch compared",
             address=connection.address,
             installed=len(installed),
@@ -91,7 +107,43 @@ class Holdings:
             differing=len(wrong),
             seconds=round(time.monotonic() - began, 4),
         )
-        return Comparison(installed, wrong, len(foreign) + len(drifted))
+        return Comparison(installed, wrong)
+
+    def compare_groups(self, connection: SwitchConnection) -> None:
+        """Read the groups back; those that differ become dirty. ConnectionClosedError, CodecError."""
+        installed = read_groups(connection)
+        wrong = self.desired.differing_groups(installed)
+        there: dict[Key, bytes] = dict(installed.items())
+        found = findings(self.desired, wrong - self.dirty, there.get)
+        self._installed_groups = {
+            key: body if key in wrong else self.desired.body(key) or body for key, body in installed.items()
+        }
+        self.dirty |= wrong
+        self.repaired(found)
+
+    def changed(self, former: Iterable[bytes | None]) -> None:
+        """Entries that had these bodies are others now."""
+        for body in former:
+            if body is not None:
+                for cookie in learn_cookies(body):
+                    self._learned_before.pop(cookie, None)
+                    self._learned_before[cookie] = None
+        while len(self._learned_before) > _SLACK:
+            del self._learned_before[next(iter(self._learned_before))]
+
+    def is_leftover(self, key: Key, body: bytes) -> bool:
+        """Whether a flow that is not desired was learned by one that was: the switch removes those, but for what it
+        learns of packets that are under way just then.
+        """
+        return (
+            isinstance(key, bytes)
+            and key[0] == SESSION_AFFINITY.number
+            and body[COOKIE] in self._learned_before
+        )
+
+    def repaired(self, found: Sequence[Finding]) -> None:
+        """These are dirty, and that was not to be expected."""
+        self.repairs.entries(self._log, found, self._owner_of)
 
     def write(self, connection: SwitchConnection) -> None:
         """Write what is dirty, as one atomic bundle. ConnectionClosedError, CodecError; BundleRefusedError,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, KeysView, Mapping, S
 from controller.allocation.network import ServiceNetwork
 from controller.changes import Change
 from controller.cluster import Cluster
+from controller.desired import Part
 from controller.forgetting import Flush
 from controller.records import AttachmentRecord, NodeRecord
 from controller.switchboard import Switchboard
@@ -95,6 +96,8 @@ class Programs:
         self._local: dict[str, LocalNode] = {}
         self._remote: dict[str, RemoteNode] = {}
         self._datapaths: dict[str, int] = {}
+        #: Of attachments, for people: whose they are.
+        self._pods: dict[tuple[str, str], str] = {}
         #: Computes what all Services have on a node; set by the engine.
         self.services_on: Callable[[str], Callable[[], Iterable[Flow | Group]]] = lambda _node: tuple
         #: What policies say on a node; set by the engine.
@@ -123,6 +126,7 @@ class Programs:
                 functools.partial(self._on_status, name),
                 owned=self.generation_of(name),
                 on_deposed=lambda node, generation: self.on_deposed(node, generation),
+                owner_of=functools.partial(self._owner_of, name),
             )
             self._synchronizers[name] = synchronizer
             for other in self._remote.values():
@@ -186,6 +190,7 @@ class Programs:
             compiled = functools.partial(pod_flows, self._local[record.node], pod_port(record))
             fresh = tuple(map(Address.parse, record.addresses)) if new else ()
             part = ("pod", *record.id)
+            self._pods[record.id] = f"Pod {record.pod_namespace}/{record.pod_name}"
             synchronizer.submit_all([Change(part, compiled, done, fresh=fresh)])
         elif done is not None:
             done(_forgotten(record.node))
@@ -199,6 +204,7 @@ class Programs:
         gone: Sequence[str] = (),
     ) -> None:
         """An attachment is gone, with these addresses."""
+        self._pods.pop((container_id, interface_name), None)
         synchronizer = self._synchronizers.get(node)
         if synchronizer is not None:
             addresses = tuple(map(Address.parse, gone))
@@ -234,6 +240,21 @@ class Programs:
         synchronizer = self._synchronizers.get(node)
         if synchronizer is not None:
             synchronizer.flush(connections)
+
+    def _owner_of(self, node: str, part: Part) -> str:
+        """Whose a part is, for people. Any thread may ask."""
+        match part:
+            case ("node",):
+                return f"Node {node}"
+            case ("peer", name):
+                return f"Node {name}"
+            case ("pod", container, interface):
+                return self._pods.get((str(container), str(interface)), f"container {container}")
+            case ("service", namespace, name):
+                return f"Service {namespace}/{name}"
+            case ("policy", *_):
+                return "policies"
+        return str(part)
 
     def settled(self, node: str, done: Done) -> None:
         """Call ``done`` once everything submitted for the node until now is in force, or refused."""

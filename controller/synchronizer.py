@@ -37,6 +37,7 @@ from controller.changes import NOT_OWNER, Change, Compile, Done, Inbox
 from controller.connection import DeposedError, SwitchConnection
 from controller.desired import Part
 from controller.forgetting import Flush
+from controller.repairs import Repairs
 from controller.status import Status
 from controller.transport import ConnectionClosedError, ProtocolError
 from controller.writer import Writer
@@ -62,11 +63,13 @@ class Synchronizer:
         *,
         owned: int | None = ALONE,
         on_deposed: Callable[[str, int], None] = lambda _node, _generation: None,
+        owner_of: Callable[[Part], str] = str,
     ) -> None:
         """``owned`` is the generation with which this controller owns the switch from the start, None: it does not.
 
         ``on_deposed`` is called with the node and the generation when the switch has another master than this
-        controller, which owned it with that; once for each, in any thread, and must not wait.
+        controller, which owned it with that; once for each, in any thread, and must not wait. ``owner_of`` says for
+        people whose a part is, in any thread.
         """
         self.node = node
         self._on_status = on_status
@@ -75,6 +78,8 @@ class Synchronizer:
         self._condition = threading.Condition()
         self._inbox = Inbox(generation=owned, known=owned or 0)
         self._status = Status()
+        #: What of the node was not as it must be. Any thread may add to it.
+        self.repairs = Repairs()
         #: Changes were taken out of the inbox, and what came of them is not in the status yet.
         self._at_work = False
         # From here on: the synchronizer's thread only.
@@ -89,7 +94,12 @@ class Synchronizer:
             busy=self._busy,
             note=lambda error: self._update(last_error=error),
             confirmed=self._publish,
+            wake=self._wake,
+            repairs=self.repairs,
+            owner_of=owner_of,
         )
+        #: As many bundles were confirmed when the status was told last.
+        self._told_written = 0
         self._thread = threading.Thread(target=self._run, name=f"synchronizer {node}", daemon=True)
         self._thread.start()
 
@@ -192,7 +202,7 @@ class Synchronizer:
     def status(self) -> Status:
         """How the switch stands, as of the last change; not synchronized while changes are under way."""
         with self._condition:
-            inbox, status = self._inbox, self._status
+            inbox, status = self._inbox, replace(self._status, repaired=self.repairs.count)
             if inbox.generation is None:
                 return replace(status, owner=False, connected=False, synchronized=False)
             if self._at_work or inbox.changes or inbox.generation != self._generation:
@@ -238,12 +248,17 @@ class Synchronizer:
         self._update(last_error=f"deposed: {why}")
         self._on_deposed(self.node, generation)
 
+    def _wake(self) -> None:
+        with self._condition:
+            self._condition.notify()
+
     # The thread.
 
     def _run(self) -> None:
         while True:
             inbox = self._wait()
             if inbox.stopping:
+                self._writer.drift.end()
                 return
             if inbox.generation != self._generation:
                 self._change_hands(inbox.generation)
@@ -317,6 +332,7 @@ class Synchronizer:
             return
         if generation is None:
             reply = connection.become_slave(self._inbox.known)
+            connection.end_monitor()
         else:
             reply = connection.request_role(Role.MASTER, generation)
         if reply.role is not (Role.SLAVE if generation is None else Role.MASTER):
@@ -347,6 +363,9 @@ class Synchronizer:
         desired_flows, desired_groups = self._writer.wanted()
         installed_flows, installed_groups = self._writer.holdings.installed()
         before = self._status
+        # Audits that find nothing are none.
+        news = not before.synchronized or self._writer.written != self._told_written
+        self._told_written = self._writer.written
         self._update(
             owner=owner,
             linked=connection is not None,
@@ -359,8 +378,7 @@ class Synchronizer:
             desired_groups=desired_groups,
             installed_groups=installed_groups,
             synchronized=synchronized,
-            synchronized_at=datetime.now(UTC) if synchronized else before.synchronized_at,
-            repaired=self._writer.repaired,
+            synchronized_at=datetime.now(UTC) if news and synchronized else before.synchronized_at,
         )
         with self._condition:
             self._at_work = False

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from controller.changes import NOT_OWNER, Change, Done, Refused, entries_of, unchanged
-from controller.comparison import entry_text
 from controller.connection import BundleRefusedError, DeposedError, SwitchConnection
 from controller.cutting import cut
 from controller.desired import Entries, Key, Part
+from controller.drift import Drift
 from controller.forgetting import Flush
 from controller.holdings import Holdings
+from controller.repairs import Repairs, entry_text
 from controller.stale import Gone, StaleConnections
 from controller.waiting import Waiting
 from sdn.logs import Logger
-from sdn.openflow import CodecError, Role
+from sdn.openflow import CodecError, Role, wants_group
 from sdn.pipeline.topology import Address
 
 FIRST_PAUSE = 1.0
@@ -40,14 +41,20 @@ class Writer:
         busy: Callable[[], bool],
         note: Callable[[str], None],
         confirmed: Callable[[], None],
+        wake: Callable[[], None],
+        repairs: Repairs,
+        owner_of: Callable[[Part], str],
     ) -> None:
         """``ours`` says whether the switch is still ours, or another's, as it was when this was told; ``busy`` whether
         changes wait to be taken in; ``note`` takes an error for people; ``confirmed`` is called when everything is in
-        force, before those who wait are told.
+        force, before those who wait are told; ``wake``, in any thread, when the switch tells that others change it.
+        ``repairs`` remembers that, with ``owner_of`` a part.
         """
         self.owner = owner
-        self.holdings = Holdings(log)
-        self.repaired = 0
+        self.holdings = Holdings(log, repairs, owner_of)
+        self.drift = Drift(log, wake)
+        #: Bundles that the switch has confirmed.
+        self.written = 0
         self._log = log
         self._ours = ours
         self._busy = busy
@@ -70,6 +77,8 @@ class Writer:
         self.owner = owner
         self._put_back_refused()
         self.holdings.forget()
+        if not owner:
+            self.drift.end()
         self._retry_at = None
         self._read_again = False
         if not owner:
@@ -78,7 +87,8 @@ class Writer:
 
     def due(self) -> float | None:
         """When something is to be done by itself, in the terms of time.monotonic(); None: never."""
-        due = [moment for moment in (self._retry_at, self._stale.due()) if moment is not None]
+        dues = (self._retry_at, self._stale.due(), self.drift.due())
+        due = [moment for moment in dues if moment is not None]
         return min(due) if due else None
 
     def synchronized(self, connection: SwitchConnection) -> bool:
@@ -132,10 +142,12 @@ class Writer:
         before = desired.entries(part)
         changed = desired.replace(part, entries)
         self.holdings.dirty.update(changed)
+        self.holdings.changed(changed.values())
         self._stale.changed(changed, desired.body, (before, entries))
 
     def without_a_switch(self) -> None:
         """Changes were taken in, and no switch is there: see that what waits for it does not grow with time."""
+        self.drift.end()
         self._waiting.thin()
         self.holdings.thin()
 
@@ -152,19 +164,20 @@ class Writer:
                 self._pause = FIRST_PAUSE
             self._retry_at = None
             self._put_back_refused()
+            if new:
+                self.drift.begin(connection)
             self._compare(connection)
+        self.drift.look(connection, self.holdings)
         self._forget_former(connection)
-        while self.holdings.dirty:
-            if not self._ours():
+        if not self._write_all(connection):
+            return
+        # With a flow that learns goes what was learned by it, so that is compared when all is written.
+        if not self._busy():
+            if self.drift.wants_comparison():
+                self._compare(connection)
+            self.drift.look_at_learned(connection, self.holdings)
+            if not self._write_all(connection):
                 return
-            try:
-                self.holdings.write(connection)
-            except BundleRefusedError as refusal:
-                if self._groups_may_differ(refusal):
-                    self._compare(connection)
-                elif not self._set_aside(refusal, connection):
-                    self._retry_later()
-                    return
         self._read_again = False
         self._cut(connection)
         if not self._ours():
@@ -175,11 +188,29 @@ class Writer:
         else:
             self._pause = FIRST_PAUSE
 
+    def _write_all(self, connection: SwitchConnection) -> bool:
+        """Write what is dirty, but for what is refused; False: it cannot be, now."""
+        while self.holdings.dirty:
+            if not self._ours():
+                return False
+            try:
+                self.holdings.write(connection)
+                self.written += 1
+            except BundleRefusedError as refusal:
+                if self._groups_may_differ(refusal):
+                    self._compare(connection)
+                elif not self._set_aside(refusal, connection):
+                    self._retry_later()
+                    return False
+        return True
+
     def _compare(self, connection: SwitchConnection) -> None:
         first = not self.holdings.known
+        self.drift.compared()
+        began = time.thread_time()
         found = self.holdings.compare(connection)
+        self.drift.was_compared(time.thread_time() - began)
         self._stale.found(found.installed, found.wrong)
-        self.repaired += found.repaired
         if first and self._fresh:
             # Pods that another controller has let begin have connections of their own.
             entries = self.holdings.desired.entries
@@ -188,13 +219,14 @@ class Writer:
             }
 
     def _groups_may_differ(self, refusal: BundleRefusedError) -> bool:
-        """Whether a change of a group was refused for the first time: it goes by what the group was, which
-        somebody may have changed. A fresh look tells, before anything is set aside.
+        """Whether a change of a group was refused for the first time, or a flow for want of one: it goes by what the
+        groups were, which somebody may have changed. A fresh look tells, before anything is set aside.
         """
         again, self._read_again = self._read_again, True
         about = self.holdings.batch
         return not again and any(
-            index is not None and isinstance(about[index], int) for index, _ in refusal.errors
+            index is not None and (isinstance(about[index], int) or wants_group(error))
+            for index, error in refusal.errors
         )
 
     def _confirm(self) -> None:

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sdn.openflow.errors import CodecError
-from sdn.openflow.wire import HEADER, OFP_VERSION, OFPT_BARRIER_REQUEST, OFPT_ERROR
+from sdn.openflow.wire import (
+    HEADER,
+    OFP_VERSION,
+    OFPBAC_BAD_OUT_GROUP,
+    OFPET_BAD_ACTION,
+    OFPT_BARRIER_REQUEST,
+    OFPT_ERROR,
+)
 
 
 class Header(NamedTuple):
@@ -160,3 +167,8 @@ class Framer:
         self._pieces = [data[position:]]
         self._held = end - position
         self._needed = needed
+
+
+def wants_group(error: ErrorMessage) -> bool:
+    """Whether a flow was refused since it uses a group that is not there."""
+    return (error.type, error.code) == (OFPET_BAD_ACTION, OFPBAC_BAD_OUT_GROUP)
