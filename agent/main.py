@@ -20,6 +20,7 @@ from agent.audit import AuditLog
 from agent.dns import config as dns
 from agent.dns.child import DnsServer
 from agent.dns.feed import Resolution
+from agent.drift import Drift
 from agent.grpcserver import AgentService, GrpcServer
 from agent.nodesetup.facts import Assignment, NodeFacts
 from agent.nodesetup.setup import NodeSetup, wait_for_facts
@@ -70,7 +71,7 @@ class _Agent:
         self._config = config
         self._ovsdb = Ovsdb(config.ovsdb)
         vswitchd = Vswitchd(config.ovs_rundir)
-        self._setup = NodeSetup(config, state, self._ovsdb, vswitchd)
+        self._setup = NodeSetup(config, state, self._ovsdb, vswitchd, self._repaired)
         self._attachments = Attachments(state, self._ovsdb, self._setup)
         self._audit = _audit_log(config)
         self._owners = Owners(config.controllers, config.node_name)
@@ -94,7 +95,9 @@ class _Agent:
         )
         self._service_plane = ServicePlane(self._services, self._setup)
         self._dns = DnsServer(config.state_dir, self._resolved)
-        self._reconciler = Reconciler(state, self._ovsdb, self._attachments)
+        self._reconciler = Reconciler(state, self._ovsdb, self._attachments, self._repaired)
+        self._drift = Drift(self._setup.poke, self._reconciler.look_at)
+        self._ovsdb.on_change = self._drift.changed
         verbs = Verbs(config, state, self._ovsdb, vswitchd, self._setup, self._reporter, self._attachments)
         self._plugin = Server(config.socket, verbs.answer, config.parallel_requests)
         service = AgentService(verbs.answer, state, self._setup, self._reporter, self._attachments)
@@ -133,6 +136,7 @@ class _Agent:
         self._service_watch.start()
         self._owners.start()
         self._reconciler.start()
+        self._drift.start()
         try:
             self._plugin.start()
             self._grpc.start()
@@ -142,6 +146,7 @@ class _Agent:
         self._watch(ending)
         self._plugin.close()
         self._grpc.close()
+        self._drift.close()
         self._reconciler.close()
         self._service_watch.close()
         self._dns.close()
@@ -208,6 +213,10 @@ class _Agent:
 
     def _resolved(self, said: Resolution, done: Callable[[bool], None]) -> None:
         self._reporter.resolved(said.name, said.addresses, said.ttl, done)
+
+    def _repaired(self, kind: str, what: str) -> None:
+        """Something was not as it must be, and is put right."""
+        self._reporter.drifted(kind, what)
 
     def _ranges(self) -> list[str]:
         assignment = self._setup.assignment

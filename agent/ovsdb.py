@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from agent.ovslib import idl as idls
 from agent.ovslib import jsonrpc, poller, stream
@@ -52,16 +52,34 @@ class OvsdbRefused(Exception):
     """The database or the switch refused a change; the text is its own."""
 
 
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """A row is there ("create"), is there no more ("delete"), or has changed in some columns ("update"). Those of
+    tables without names have an empty one.
+    """
+
+    event: str
+    table: str
+    name: str
+    columns: frozenset[str]
+
+
+OnChange: TypeAlias = Callable[[RowChange], None]
+
+
 class _Idl(idls.Idl):  # type: ignore[misc]  # untyped library
     """The library's replica, which also knows rows by name."""
 
     def __init__(self, remote: str, helper: Any) -> None:
         self.by_name: dict[str, dict[str, Any]] = {"Bridge": {}, "Port": {}, "Interface": {}}
+        self.on_change: OnChange = lambda _change: None
         super().__init__(remote, helper, probe_interval=5000)
 
     def notify(self, event: str, row: Any, updates: Any = None) -> None:
         table: Any = row._table
         names = self.by_name.get(table.name)
+        columns = frozenset(updates._data) if event == idls.ROW_UPDATE else frozenset()
+        self.on_change(RowChange(event, table.name, row.name if names is not None else "", columns))
         if names is None:
             return
         name: str = row.name
@@ -98,14 +116,26 @@ class Replica:
         return self.transaction.insert(self._idl.tables[table])
 
 
-def update(row: Any, **columns: Any) -> None:
-    """Write those columns of a row that differ. Optional ones read as lists of at most one."""
+def update(row: Any, **columns: Any) -> list[str]:
+    """Write those columns of a row that differ. Optional ones read as lists of at most one. Which ones differed, and
+    how, for people.
+    """
+    differed = []
     for column, value in columns.items():
         # A row that was just inserted has no columns to read.
         now = getattr(row, column, None)
         now = dict(now) if isinstance(now, dict) else now
         if now is None or (now != value and now != [value]):
             setattr(row, column, value)
+            differed.append(f"{column} {_plain(now)}, not {_plain(value)}")
+    return differed
+
+
+def _plain(value: Any) -> str:
+    """A column's value for people, an optional one without its list."""
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "empty"
+    return str(value)
 
 
 @dataclass(eq=False)
@@ -136,6 +166,8 @@ class Ovsdb:
         self._waits: list[_Wait] = []
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._stop = threading.Event()
+        #: Called in the replica's thread with each change of what is followed, whoever has made it; must not wait.
+        self.on_change: OnChange = lambda _change: None
         self._connected = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ovsdb", daemon=True)
 
@@ -221,6 +253,7 @@ class Ovsdb:
         for table, columns in _COLUMNS.items():
             helper.register_columns(table, list(columns))
         idl = _Idl(self._remote, helper)
+        idl.on_change = lambda change: self.on_change(change)
         # ovsdb-server is on the same machine and back within a second or so of its end.
         idl._session.reconnect.set_backoff(100, 1000)
         return idl

@@ -38,12 +38,37 @@ def plug(record: Record) -> Callable[[Replica], None]:
             port.external_ids = {CONTAINER_ID: record.container_id}
             bridge.addvalue("ports", port)
             return
+        if interface.type:
+            interface.type = ""
         if interface.external_ids != external_ids(record):
             interface.external_ids = external_ids(record)
         if interface.ofport_request != [record.ofport]:
             interface.ofport_request = record.ofport
 
     return apply
+
+
+def misconfigured(replica: Replica, record: Record) -> str | None:
+    """What of a port is not in the database as :func:`plug` writes it, for people; empty: it is not there at all. None:
+    it is as it must be.
+    """
+    interface = replica.named("Interface", record.host_interface)
+    if interface is None:
+        return ""
+    wrong = [
+        f"{column} {_plain(now)}, not {_plain(wanted)}"
+        for column, now, wanted in (
+            ("type", interface.type, ""),
+            ("ofport_request", interface.ofport_request, [record.ofport]),
+            ("external_ids", dict(interface.external_ids), external_ids(record)),
+        )
+        if now != wanted
+    ]
+    return "; ".join(wrong) or None
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def unplug(*names: str) -> Callable[[Replica], None]:

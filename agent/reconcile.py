@@ -16,6 +16,7 @@ from typing import Final
 
 from agent import link, ports
 from agent.attachments import Attachments
+from agent.drift import CHANGED, MISSING, UNKNOWN, Found
 from agent.netlink import Netlink
 from agent.netns import Netns, NetnsError
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
@@ -25,17 +26,29 @@ from sdn import logs
 log: Final = logs.get("agent.reconcile")
 _EVERY_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 2.0
+#: Among the names of ports: all of them. No name of a port is empty.
+_ALL: Final = ""
 
 
 class Reconciler:
     """Compares and repairs. `run` may be called beside requests, which it does not disturb."""
 
-    def __init__(self, state: State, ovsdb: Ovsdb, attachments: Attachments) -> None:
+    def __init__(
+        self,
+        state: State,
+        ovsdb: Ovsdb,
+        attachments: Attachments,
+        found: Found = lambda _kind, _what: None,
+    ) -> None:
+        """`found` is told what was not as it must be."""
+        self._found = found
         self._state = state
         self._ovsdb = ovsdb
         self._attachments = attachments
         self._stop = threading.Event()
         self._poked = threading.Event()
+        self._lock = threading.Lock()
+        self._touched: set[str] = set()
 
     def start(self) -> None:
         threading.Thread(target=self._keep, name="reconcile", daemon=True).start()
@@ -46,6 +59,12 @@ class Reconciler:
 
     def poke(self) -> None:
         """Look again now."""
+        self._poked.set()
+
+    def look_at(self, names: set[str]) -> None:
+        """These ports may not be as they must be any more; none: all. Looked at now, in the thread of this."""
+        with self._lock:
+            self._touched |= names or {_ALL}
         self._poked.set()
 
     def undo_unfinished(self) -> None:
@@ -68,15 +87,37 @@ class Reconciler:
                 elif now.phase == READY:
                     self._ready(now)
 
+    def _run_some(self, names: set[str]) -> None:
+        """Some ports. OvsdbUnavailable, OvsdbRefused, OSError."""
+        records = {record.host_interface: record for record in self._state.attachments()}
+        strange = names - records.keys()
+        # That of an attachment that was just removed is gone.
+        if self._ovsdb.read(lambda replica: [name for name in strange if replica.named("Interface", name)]):
+            self._orphans()
+        for name in names & records.keys():
+            with self._attachments.alone(records[name].container_id):
+                now = self._state.attachment(*records[name].key)
+                if now is not None and now.created_at == records[name].created_at and now.phase == READY:
+                    self._ready(now)
+
     def _ready(self, record: Record) -> None:
         with self._attachments.netlink() as node:
             there = link.exists(node, record)
         if not there:
             log.info("released, its link is gone", pod=record.pod, container=record.container_id)
             self._remove(record)
-        elif self._ovsdb.read(lambda replica: replica.named("Interface", record.host_interface)) is None:
-            log.warning("plugged again, its port was gone", pod=record.pod, port=record.host_interface)
-            self._ovsdb.change("plug a port again", ports.plug(record))
+            return
+        wrong = self._ovsdb.read(lambda replica: ports.misconfigured(replica, record))
+        if wrong is None:
+            return
+        name = record.host_interface
+        if wrong:
+            log.warning("port mended", pod=record.pod, port=name, reason=wrong)
+        else:
+            log.warning("plugged again, its port was gone", pod=record.pod, port=name)
+        self._ovsdb.change("plug a port again", ports.plug(record))
+        what = f"port {name} of Pod {record.pod}"
+        self._found(CHANGED if wrong else MISSING, f"{what}: {wrong}" if wrong else what)
 
     def _remove(self, record: Record) -> None:
         try:
@@ -100,6 +141,8 @@ class Reconciler:
         if stray := sorted(set(plugged) - known):
             log.warning("ports without a record removed", ports=stray)
             self._ovsdb.change("remove ports without a record", ports.unplug(*stray))
+            for name in stray:
+                self._found(UNKNOWN, f"port {name}, which is no pod's")
         for name in sorted(set(links) - known):
             log.warning("link without a record removed", interface=name)
             with self._attachments.netlink() as node:
@@ -112,9 +155,14 @@ class Reconciler:
             self._poked.clear()
             if self._stop.is_set():
                 return
+            with self._lock:
+                touched, self._touched = self._touched, set()
             try:
-                self.run()
-                pause = _EVERY_SECONDS
+                if not touched or _ALL in touched:
+                    self.run()
+                    pause = _EVERY_SECONDS
+                else:
+                    self._run_some(touched)
             except (OvsdbUnavailable, OvsdbRefused, OSError) as problem:
                 log.warning("reconciliation waits", error=str(problem))
                 pause = _RETRY_SECONDS

@@ -49,6 +49,9 @@ _TELL_AGAIN_LAST: Final = 60.0
 #: Different problems that are told before a stream comes about; what is more is for the debug log.
 _TOLD_PROBLEMS: Final = 50
 
+#: Of things that were put right while no stream is there; of more only the number is told.
+_UNTOLD_DRIFT: Final = 100
+
 #: Called with whether what was said is in force.
 Done = Callable[[bool], None]
 
@@ -100,6 +103,9 @@ class Reporter:
         self._sequence = itertools.count(1)
         self._unanswered = Unanswered()
         self._resolved: dict[int, Done] = {}
+        #: What was put right and is not told yet: how it was not as it must be, what it was, how many.
+        self._drifted: list[messages.Drift] = []
+        self._drift_taken = False
         self._attempt: Attempt | None = None
         self._stream: Stream | None = None
         self._tell_again = Pause(_TELL_AGAIN_FIRST, _TELL_AGAIN_LAST)
@@ -175,6 +181,21 @@ class Reporter:
                 stream.send(messages.AgentMessage(resolved=said))
         if stream is None:
             done(False)
+
+    def drifted(self, kind: str, what: str) -> None:
+        """Tell of something that was not as it must be and is put right, now or on the next stream."""
+        with self._lock:
+            if len(self._drifted) < _UNTOLD_DRIFT:
+                self._drifted.append(messages.Drift(kind=kind, what=what, count=1))
+            else:
+                self._drifted[-1].count += 1
+            self._tell_drift()
+
+    def _tell_drift(self) -> None:
+        if self._stream is not None and self._drift_taken:
+            for drift in self._drifted:
+                self._stream.send(messages.AgentMessage(drift=drift))
+            self._drifted.clear()
 
     # --- where to
 
@@ -278,6 +299,8 @@ class Reporter:
             self._stream = stream
             # Confirmed with it: everything that was said before and not answered.
             attachments = self._tell_all(stream)
+            self._drift_taken = welcome.takes_drift
+            self._tell_drift()
             self.changed_at = datetime.now(UTC)
         log.info(
             "welcomed by the controller",

@@ -12,8 +12,10 @@ with them their connections; there is no moment without any.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from agent.drift import CHANGED, MISSING, UNKNOWN
 from agent.nodesetup.facts import GATEWAY_INTERFACE, TUNNEL_INTERFACE, NodeFacts
 from agent.ovsdb import OvsdbRefused, Replica, update
 from agent.ports import INTEGRATION_BRIDGE
@@ -39,32 +41,55 @@ def mac_text(number: int) -> str:
     return ":".join(f"{byte:02x}" for byte in number.to_bytes(6, "big"))
 
 
-def bridge(facts: NodeFacts, targets: Callable[[], list[str]]) -> Callable[[Replica], None]:
+@dataclass
+class Mended:
+    """What a change of br-int has met: who the controllers were to be, and what was not as it must be, how and what."""
+
+    targets: tuple[str, ...] = ()
+    found: list[tuple[str, str]] = field(default_factory=list)
+
+    def differed(self, whose: str, columns: list[str]) -> None:
+        """These columns of a row that was there."""
+        self.found += ((CHANGED, f"{whose}: {column}") for column in columns)
+
+
+def bridge(
+    facts: NodeFacts, targets: Callable[[], list[str]], mended: Mended | None = None
+) -> Callable[[Replica], None]:
     """The change that makes br-int, its gateway port and its tunnel port, or mends what differs.
 
-    `targets` are looked at when the change is made: they may have changed since it was asked for.
+    `targets` are looked at when the change is made: they may have changed since it was asked for. `mended` is filled.
     """
+    met = mended or Mended()
 
     def apply(replica: Replica) -> None:
+        wanted_targets = targets()
+        met.targets, met.found = tuple(wanted_targets), []
         root = replica.root()
         if root is None:
             raise OvsdbRefused("Open vSwitch's database is not initialized (ovs-vsctl init)")
         row = replica.named("Bridge", INTEGRATION_BRIDGE)
+        new = row is None
         if row is None:
+            met.found.append((MISSING, f"bridge {INTEGRATION_BRIDGE}"))
             row = replica.insert("Bridge")
             row.name = INTEGRATION_BRIDGE
             row.ports = [_port(replica, INTEGRATION_BRIDGE, {"type": "internal"})]
             root.addvalue("bridges", row)
-        update(row, datapath_type=facts.datapath, fail_mode="secure", protocols=["OpenFlow15"])
+        columns = update(row, datapath_type=facts.datapath, fail_mode="secure", protocols=["OpenFlow15"])
         wanted = {"datapath-id": f"{facts.datapath_id:016x}", "disable-in-band": "true"}
-        update(row, other_config={**dict(getattr(row, "other_config", {})), **wanted})
-        _controllers(replica, row, targets())
-        for name, columns in _own_ports(facts).items():
+        columns += update(row, other_config={**dict(getattr(row, "other_config", {})), **wanted})
+        if not new:
+            met.differed(f"bridge {INTEGRATION_BRIDGE}", columns)
+        _controllers(replica, row, wanted_targets, None if new else met)
+        for name, wanted_columns in _own_ports(facts).items():
             interface = replica.named("Interface", name)
             if interface is None:
-                row.addvalue("ports", _port(replica, name, columns))
+                if not new:
+                    met.found.append((MISSING, f"port {name}"))
+                row.addvalue("ports", _port(replica, name, wanted_columns))
             else:
-                update(interface, **columns)
+                met.differed(f"port {name}", update(interface, **wanted_columns))
 
     return apply
 
@@ -97,7 +122,7 @@ def _own_ports(facts: NodeFacts) -> dict[str, dict[str, Any]]:
     }
 
 
-def _controllers(replica: Replica, row: Any, targets: list[str]) -> None:
+def _controllers(replica: Replica, row: Any, targets: list[str], mended: Mended | None = None) -> None:
     if not targets:
         return  # Without any, the switch would forget its flows with the next one.
     present = {controller.target: controller for controller in getattr(row, "controller", [])}
@@ -106,8 +131,11 @@ def _controllers(replica: Replica, row: Any, targets: list[str]) -> None:
         if present:
             row.verify("controller")  # two changes under way would each make the same rows
         row.controller = list(wanted.values())
-    for controller in wanted.values():
-        update(
+        if mended is not None:
+            mended.found += ((MISSING, f"controller {target}") for target in sorted(wanted.keys() - present))
+            mended.found += ((UNKNOWN, f"controller {target}") for target in sorted(present.keys() - wanted))
+    for target, controller in wanted.items():
+        columns = update(
             controller,
             max_backoff=MAX_BACKOFF,
             inactivity_probe=INACTIVITY_PROBE,
@@ -115,6 +143,8 @@ def _controllers(replica: Replica, row: Any, targets: list[str]) -> None:
             controller_rate_limit=PACKET_IN_RATE,
             controller_burst_limit=PACKET_IN_BURST,
         )
+        if mended is not None and target in present:
+            mended.differed(f"controller {target}", columns)
 
 
 def _controller(replica: Replica, target: str) -> Any:

@@ -28,6 +28,7 @@ from typing import Final
 import msgspec
 
 from agent import conntrack, netlink
+from agent.drift import Found
 from agent.ipam import Address
 from agent.netlink import Netlink
 from agent.nodesetup import (
@@ -74,7 +75,18 @@ _RETRY_SECONDS: Final = 0.5
 class NodeSetup:
     """The node's set-up, kept. `facts` is there after `discover`; `assignment` once a controller told one."""
 
-    def __init__(self, settings: AgentSettings, state: State, ovsdb: Ovsdb, vswitchd: Vswitchd) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        state: State,
+        ovsdb: Ovsdb,
+        vswitchd: Vswitchd,
+        found: Found = lambda _kind, _what: None,
+    ) -> None:
+        """`found` is told what was not as it must be, though nothing had changed that it depends on."""
+        self._found = found
+        #: What br-int was made of when it was as it must be last.
+        self._bridged: tuple[object, ...] | None = None
         self._settings = settings
         self._state = state
         self._ovsdb = ovsdb
@@ -196,7 +208,7 @@ class NodeSetup:
             assignment = self.assignment
             if assignment is None:
                 return
-            self._ovsdb.change("make br-int", integration.bridge(facts, self._targets))
+            self._bridge(facts)
             self._apply(node, facts, assignment)
             if facts.datapath == "netdev":
                 tunnelroutes.tell(self._vswitchd, node)
@@ -210,6 +222,16 @@ class NodeSetup:
             self._complete.set()
 
     # --- parts
+
+    def _bridge(self, facts: NodeFacts) -> None:
+        mended = integration.Mended()
+        self._ovsdb.change("make br-int", integration.bridge(facts, self._targets, mended))
+        made_of = (facts.datapath, facts.datapath_id, facts.encapsulation, facts.mtu, mended.targets)
+        if made_of == self._bridged:
+            for kind, what in mended.found:
+                log.warning("br-int mended", kind=kind, what=what)
+                self._found(kind, what)
+        self._bridged = made_of
 
     def _apply(self, node: Netlink, facts: NodeFacts, assignment: Assignment) -> None:
         with self._applying:

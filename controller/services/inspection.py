@@ -266,6 +266,9 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         )
         _set_time(switch.connected_since, status.connected_since)
         _set_time(switch.synchronized_at, status.synchronized_at)
+        for repair in synchronizer.repairs.last():
+            told = switch.last_repairs.add(kind=repair.kind, what=repair.what)
+            _set_time(told.time, repair.at)
         return switch
 
     async def ListFlows(  # noqa: N802

@@ -329,6 +329,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
             cluster_domain=network.cluster_domain,
             dns_addresses=network.dns_addresses,
             serve_dns=network.serve_dns,
+            takes_drift=True,
         )
 
     async def WatchServices(  # noqa: N802 - named in the .proto
@@ -368,6 +369,13 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         else:
             session.end()
 
+    def _drifted(self, node: str, drift: controller_pb2.Drift) -> None:
+        """The node's agent has put something right."""
+        log.warning("repaired by the agent", node=node, kind=drift.kind, what=drift.what, count=drift.count)
+        synchronizer = self._engine.programs.synchronizer(node)
+        if synchronizer is not None:
+            synchronizer.repairs.add(drift.kind, drift.what, max(1, drift.count))
+
     async def _take(self, session: AgentSession, message: controller_pb2.AgentMessage) -> None:
         kind = message.WhichOneof("message")
         if kind is None or kind == "hello":
@@ -379,6 +387,9 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
             return
         if kind == "connections":
             session.questions.listed(message.connections)
+            return
+        if kind == "drift":
+            self._drifted(session.node, message.drift)
             return
         sequence: int = getattr(message, kind).sequence
 

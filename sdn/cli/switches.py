@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 1.0
 _COLUMNS = ("NODE", "CONNECTED", "SYNCHRONIZED", "FLOWS", "ADDRESS")
-_WIDE = ("DATAPATH ID", "GROUPS", "REPAIRED", "SINCE", "LAST ERROR")
+_WIDE = ("DATAPATH ID", "GROUPS", "REPAIRED", "LAST REPAIR", "SINCE", "LAST ERROR")
 
 
 def show(name: str, form: Format, watch: bool) -> None:
@@ -86,6 +86,7 @@ def _print(found: list[dict[str, Any]], form: Format, single: bool, header: bool
                 item["datapath_id"],
                 f"{item['installed_groups']}/{item['desired_groups']}",
                 str(item["repaired"]),
+                _last_repair(item) or NONE,
                 item.get("connected_since") or NONE,
                 item["last_error"] or NONE,
             ]
@@ -94,6 +95,12 @@ def _print(found: list[dict[str, Any]], form: Format, single: bool, header: bool
         output.table([*_COLUMNS, *(_WIDE if wide else ())], rows, header=header)
     else:
         output.progress("no switches")
+
+
+def _last_repair(item: dict[str, Any]) -> str:
+    """The last of what was repaired on a node; all that is known is in -o yaml."""
+    repairs = item["last_repairs"]
+    return f"{repairs[-1]['kind']} {repairs[-1]['what']}" if repairs else ""
 
 
 def flows(

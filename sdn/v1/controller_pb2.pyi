@@ -28,7 +28,7 @@ class Owner(_message.Message):
     def __init__(self, controller: _Optional[str] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ..., openflow_targets: _Optional[_Iterable[str]] = ..., controllers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AgentMessage(_message.Message):
-    __slots__ = ("hello", "full_state", "attach", "detach", "connection_counts", "connections", "resolved")
+    __slots__ = ("hello", "full_state", "attach", "detach", "connection_counts", "connections", "resolved", "drift")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     FULL_STATE_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class AgentMessage(_message.Message):
     CONNECTION_COUNTS_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     RESOLVED_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     full_state: FullState
     attach: Attach
@@ -43,7 +44,18 @@ class AgentMessage(_message.Message):
     connection_counts: ConnectionCounts
     connections: Connections
     resolved: Resolved
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., full_state: _Optional[_Union[FullState, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., connection_counts: _Optional[_Union[ConnectionCounts, _Mapping]] = ..., connections: _Optional[_Union[Connections, _Mapping]] = ..., resolved: _Optional[_Union[Resolved, _Mapping]] = ...) -> None: ...
+    drift: Drift
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., full_state: _Optional[_Union[FullState, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., connection_counts: _Optional[_Union[ConnectionCounts, _Mapping]] = ..., connections: _Optional[_Union[Connections, _Mapping]] = ..., resolved: _Optional[_Union[Resolved, _Mapping]] = ..., drift: _Optional[_Union[Drift, _Mapping]] = ...) -> None: ...
+
+class Drift(_message.Message):
+    __slots__ = ("kind", "what", "count")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    what: str
+    count: int
+    def __init__(self, kind: _Optional[str] = ..., what: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("node",)
@@ -100,7 +112,7 @@ class ControllerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., programmed: _Optional[_Union[Programmed, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., count_connections: _Optional[_Union[CountConnections, _Mapping]] = ..., list_connections: _Optional[_Union[ListConnections, _Mapping]] = ..., verdicts: _Optional[_Union[Verdicts, _Mapping]] = ..., domain_patterns: _Optional[_Union[DomainPatterns, _Mapping]] = ..., refresh_datapath: _Optional[_Union[RefreshDatapath, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("node", "cluster_ranges", "controller_name", "controller_version", "openflow_targets", "service_ranges", "load_balancer_ranges", "node_port_first", "node_port_last", "cluster_domain", "dns_addresses", "serve_dns")
+    __slots__ = ("node", "cluster_ranges", "controller_name", "controller_version", "openflow_targets", "service_ranges", "load_balancer_ranges", "node_port_first", "node_port_last", "cluster_domain", "dns_addresses", "serve_dns", "takes_drift")
     NODE_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_RANGES_FIELD_NUMBER: _ClassVar[int]
     CONTROLLER_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +125,7 @@ class Welcome(_message.Message):
     CLUSTER_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     DNS_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     SERVE_DNS_FIELD_NUMBER: _ClassVar[int]
+    TAKES_DRIFT_FIELD_NUMBER: _ClassVar[int]
     node: _types_pb2.NodeInfo
     cluster_ranges: _containers.RepeatedScalarFieldContainer[str]
     controller_name: str
@@ -125,7 +138,8 @@ class Welcome(_message.Message):
     cluster_domain: str
     dns_addresses: _containers.RepeatedScalarFieldContainer[str]
     serve_dns: bool
-    def __init__(self, node: _Optional[_Union[_types_pb2.NodeInfo, _Mapping]] = ..., cluster_ranges: _Optional[_Iterable[str]] = ..., controller_name: _Optional[str] = ..., controller_version: _Optional[str] = ..., openflow_targets: _Optional[_Iterable[str]] = ..., service_ranges: _Optional[_Iterable[str]] = ..., load_balancer_ranges: _Optional[_Iterable[str]] = ..., node_port_first: _Optional[int] = ..., node_port_last: _Optional[int] = ..., cluster_domain: _Optional[str] = ..., dns_addresses: _Optional[_Iterable[str]] = ..., serve_dns: _Optional[bool] = ...) -> None: ...
+    takes_drift: bool
+    def __init__(self, node: _Optional[_Union[_types_pb2.NodeInfo, _Mapping]] = ..., cluster_ranges: _Optional[_Iterable[str]] = ..., controller_name: _Optional[str] = ..., controller_version: _Optional[str] = ..., openflow_targets: _Optional[_Iterable[str]] = ..., service_ranges: _Optional[_Iterable[str]] = ..., load_balancer_ranges: _Optional[_Iterable[str]] = ..., node_port_first: _Optional[int] = ..., node_port_last: _Optional[int] = ..., cluster_domain: _Optional[str] = ..., dns_addresses: _Optional[_Iterable[str]] = ..., serve_dns: _Optional[bool] = ..., takes_drift: _Optional[bool] = ...) -> None: ...
 
 class Programmed(_message.Message):
     __slots__ = ("sequence",)
