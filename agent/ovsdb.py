@@ -127,8 +127,21 @@ def update(row: Any, **columns: Any) -> list[str]:
         now = dict(now) if isinstance(now, dict) else now
         if now is None or (now != value and now != [value]):
             setattr(row, column, value)
-            differed.append(f"{column} {_plain(now)}, not {_plain(value)}")
+            differed += difference_of(column, now, value)
     return differed
+
+
+def difference_of(column: str, now: Any, value: Any) -> list[str]:
+    """How a column differs from what it must be, for people; of a map only the keys that do."""
+    if now == value:
+        return []
+    if not isinstance(now, dict) or not isinstance(value, dict):
+        return [f"{column} {_plain(now)}, not {_plain(value)}"]
+    return [
+        f"{column}:{key} {_plain(now.get(key, []))}, not {_plain(value.get(key, []))}"
+        for key in sorted(now.keys() | value.keys())
+        if now.get(key) != value.get(key)
+    ]
 
 
 def _plain(value: Any) -> str:

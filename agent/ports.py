@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from agent.ovsdb import OvsdbRefused, Replica
+from agent.ovsdb import OvsdbRefused, Replica, difference_of
 from agent.state import Record
 
 INTEGRATION_BRIDGE: Final = "br-int"
@@ -56,19 +56,11 @@ def misconfigured(replica: Replica, record: Record) -> str | None:
     if interface is None:
         return ""
     wrong = [
-        f"{column} {_plain(now)}, not {_plain(wanted)}"
-        for column, now, wanted in (
-            ("type", interface.type, ""),
-            ("ofport_request", interface.ofport_request, [record.ofport]),
-            ("external_ids", dict(interface.external_ids), external_ids(record)),
-        )
-        if now != wanted
+        *difference_of("type", interface.type, ""),
+        *difference_of("ofport_request", interface.ofport_request, [record.ofport]),
+        *difference_of("external_ids", dict(interface.external_ids), external_ids(record)),
     ]
     return "; ".join(wrong) or None
-
-
-def _plain(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def unplug(*names: str) -> Callable[[Replica], None]:

@@ -52,6 +52,16 @@ MOST_TOLD: Final = 20_000
 _LEARNING_SECONDS: Final = 1.0
 
 
+#: Whether switches are to tell, and are audited; else others' changes stay until the next connection.
+_watching = True
+
+
+def set_watching(watching: bool) -> None:
+    """Whether what others change is to be noticed while a switch is connected; for connections from now on."""
+    global _watching
+    _watching = watching
+
+
 @dataclass(slots=True)
 class Told:
     """What a switch has told of others' changes since it was looked at last."""
@@ -137,6 +147,9 @@ class Drift:
         if connection is self._connection:
             return
         self._clear()
+        self._connection = None
+        if not _watching:
+            return
         self._connection = connection
         connection.on_flow_updates = self.flows
         connection.on_group_change = self.groups
@@ -188,10 +201,12 @@ class Drift:
 
     def wants_comparison(self) -> bool:
         """Whether everything must be read and compared now; then call :meth:`was_compared` with what it took."""
-        return self._told.everything or time.monotonic() >= self._all_at
+        return self._connection is not None and (self._told.everything or time.monotonic() >= self._all_at)
 
     def was_compared(self, cost: float) -> None:
         """Everything was compared, in so many seconds of a CPU."""
+        if self._connection is None:
+            return
         _, at_least = self._at_least()
         pause = AUDITS.pause((self, "all"), cost, max(at_least, cost * RARE))
         self._all_at = time.monotonic() + pause
@@ -204,6 +219,8 @@ class Drift:
         """Mark what is not as it must be, of what was told, and of all groups where that is due. To be called before
         anything is written: flows that use a group want it there. ConnectionClosedError, CodecError.
         """
+        if self._connection is None:
+            return
         with self._lock:
             told, self._told = self._told, Told(everything=self._told.everything)
         self._mark(self._wrong_flows(told.flows.values(), holdings.desired), holdings)

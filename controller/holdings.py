@@ -33,10 +33,17 @@ class Holdings:
     """Owned by the synchronizer's thread."""
 
     def __init__(
-        self, log: Logger, repairs: Repairs | None = None, owner_of: Callable[[Part], str] = str
+        self,
+        log: Logger,
+        repairs: Repairs | None = None,
+        owner_of: Callable[[Part], str] = str,
+        ours: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``repairs`` remembers what was not as it must be; ``owner_of`` says for people whose a part is."""
+        """``repairs`` remembers what was not as it must be; ``owner_of`` says for people whose a part is; ``ours``
+        whether the switch still is.
+        """
         self._log = log
+        self._ours = ours
         self.repairs = repairs or Repairs()
         self._owner_of = owner_of
         self.desired = Desired()
@@ -142,8 +149,11 @@ class Holdings:
         )
 
     def repaired(self, found: Sequence[Finding]) -> None:
-        """These are dirty, and that was not to be expected."""
-        self.repairs.entries(self._log, found, self._owner_of)
+        """These are dirty, and that was not to be expected; unless the switch is another's, who has written them: it
+        says so before anything of that is seen.
+        """
+        if self._ours():
+            self.repairs.entries(self._log, found, self._owner_of)
 
     def write(self, connection: SwitchConnection) -> None:
         """Write what is dirty, as one atomic bundle. ConnectionClosedError, CodecError; BundleRefusedError,

@@ -21,7 +21,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from controller import collector, osken
+from controller import collector, drift, osken
 from controller.addresses import split_address
 from controller.engine import Engine
 from controller.ha.membership import NameTakenError
@@ -103,6 +103,7 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
         engine.stop()
         raise
     osken.set_keepalive(config.openflow_echo_seconds, config.openflow_echo_unanswered)
+    drift.set_watching(config.repair_at_once)
     verdicts = Verdicts()
     Rulings(engine.cluster, engine.policies).serve(verdicts)
     manager = osken.start(

@@ -71,6 +71,13 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
     openflow_echo_unanswered: Annotated[
         int, Meta(description="Echoes without any answer after which a switch is disconnected.", ge=1)
     ] = 3
+    repair_at_once: Annotated[
+        bool,
+        Meta(
+            description="Let switches tell what others change in them, and repair that at once. Off: it stays until "
+            "the switch connects anew, for whoever wants to try something with ovs-ofctl."
+        ),
+    ] = True
     grpc_target: Annotated[
         str,
         Meta(

@@ -51,7 +51,7 @@ class Writer:
         ``repairs`` remembers that, with ``owner_of`` a part.
         """
         self.owner = owner
-        self.holdings = Holdings(log, repairs, owner_of)
+        self.holdings = Holdings(log, repairs, owner_of, ours)
         self.drift = Drift(log, wake)
         #: Bundles that the switch has confirmed.
         self.written = 0

@@ -14,7 +14,8 @@ What Open vSwitch 3.1 does with that (tests/switch/test_codec_monitor.py holds i
 - What the switch learns by itself is told as anybody else's. 100,000 flows that another one adds are 100,000 messages.
 - When the connection does not take them as fast as they come, the switch says PAUSED, keeps what has changed since,
   tells it when there is room, and then RESUMED. Meanwhile the connection's own changes are not told apart.
-- A second monitor with the same number is refused. A monitor ends with its connection.
+- A monitor ends with its connection, or when asked for, by a slave, too. Never ask for a second one with the same
+  number: the refusal's bytes, its transaction id among them, are read from memory that the switch has freed.
 - Group requests of others are forwarded (type 32) as they came, once the switch has done them; nothing about one's own.
   There is no request for that, but a setting of the connection, by role.
 """

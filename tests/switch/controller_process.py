@@ -335,3 +335,9 @@ def running_controller() -> Iterator[ControllerProcess]:
     """The body of a pytest fixture."""
     with ControllerProcess() as controller:
         yield controller
+
+
+def lenient_controller() -> Iterator[ControllerProcess]:
+    """The same; what a test changes in the switch stays until that connects anew."""
+    with ControllerProcess(repair_at_once="false") as controller:
+        yield controller

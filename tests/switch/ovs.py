@@ -31,6 +31,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+import pytest
+
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 VERSION = 6  # OpenFlow 1.5 on the wire
 OFPT_HELLO, OFPT_ERROR, OFPT_ECHO_REQUEST, OFPT_ECHO_REPLY = 0, 1, 2, 3
@@ -301,3 +303,10 @@ def running_switch() -> Iterator[PrivateSwitch]:
     """The body of a pytest fixture: ``switch = pytest.fixture(scope="module")(running_switch)``."""
     with PrivateSwitch() as switch:
         yield switch
+
+
+def leave_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The body of a pytest fixture: what a test changes in a switch stays until that connects anew. To be asked for
+    before the switch is connected.
+    """
+    monkeypatch.setattr("controller.drift._watching", False)

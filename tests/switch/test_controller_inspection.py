@@ -21,12 +21,12 @@ from tests.switch.controller_process import (
     ControllerProcess,
     attachment,
     connect_switch,
+    lenient_controller,
     node_info,
-    running_controller,
 )
 from tests.switch.ovs import PrivateSwitch, running_switch
 
-controller = pytest.fixture(scope="module")(running_controller)
+controller = pytest.fixture(scope="module")(lenient_controller)
 switch = pytest.fixture(scope="module")(running_switch)
 
 Outcome = inspection_pb2.ApplyResponse

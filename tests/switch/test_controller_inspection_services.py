@@ -31,7 +31,7 @@ Event = inspection_pb2.WatchEvent
 
 @pytest.fixture(scope="module")
 def controller() -> Iterator[ControllerProcess]:
-    with ControllerProcess(load_balancer_ranges="192.0.2.0/30") as running:
+    with ControllerProcess(load_balancer_ranges="192.0.2.0/30", repair_at_once="false") as running:
         yield running
 
 

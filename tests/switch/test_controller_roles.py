@@ -21,12 +21,13 @@ from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import match
 from sdn.pipeline.owner import Owner
 from sdn.pipeline.topology import Address
-from tests.switch.ovs import PrivateSwitch, running_switch, wait_until
+from tests.switch.ovs import PrivateSwitch, leave_alone, running_switch, wait_until
 from tests.switch.two_controllers import Controllers, Member
 
 pytestmark = pytest.mark.switch
 
 switch = pytest.fixture(running_switch)
+unwatched = pytest.fixture(leave_alone)
 OWNER: Final = Owner("Pod", "default", "web")
 UDP: Final = (
     "in_port(1),eth(src=0a:58:00:00:00:01,dst=0a:58:00:00:00:02),eth_type(0x0800),"
@@ -150,7 +151,7 @@ def test_handed_to_and_fro_under_change_nothing_of_a_former_owner_comes_through(
 
 
 def test_a_flush_of_one_that_is_deposed_and_does_not_know_is_not_sent(
-    switch: PrivateSwitch, two: Two
+    unwatched: None, switch: PrivateSwitch, two: Two
 ) -> None:
     """The switch would take it."""
     switch.add_port("p1", 1)

@@ -110,6 +110,10 @@ def test_drift_found_on_reconnect_is_repaired_and_counted(
 ) -> None:
     attach_pods(agent, 1)
     right = sorted(switch.dump_flows())
+    controller.kill()
+    controller.settings["repair_at_once"] = "false"
+    controller.start()
+    controller.wait_synchronized("node-1")
     switch.ofctl("del-flows", "--strict", "table=0,priority=100,in_port=17")
     switch.ofctl("add-flow", "table=0,priority=3,in_port=5000,actions=drop")
     before = controller.switch("node-1").address

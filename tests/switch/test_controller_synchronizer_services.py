@@ -16,7 +16,7 @@ from sdn.pipeline.registers import Priority
 from sdn.pipeline.service import Endpoint, Protocol, group_base
 from sdn.pipeline.tables import ENDPOINT, SESSION_AFFINITY
 from sdn.pipeline.topology import Address
-from tests.switch.ovs import PrivateSwitch, running_switch, wait_until
+from tests.switch.ovs import PrivateSwitch, leave_alone, running_switch, wait_until
 from tests.switch.service_node import (
     ServiceNode,
     Waiter,
@@ -29,6 +29,9 @@ from tests.switch.service_node import (
 
 PODS = 3
 GROUP = group_base(1, 0, 4)
+
+
+unwatched = pytest.fixture(leave_alone)
 
 
 @pytest.fixture
@@ -108,7 +111,7 @@ def test_a_group_that_no_switch_could_describe_is_refused_before_it_is_sent(node
 
 
 def test_a_group_that_somebody_has_changed_is_mended_without_taking_it_away(
-    switch: PrivateSwitch, node: ServiceNode
+    unwatched: None, switch: PrivateSwitch, node: ServiceNode
 ) -> None:
     node.put(service(1, [endpoint(1), endpoint(2)], Protocol.TCP))
     bucket = re.search(r"bucket_id:(\d+)", switch.ofctl("dump-groups"))
@@ -132,7 +135,9 @@ def learned(switch: PrivateSwitch) -> list[str]:
     return [line for line in switch.dump_flows() if f" table={SESSION_AFFINITY.number}," in line]
 
 
-def test_flows_that_the_switch_has_learned_are_no_drift(switch: PrivateSwitch, node: ServiceNode) -> None:
+def test_flows_that_the_switch_has_learned_are_no_drift(
+    unwatched: None, switch: PrivateSwitch, node: ServiceNode
+) -> None:
     node.put(service(1, [endpoint(1)], Protocol.TCP, affinity_seconds=600))
     before = learned(switch)
     send(switch, 0, "10.96.0.1", 80, 30000, Protocol.TCP)

@@ -12,7 +12,7 @@ from os_ken.lib.packet.packet import Packet
 
 from sdn.pipeline.registers import GATEWAY_MAC
 from sdn.pipeline.service import Protocol
-from tests.switch.ovs import PrivateSwitch, running_switch, wait_until
+from tests.switch.ovs import PrivateSwitch, leave_alone, running_switch, wait_until
 from tests.switch.service_node import (
     ServiceNode,
     add_pod_ports,
@@ -27,6 +27,9 @@ from tests.switch.service_node import (
 
 PODS = 4
 PORTS = range(20000, 20016)
+
+
+unwatched = pytest.fixture(leave_alone)
 
 
 @pytest.fixture
@@ -144,7 +147,7 @@ def test_an_endpoint_that_is_back_keeps_what_it_has(switch: PrivateSwitch, node:
 
 
 def test_what_a_cached_flow_has_made_meanwhile_goes_with_the_second_flush(
-    switch: PrivateSwitch, node: ServiceNode
+    unwatched: None, switch: PrivateSwitch, node: ServiceNode
 ) -> None:
     node.put(service(1, [endpoint(1)]))
     node.put(service(1, [endpoint(2)]))
