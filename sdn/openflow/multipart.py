@@ -42,7 +42,8 @@ _BUCKET_COUNTER: Final = struct.Struct("!QQ")
 BODY_OFFSET: Final = HEADER.size + _MULTIPART.size
 
 
-def _request(kind: int, body: bytes, xid: int) -> bytes:
+def multipart_request(kind: int, body: bytes, xid: int) -> bytes:
+    """A multipart request of this kind (an OFPMP_* number)."""
     length = BODY_OFFSET + len(body)
     return HEADER.pack(OFP_VERSION, OFPT_MULTIPART_REQUEST, length, xid) + _MULTIPART.pack(kind, 0) + body
 
@@ -53,7 +54,7 @@ def flow_desc_request(
     """Ask for flow descriptions: of all tables or one, of flows at least as specific as ``match``, of
     cookies that agree with ``cookie`` where ``cookie_mask`` has ones.
     """
-    return _request(
+    return multipart_request(
         OFPMP_FLOW_DESC,
         _FLOW_REQUEST.pack(OFPTT_ALL if table is None else table, OFPP_ANY, OFPG_ANY, cookie, cookie_mask)
         + encode_match(match or Match()),
@@ -63,17 +64,21 @@ def flow_desc_request(
 
 def group_desc_request(xid: int, group_id: int | None = None) -> bytes:
     """Ask for the descriptions of all groups, or of one."""
-    return _request(OFPMP_GROUP_DESC, _GROUP_REQUEST.pack(OFPG_ALL if group_id is None else group_id), xid)
+    return multipart_request(
+        OFPMP_GROUP_DESC, _GROUP_REQUEST.pack(OFPG_ALL if group_id is None else group_id), xid
+    )
 
 
 def group_stats_request(xid: int, group_id: int | None = None) -> bytes:
     """Ask for the counters of all groups, or of one."""
-    return _request(OFPMP_GROUP_STATS, _GROUP_REQUEST.pack(OFPG_ALL if group_id is None else group_id), xid)
+    return multipart_request(
+        OFPMP_GROUP_STATS, _GROUP_REQUEST.pack(OFPG_ALL if group_id is None else group_id), xid
+    )
 
 
 def desc_request(xid: int) -> bytes:
     """Ask what the switch is."""
-    return _request(OFPMP_DESC, b"", xid)
+    return multipart_request(OFPMP_DESC, b"", xid)
 
 
 def decode_software(body: bytes) -> str:
