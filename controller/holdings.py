@@ -11,6 +11,7 @@ from typing import Final
 from controller.comparison import read_back, report_foreign
 from controller.connection import SwitchConnection
 from controller.desired import Desired, Entries, Key
+from controller.pipelineversion import NO_VERSION, version_in
 from sdn.logs import Logger
 from sdn.openflow import spreads_anew
 
@@ -42,6 +43,8 @@ class Holdings:
         self.known = False
         #: What each message of the last bundle was about.
         self.batch: list[Key] = []
+        #: The version of the pipeline that the switch holds.
+        self.pipeline = NO_VERSION
         self._installed_groups: dict[int, bytes] = {}
         #: The switch can take single buckets into a group (sdn/openflow/groupchanges.py).
         self._single_buckets = False
@@ -81,6 +84,7 @@ class Holdings:
         if drifted:
             self._log.warning("entries differed", missing=len(drifted) - len(changed), changed=len(changed))
         self.dirty = wrong
+        self.pipeline = version_in(installed)
         self.compared = connection
         self.known = True
         self._log.info(
@@ -89,6 +93,7 @@ class Holdings:
             installed=len(installed),
             desired=self.desired.flows + self.desired.groups,
             differing=len(wrong),
+            pipeline=self.pipeline,
             seconds=round(time.monotonic() - began, 4),
         )
         return Comparison(installed, wrong, len(foreign) + len(drifted))
@@ -110,6 +115,8 @@ class Holdings:
                     self._installed_groups.pop(key, None)
                 else:
                     self._installed_groups[key] = body
+        written = version_in(key for key in self.dirty if self.desired.body(key) is not None)
+        self.pipeline = written or self.pipeline
         self.dirty.clear()
         seconds = round(time.monotonic() - began, 4)
         self._log.debug("bundle committed", entries=len(self.batch), seconds=seconds)

@@ -361,6 +361,7 @@ class Synchronizer:
             synchronized=synchronized,
             synchronized_at=datetime.now(UTC) if synchronized else before.synchronized_at,
             repaired=self._writer.repaired,
+            pipeline=self._writer.holdings.pipeline,
         )
         with self._condition:
             self._at_work = False
