@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from agent.alone.keeper import Keeper
 from agent.attachments import Attachments
 from agent.audit import AuditLog
 from agent.dns import config as dns
@@ -26,6 +27,7 @@ from agent.nodesetup.facts import Assignment, NodeFacts
 from agent.nodesetup.setup import NodeSetup, wait_for_facts
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
 from agent.owners import Owners
+from agent.ports import INTEGRATION_BRIDGE
 from agent.reconcile import Reconciler
 from agent.report import Reporter
 from agent.server import Server
@@ -98,6 +100,14 @@ class _Agent:
         self._reconciler = Reconciler(state, self._ovsdb, self._attachments, self._repaired)
         self._drift = Drift(self._setup.poke, self._reconciler.look_at)
         self._ovsdb.on_change = self._drift.changed
+        self._keeper = Keeper(
+            config.state_dir,
+            config.ovs_rundir / f"{INTEGRATION_BRIDGE}.mgmt",
+            datapath_id=lambda: self._facts().datapath_id,
+            attended=lambda: self._reporter.connected,
+            confirmed=lambda: self._reporter.settled,
+            reconnect=lambda: vswitchd.command("bridge/reconnect", INTEGRATION_BRIDGE),
+        )
         verbs = Verbs(config, state, self._ovsdb, vswitchd, self._setup, self._reporter, self._attachments)
         self._plugin = Server(config.socket, verbs.answer, config.parallel_requests)
         service = AgentService(verbs.answer, state, self._setup, self._reporter, self._attachments)
@@ -130,6 +140,7 @@ class _Agent:
         self._catch_up(ending)
         self._service_plane.start()
         self._setup.start()
+        self._keeper.start()
         if self._audit is not None:
             self._audit.start()
         self._reporter.start()
@@ -151,6 +162,7 @@ class _Agent:
         self._service_watch.close()
         self._dns.close()
         self._service_plane.close()
+        self._keeper.close()
         self._setup.close()
         self._reporter.close()
         self._owners.close()

@@ -108,6 +108,7 @@ class Reporter:
         self._drift_taken = False
         self._attempt: Attempt | None = None
         self._stream: Stream | None = None
+        self._settled = False
         self._tell_again = Pause(_TELL_AGAIN_FIRST, _TELL_AGAIN_LAST)
         #: Where a controller that refused us has sent us.
         self._sent_to = ""
@@ -135,6 +136,13 @@ class Reporter:
     def connected(self) -> bool:
         """Whether a controller has welcomed us and the stream lives."""
         return self._stream is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether a controller has confirmed the full state on the stream that lives: all that the switch must hold is
+        in force.
+        """
+        return self._settled
 
     @property
     def controller(self) -> tuple[str, str]:
@@ -334,11 +342,15 @@ class Reporter:
             with self._lock:
                 if self._unanswered.is_full_state(sequence):
                     self._tell_again.reset()
+                    self._settled = True
                 outcome = self._unanswered.programmed(sequence)
             self._settle(sequence, outcome, None)
         elif kind == "rejected":
             with self._lock:
+                full = self._unanswered.is_full_state(message.rejected.sequence)
                 outcome = self._unanswered.rejected(message.rejected)
+                # All but the wrong items are in force.
+                self._settled = self._settled or (full and not outcome.void)
             self._settle(message.rejected.sequence, outcome, message.rejected.reason)
             if outcome.void:
                 # Nothing that is told now could be understood without it: begin again.
@@ -373,6 +385,7 @@ class Reporter:
     def _end(self, welcomed: bool) -> None:
         with self._lock:
             self._stream = None
+            self._settled = False
             self._attempt = None
             self._unanswered.ended()
             resolved, self._resolved = self._resolved, {}

@@ -12,6 +12,7 @@ from controller.comparison import COOKIE, read_back, read_groups, report_foreign
 from controller.connection import SwitchConnection
 from controller.desired import Desired, Entries, Key, Part
 from controller.endpointflows import learn_cookies
+from controller.pipelineversion import NO_VERSION, version_in
 from controller.repairs import Finding, Repairs, findings
 from sdn.logs import Logger
 from sdn.openflow import spreads_anew
@@ -57,6 +58,8 @@ class Holdings:
         self.batch: list[Key] = []
         #: Cookies of flows that the switch could learn until lately, the newest last.
         self._learned_before: dict[bytes, None] = {}
+        #: The version of the pipeline that the switch holds.
+        self.pipeline = NO_VERSION
         self._installed_groups: dict[int, bytes] = {}
         #: The switch can take single buckets into a group (sdn/openflow/groupchanges.py).
         self._single_buckets = False
@@ -104,6 +107,7 @@ class Holdings:
         self.repaired(findings(self.desired, drifted | (foreign.keys() - self.dirty), installed.get))
         audit = connection is self.compared and not wrong
         self.dirty = wrong
+        self.pipeline = version_in(installed)
         self.compared = connection
         self.known = True
         (self._log.debug if audit else self._log.info)(
@@ -112,6 +116,7 @@ class Holdings:
             installed=len(installed),
             desired=self.desired.flows + self.desired.groups,
             differing=len(wrong),
+            pipeline=self.pipeline,
             seconds=round(time.monotonic() - began, 4),
         )
         return Comparison(installed, wrong)
@@ -172,6 +177,8 @@ class Holdings:
                     self._installed_groups.pop(key, None)
                 else:
                     self._installed_groups[key] = body
+        written = version_in(key for key in self.dirty if self.desired.body(key) is not None)
+        self.pipeline = written or self.pipeline
         self.dirty.clear()
         seconds = round(time.monotonic() - began, 4)
         self._log.debug("bundle committed", entries=len(self.batch), seconds=seconds)

@@ -35,4 +35,6 @@ class Status:
     synchronized: bool = False
     synchronized_at: datetime | None = None
     repaired: int = 0
+    #: The version of the pipeline that the switch holds; 0: none that says so.
+    pipeline: int = 0
     last_error: str = ""

@@ -379,6 +379,7 @@ class Synchronizer:
             installed_groups=installed_groups,
             synchronized=synchronized,
             synchronized_at=datetime.now(UTC) if news and synchronized else before.synchronized_at,
+            pipeline=self._writer.holdings.pipeline,
         )
         with self._condition:
             self._at_work = False

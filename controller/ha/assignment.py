@@ -12,6 +12,10 @@ what it should have by itself. Who takes from whom is settled by the store, so t
 a moment cost a move at worst.
 
 Taking is one-sided: the new owner takes, and the former one learns of it.
+
+Only controllers with the highest version of the pipeline take anything. An older one keeps what it has until they come
+for it, a few switches at a time like in any other move; so a newer build that is no good shows that with few of them.
+When the last of the newer ones is gone, the older ones take all back, and write the pipeline that they know.
 """
 
 from __future__ import annotations
@@ -97,16 +101,20 @@ def wanted(
     owners: Mapping[str, OwnerRecord],
     stable_for: float,
     moves: int = MOVES_AT_ONCE,
+    *,
+    keepers: Mapping[str, str] | None = None,
 ) -> list[str]:
     """The nodes that this controller should take now, by name, those that no live member owns first.
 
     The others, at most ``moves`` of them, only when the members have been the same for :data:`REBALANCE_SECONDS`
     (``stable_for``, seconds); ask again when they are taken. For the other arguments see :func:`preferred`; a
-    controller that is not among ``members`` takes nothing.
+    controller that is not among ``members`` takes nothing. ``keepers`` are those that keep what they own though they
+    may not be among the members; None: the members.
     """
+    keepers = members if keepers is None else keepers
     orphans: list[str] = []
     others: list[str] = []
     for node, member in sorted(preferred(nodes, members, owners).items()):
-        if member == me and (holding := holder(owners.get(node), members)) != me:
+        if member == me and (holding := holder(owners.get(node), keepers)) != me:
             (orphans if holding is None else others).append(node)
     return orphans + (others[:moves] if stable_for >= REBALANCE_SECONDS else [])

@@ -65,10 +65,25 @@ class Members:
         """Whether there is any mark on a controller, be it of a former start."""
         return name in self._down
 
+    def keepers(self) -> dict[str, str]:
+        """Those that keep the switches that they own: by name their incarnations."""
+        return {name: member.record.incarnation for name, member in self._staying().items()}
+
     def takers(self) -> dict[str, str]:
-        """Those that own switches, and take more: by name their incarnations."""
+        """Those that take more: of the keepers the ones with the highest version of the pipeline. So while controllers
+        are replaced by newer ones each switch changes its pipeline once, and never back while a newer one lives.
+        """
+        staying = self._staying()
+        highest = max((member.record.pipeline for member in staying.values()), default=0)
         return {
             name: member.record.incarnation
+            for name, member in staying.items()
+            if member.record.pipeline == highest
+        }
+
+    def _staying(self) -> dict[str, Member]:
+        return {
+            name: member
             for name, member in self._members.items()
             if not member.record.draining and self.down(name) is None
         }

@@ -310,7 +310,14 @@ class Ownership:
         if not self._can_take():
             return None
         stable = self._loop.time() - self._stable_since
-        nodes = wanted(self.members.name, self._cluster.nodes, self.members.takers(), self._records(), stable)
+        nodes = wanted(
+            self.members.name,
+            self._cluster.nodes,
+            self.members.takers(),
+            self._records(),
+            stable,
+            keepers=self.members.keepers(),
+        )
         again, self._again = self._again & self._held, set()
         nodes += sorted(again)
         for start in range(0, len(nodes), _AT_ONCE):

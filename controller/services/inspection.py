@@ -263,6 +263,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             owner=self._engine.ownership.members.name,
             generation=self._engine.ownership.generation_of(node) or 0,
             agent_connected=self._engine.watchers.agent_connected(node),
+            pipeline=status.pipeline,
         )
         _set_time(switch.connected_since, status.connected_since)
         _set_time(switch.synchronized_at, status.synchronized_at)

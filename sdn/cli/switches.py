@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 1.0
 _COLUMNS = ("NODE", "CONNECTED", "SYNCHRONIZED", "FLOWS", "ADDRESS")
-_WIDE = ("DATAPATH ID", "GROUPS", "REPAIRED", "LAST REPAIR", "SINCE", "LAST ERROR")
+_WIDE = ("DATAPATH ID", "GROUPS", "REPAIRED", "LAST REPAIR", "PIPELINE", "SINCE", "LAST ERROR")
 
 
 def show(name: str, form: Format, watch: bool) -> None:
@@ -53,7 +53,7 @@ def _fetch(name: str) -> list[dict[str, Any]]:
             document["datapath_id"] = f"{switch.datapath_id:016x}"
             for count in (
                 *("desired_flows", "installed_flows", "desired_groups"),
-                *("installed_groups", "repaired"),
+                *("installed_groups", "repaired", "pipeline"),
             ):
                 document[count] = int(document[count])
             found.append(document)
@@ -87,6 +87,7 @@ def _print(found: list[dict[str, Any]], form: Format, single: bool, header: bool
                 f"{item['installed_groups']}/{item['desired_groups']}",
                 str(item["repaired"]),
                 _last_repair(item) or NONE,
+                str(item["pipeline"] or NONE),
                 item.get("connected_since") or NONE,
                 item["last_error"] or NONE,
             ]

@@ -25,6 +25,7 @@ with the group's number as key.
 ``groupdesc``           the same for groups
 ``packetio``            packet-in and packet-out
 ``conntrack``           removing entries of the connection tracker
+``notices``             being told that flows or groups have changed
 ``roles``               which controller may write: role request, reply and status
 ``message``             header, barrier, errors, cutting a byte stream into messages
 ``oxm``                 match fields, both ways
@@ -122,6 +123,7 @@ from sdn.openflow.multipart import (
     multipart_body,
     multipart_more,
 )
+from sdn.openflow.notices import is_notice, notice_requests, tells_change
 from sdn.openflow.packetio import (
     OFPR_ACTION_SET,
     OFPR_APPLY_ACTION,
@@ -224,8 +226,10 @@ __all__ = [
     "group_stats_request",
     "insert_bucket",
     "is_flow_monitor",
+    "is_notice",
     "multipart_body",
     "multipart_more",
+    "notice_requests",
     "packet_in_cookie",
     "packet_out",
     "remove_bucket",
@@ -234,6 +238,7 @@ __all__ = [
     "split_flow_updates",
     "split_group_descs",
     "spreads_anew",
+    "tells_change",
     "tells_deposed",
     "wants_group",
 ]

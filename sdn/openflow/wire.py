@@ -12,8 +12,12 @@ from typing import Final
 
 OFP_VERSION: Final = 6
 
+OFPT_HELLO: Final = 0
 OFPT_ERROR: Final = 1
+OFPT_ECHO_REQUEST: Final = 2
+OFPT_ECHO_REPLY: Final = 3
 OFPT_EXPERIMENTER: Final = 4
+OFPT_SET_CONFIG: Final = 9
 OFPT_PACKET_IN: Final = 10
 OFPT_PACKET_OUT: Final = 13
 OFPT_FLOW_MOD: Final = 14

@@ -29,6 +29,7 @@ from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.service import ServicePort
 from sdn.pipeline.tables import miss_flows
 from sdn.pipeline.topology import LocalNode, PodPort, RemoteNode
+from sdn.pipeline.version import version_flow
 from sdn.policy.cells import Cell
 
 
@@ -36,6 +37,7 @@ def node_flows(local: LocalNode) -> tuple[Flow, ...]:
     """The flows that the node itself owns on its switch."""
     return tuple(
         chain(
+            (version_flow(local.owner),),
             miss_flows(local.owner),
             classification.node_flows(local),
             spoof_guard.node_flows(local),

@@ -21,6 +21,4 @@ def cover(first: int, last: int) -> list[tuple[int, int]]:
     """
     if not 0 <= first <= last < 1 << _BITS:
         raise ValueError(f"{first} to {last} is no range of ports")
-    return [
-        (value, (1 << _BITS) - (1 << _BITS - length)) for value, length in aligned(first, last, _BITS)
-    ]
+    return [(value, (1 << _BITS) - (1 << _BITS - length)) for value, length in aligned(first, last, _BITS)]

@@ -97,9 +97,7 @@ def alike(one: Posture, other: Posture) -> bool:
     return one.guarded == other.guarded and all(map(_alike, one.isolations, other.isolations))
 
 
-def isolation_cell(
-    key: IsolationKey, addresses: tuple[Address, ...], isolation: Isolation
-) -> IsolationCell:
+def isolation_cell(key: IsolationKey, addresses: tuple[Address, ...], isolation: Isolation) -> IsolationCell:
     """What a switch is told of the isolation of the pod with these addresses."""
     return IsolationCell(key, addresses, PolicyRef(*isolation.first), isolation.policies, isolation.log)
 

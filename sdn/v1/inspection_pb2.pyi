@@ -117,7 +117,7 @@ class ListSwitchesResponse(_message.Message):
     def __init__(self, switches: _Optional[_Iterable[_Union[Switch, _Mapping]]] = ...) -> None: ...
 
 class Switch(_message.Message):
-    __slots__ = ("node", "datapath_id", "address", "connected", "connected_since", "desired_flows", "installed_flows", "desired_groups", "installed_groups", "synchronized", "synchronized_at", "repaired", "last_error", "owner", "generation", "agent_connected", "last_repairs")
+    __slots__ = ("node", "datapath_id", "address", "connected", "connected_since", "desired_flows", "installed_flows", "desired_groups", "installed_groups", "synchronized", "synchronized_at", "repaired", "last_error", "owner", "generation", "agent_connected", "last_repairs", "pipeline")
     NODE_FIELD_NUMBER: _ClassVar[int]
     DATAPATH_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +135,7 @@ class Switch(_message.Message):
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     AGENT_CONNECTED_FIELD_NUMBER: _ClassVar[int]
     LAST_REPAIRS_FIELD_NUMBER: _ClassVar[int]
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
     node: str
     datapath_id: int
     address: str
@@ -152,7 +153,8 @@ class Switch(_message.Message):
     generation: int
     agent_connected: bool
     last_repairs: _containers.RepeatedCompositeFieldContainer[Repair]
-    def __init__(self, node: _Optional[str] = ..., datapath_id: _Optional[int] = ..., address: _Optional[str] = ..., connected: _Optional[bool] = ..., connected_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., desired_flows: _Optional[int] = ..., installed_flows: _Optional[int] = ..., desired_groups: _Optional[int] = ..., installed_groups: _Optional[int] = ..., synchronized: _Optional[bool] = ..., synchronized_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., repaired: _Optional[int] = ..., last_error: _Optional[str] = ..., owner: _Optional[str] = ..., generation: _Optional[int] = ..., agent_connected: _Optional[bool] = ..., last_repairs: _Optional[_Iterable[_Union[Repair, _Mapping]]] = ...) -> None: ...
+    pipeline: int
+    def __init__(self, node: _Optional[str] = ..., datapath_id: _Optional[int] = ..., address: _Optional[str] = ..., connected: _Optional[bool] = ..., connected_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., desired_flows: _Optional[int] = ..., installed_flows: _Optional[int] = ..., desired_groups: _Optional[int] = ..., installed_groups: _Optional[int] = ..., synchronized: _Optional[bool] = ..., synchronized_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., repaired: _Optional[int] = ..., last_error: _Optional[str] = ..., owner: _Optional[str] = ..., generation: _Optional[int] = ..., agent_connected: _Optional[bool] = ..., last_repairs: _Optional[_Iterable[_Union[Repair, _Mapping]]] = ..., pipeline: _Optional[int] = ...) -> None: ...
 
 class Repair(_message.Message):
     __slots__ = ("time", "kind", "what")

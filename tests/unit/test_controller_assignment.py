@@ -104,3 +104,32 @@ def test_it_does_not_depend_on_the_order_in_which_a_process_keeps_its_sets() -> 
         for seed in "1234"
     }
     assert len(found) == 1
+
+
+def test_newer_controllers_come_for_what_older_ones_keep_a_few_at_a_time() -> None:
+    held = all_of(A)
+    newer = {B: "b1"}
+    assert wanted(B, NODES, newer, held, LONG - 0.1, keepers=ALL) == [], "the members are new"
+    taken = wanted(B, NODES, newer, held, LONG, keepers=ALL)
+    assert len(taken) == MOVES_AT_ONCE
+    for node in taken:
+        held[node] = OwnerRecord(controller=B, incarnation="b1")
+    assert wanted(B, NODES, newer, held, LONG, keepers=ALL), "and so on, whatever its share among all was"
+    assert wanted(A, NODES, newer, held, LONG, keepers=ALL) == []
+    assert wanted(C, NODES, newer, held, LONG, keepers=ALL) == []
+
+
+def test_what_an_older_controller_leaves_is_taken_at_once_by_newer_ones_alone() -> None:
+    held = all_of(A)
+    left = {B: "b1", C: "c1"}
+    assert wanted(B, NODES, {B: "b1"}, held, 0.0, keepers=left) == sorted(NODES)
+    assert wanted(C, NODES, {B: "b1"}, held, 0.0, keepers=left) == []
+
+
+def test_when_the_newer_ones_are_gone_the_older_ones_take_all_back_at_once() -> None:
+    held = all_of(B)
+    older = {A: "a1", C: "c1"}
+    takes = wanted(A, NODES, older, held, 0.0, keepers=older) + wanted(
+        C, NODES, older, held, 0.0, keepers=older
+    )
+    assert sorted(takes) == sorted(NODES)

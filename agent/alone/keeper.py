@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps an image of br-int on disk, and puts it back when the switch has lost everything and no controller is there.
+
+**Keeping.** Controllers change a switch by atomic bundles alone, each of which makes it all that it must be. So once a
+controller has confirmed the node's full state, whatever the switch holds at any moment is right, until it is started
+anew. It is read when it has changed (the switch tells, `sdn.openflow.notices`), has been quiet for a moment, and again
+only after a pause that grows with what reading costs: what many pods and policies change in a row is read once.
+
+**Putting back.** A switch without any flow or group is one that was just started, or made. Controllers have a moment to
+connect and to write it, a longer one while one of them has the agent's stream. Then everything is written, in one
+bundle, if it still is empty. A controller may have connected meanwhile, have found the switch empty or written it
+already, and would not know what was put over that: all connections of controllers are made anew, and the first thing
+that a controller does with a new one is to compare. So what is put back lasts until a controller says otherwise, and no
+longer.
+
+What the switch has learned itself (which endpoint a client had last) is not kept.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from agent.alone.image import ImageError, ImageFile, SwitchImage
+from agent.alone.switch import LocalSwitch, LocalSwitchError, RefusedError
+from agent.vswitchd import VswitchdRefused, VswitchdUnavailable
+from sdn import logs
+from sdn.openflow import CodecError
+
+log: Final = logs.get("agent.alone")
+
+#: How long an empty switch waits for controllers: when none has the agent's stream, and when one has.
+ALONE_SECONDS: Final = 0.5
+ATTENDED_SECONDS: Final = 5.0
+#: Without a change for so long, the switch is read; or so long after the first change.
+_QUIET_SECONDS: Final = 1.0
+_LONGEST_SECONDS: Final = 5.0
+#: Reading may take a fortieth of the time.
+_PAUSE_FACTOR: Final = 40.0
+_LOOK_SECONDS: Final = 0.1
+_RETRY_SECONDS: Final = 0.1
+
+
+class Keeper:
+    """See the module. A thread of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        socket: Path,
+        *,
+        datapath_id: Callable[[], int],
+        attended: Callable[[], bool],
+        confirmed: Callable[[], bool],
+        reconnect: Callable[[], object],
+    ) -> None:
+        """`socket` is the bridge's management socket. `attended`: a controller has the agent's stream; `confirmed`: it
+        has confirmed everything, too. `reconnect` lets all controllers of the switch connect anew.
+        """
+        self._file = ImageFile(folder)
+        self._socket = socket
+        self._datapath_id = datapath_id
+        self._attended = attended
+        self._confirmed = confirmed
+        self._reconnect = reconnect
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="switch-image", daemon=True)
+        #: What was said last and is not said again.
+        self._told = ""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it; the image stays."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with LocalSwitch(self._socket) as switch:
+                    self._told = ""
+                    _Following(self, switch).run(self._stop)
+            except (LocalSwitchError, CodecError) as problem:
+                self._tell("the switch cannot be followed", problem)
+            self._stop.wait(_RETRY_SECONDS)
+
+    def _tell(self, what: str, problem: Exception) -> None:
+        text = f"{what}: {problem}"
+        if text != self._told:
+            self._told = text
+            log.info(what, error=str(problem))
+
+    # --- for the following
+
+    def grace(self) -> float:
+        """How long an empty switch waits for a controller."""
+        return ATTENDED_SECONDS if self._attended() else ALONE_SECONDS
+
+    def trusted(self) -> bool:
+        """Whether what the switch holds now was confirmed by a controller."""
+        return self._confirmed()
+
+    def save(self, switch: LocalSwitch) -> bool:
+        """Read the switch and keep what it holds; False when it was changed meanwhile. LocalSwitchError, CodecError."""
+        began = time.monotonic()
+        image = switch.read(self._datapath_id())
+        if image is None:
+            return False
+        if not image.flows:
+            return True
+        read = time.monotonic()
+        try:
+            if self._file.save(image):
+                log.debug(
+                    "kept what the switch holds",
+                    flows=len(image.flows),
+                    groups=len(image.groups),
+                    read_seconds=round(read - began, 4),
+                    written_seconds=round(time.monotonic() - read, 4),
+                )
+        except ImageError as problem:
+            log.warning("what the switch holds cannot be kept", file=str(self._file.path), error=str(problem))
+        return True
+
+    def put_back(self, switch: LocalSwitch) -> None:
+        """Write what was kept into an empty switch. LocalSwitchError, CodecError."""
+        image = self._kept()
+        if image is None or not switch.is_empty():
+            return
+        began = time.monotonic()
+        try:
+            switch.write(image)
+        except RefusedError as problem:
+            log.error("the switch refused what it held before", error=str(problem))
+            return
+        finally:
+            self._compare_anew()
+        log.warning(
+            "no controller is there: the switch got back what it held",
+            flows=len(image.flows),
+            groups=len(image.groups),
+            seconds=round(time.monotonic() - began, 4),
+        )
+
+    def _kept(self) -> SwitchImage | None:
+        try:
+            image = self._file.load()
+        except ImageError as problem:
+            log.warning("what the switch held is lost", file=str(self._file.path), error=str(problem))
+            return None
+        if image is not None and image.datapath_id != self._datapath_id():
+            log.warning(
+                "what was kept is another switch's",
+                file=str(self._file.path),
+                datapath_id=f"{image.datapath_id:016x}",
+            )
+            return None
+        return image
+
+    def _compare_anew(self) -> None:
+        try:
+            self._reconnect()
+        except (VswitchdRefused, VswitchdUnavailable) as problem:
+            log.warning("controllers do not connect anew", error=str(problem))
+
+
+class _Following:
+    """One connection to the switch: from its start, or the agent's, to its end."""
+
+    def __init__(self, keeper: Keeper, switch: LocalSwitch) -> None:
+        self._keeper = keeper
+        self._switch = switch
+        now = time.monotonic()
+        self._began = now
+        self._empty = switch.is_empty()
+        self._trusted = False
+        #: When the first change came that is not on disk, and the last one; None: all is.
+        self._first: float | None = now
+        self._last = now
+        self._not_before = now
+
+    def run(self, stop: threading.Event) -> None:
+        """Until the end. LocalSwitchError, CodecError."""
+        while not stop.is_set():
+            if self._switch.changed(_LOOK_SECONDS):
+                self._last = time.monotonic()
+                self._first = self._first or self._last
+                self._empty = self._empty and self._switch.is_empty()
+            now = time.monotonic()
+            if self._empty:
+                if now - self._began >= self._keeper.grace():
+                    self._keeper.put_back(self._switch)
+                    self._empty = False
+                continue
+            self._trusted = self._trusted or self._keeper.trusted()
+            if self._trusted and self._due(now):
+                self._save(now)
+
+    def _due(self, now: float) -> bool:
+        if self._first is None or now < self._not_before:
+            return False
+        return now - self._last >= _QUIET_SECONDS or now - self._first >= _LONGEST_SECONDS
+
+    def _save(self, began: float) -> None:
+        if self._keeper.save(self._switch):
+            self._first = None
+        now = time.monotonic()
+        self._not_before = now + _PAUSE_FACTOR * (now - began)
