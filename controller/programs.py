@@ -17,10 +17,11 @@ from controller.changes import Change
 from controller.cluster import Cluster
 from controller.forgetting import Flush
 from controller.records import AttachmentRecord, NodeRecord
+from controller.shared import SharedPeer
 from controller.switchboard import Switchboard
 from controller.synchronizer import ALONE, Compile, Done, Synchronizer
 from sdn.model.names import Network
-from sdn.pipeline.compiler import node_flows, peer_flows, pod_flows, policy_flows, switch_flows
+from sdn.pipeline.compiler import node_flows, pod_flows, policy_flows, switch_flows
 from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.topology import Address, Encapsulation, LocalNode, PodPort, Range, RemoteNode
 from sdn.policy.cells import Cell, CellKey
@@ -93,7 +94,8 @@ class Programs:
         self._on_status = on_status
         self._synchronizers: dict[str, Synchronizer] = {}
         self._local: dict[str, LocalNode] = {}
-        self._remote: dict[str, RemoteNode] = {}
+        #: What each node owns on all other nodes' switches.
+        self._peers: dict[str, SharedPeer] = {}
         self._datapaths: dict[str, int] = {}
         #: Computes what all Services have on a node; set by the engine.
         self.services_on: Callable[[str], Callable[[], Iterable[Flow | Group]]] = lambda _node: tuple
@@ -125,18 +127,18 @@ class Programs:
                 on_deposed=lambda node, generation: self.on_deposed(node, generation),
             )
             self._synchronizers[name] = synchronizer
-            for other in self._remote.values():
-                synchronizer.submit(("peer", other.name), functools.partial(peer_flows, local, other))
+            others = [Change(("peer", other), peer.encoded) for other, peer in self._peers.items()]
+            synchronizer.submit_all(others)
         if self._local.get(name) != local:
             self._local[name] = local
             synchronizer.submit(_NODE_PART, functools.partial(node_flows, local))
             for pod in pods:
                 self.put_pod(pod, None)
-        if self._remote.get(name) != remote:
-            self._remote[name] = remote
+        if name not in self._peers or self._peers[name].node != remote:
+            shared = self._peers[name] = SharedPeer(remote)
             for its in self._synchronizers.values():
                 if its is not synchronizer:
-                    its.submit(("peer", name), functools.partial(peer_flows, self._local[its.node], remote))
+                    its.submit(("peer", name), shared.encoded)
 
     def claim(self, record: NodeRecord) -> None:
         """Let the node's switch in: what it must hold was submitted."""
@@ -173,7 +175,7 @@ class Programs:
         if datapath_id is not None:
             self._switchboard.release(datapath_id)
         synchronizer.stop(close=True)
-        del self._local[name], self._remote[name]
+        del self._local[name], self._peers[name]
         for other in self._synchronizers.values():
             other.submit(("peer", name), None)
 
@@ -258,7 +260,7 @@ class Programs:
     def flows_beside_services(self, node: str, cluster: Cluster) -> Callable[[], tuple[Flow, ...]]:
         """The same without the Services' flows."""
         pods = [pod_port(record) for record in cluster.attachments_on(node)]
-        peers = [remote for name, remote in self._remote.items() if name != node]
+        peers = [peer.node for name, peer in self._peers.items() if name != node]
         local, cells = self._local[node], self.policies_on(node)
         return lambda: (
             *switch_flows(local, pods, peers),
