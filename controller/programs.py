@@ -128,7 +128,7 @@ class Programs:
             )
             self._synchronizers[name] = synchronizer
             others = [Change(("peer", other), peer.encoded) for other, peer in self._peers.items()]
-            synchronizer.submit_all(others)
+            synchronizer.submit_all(others, patient=True)
         if self._local.get(name) != local:
             self._local[name] = local
             synchronizer.submit(_NODE_PART, functools.partial(node_flows, local))
@@ -138,7 +138,7 @@ class Programs:
             shared = self._peers[name] = SharedPeer(remote)
             for its in self._synchronizers.values():
                 if its is not synchronizer:
-                    its.submit(("peer", name), shared.encoded)
+                    its.submit_all([Change(("peer", name), shared.encoded)], patient=True)
 
     def claim(self, record: NodeRecord) -> None:
         """Let the node's switch in: what it must hold was submitted."""
@@ -177,7 +177,7 @@ class Programs:
         synchronizer.stop(close=True)
         del self._local[name], self._peers[name]
         for other in self._synchronizers.values():
-            other.submit(("peer", name), None)
+            other.submit_all([Change(("peer", name), None)], patient=True)
 
     def put_pod(self, record: AttachmentRecord, done: Done | None, *, new: bool = False) -> None:
         """An attachment was made, or changed. ``done`` as in :meth:`Synchronizer.submit`; ``new``: its addresses were
