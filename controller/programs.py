@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, KeysView, Mapping, S
 from controller.allocation.network import ServiceNetwork
 from controller.changes import Change
 from controller.cluster import Cluster
+from controller.desired import Encoded, encode
 from controller.forgetting import Flush
 from controller.records import AttachmentRecord, NodeRecord
 from controller.shared import SharedPeer
@@ -24,7 +25,7 @@ from sdn.model.names import Network
 from sdn.pipeline.compiler import node_flows, pod_flows, policy_flows, switch_flows
 from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.topology import Address, Encapsulation, LocalNode, PodPort, Range, RemoteNode
-from sdn.policy.cells import Cell, CellKey
+from sdn.policy.cells import Cell, CellKey, PeerCell, RuleCell
 
 _NODE_PART = ("node",)
 #: Parts of no entries: who asks for one is told when what was submitted before is in force.
@@ -70,6 +71,16 @@ def pod_port(record: AttachmentRecord) -> PodPort:
         ipv4=by_version.get(4),
         ipv6=by_version.get(6),
     )
+
+
+def _policy_entries(cell: Cell) -> Encoded:
+    """What a switch holds of a cell. Of rules and of the other ends of connections all switches hold the same."""
+    return _shared_cell(cell) if isinstance(cell, PeerCell | RuleCell) else encode(policy_flows(cell))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _shared_cell(cell: PeerCell | RuleCell) -> Encoded:
+    return encode(policy_flows(cell))
 
 
 def _ranges(networks: Iterable[Network]) -> tuple[Range, ...]:
@@ -224,7 +235,7 @@ class Programs:
                 done(_forgotten(node))
             return
         changes = [
-            Change(("policy", key), None if cell is None else functools.partial(policy_flows, cell))
+            Change(("policy", key), None if cell is None else functools.partial(_policy_entries, cell))
             for key, cell in cells.items()
         ]
         if done is not None:

@@ -36,12 +36,18 @@ class Controller:
         self.openflow_port = openflow_port
 
 
+def ranged(number: int) -> types_pb2.NodeInfo:
+    """A node with ranges of 10.128.0.0/9 and fd00:11::/32."""
+    ranges = [f"10.{128 + (number >> 8)}.{number & 255}.0/24", f"fd00:11:0:{number:x}::/64"]
+    return node_info(number, pod_ranges=ranges)
+
+
 class Node:
     """See the module."""
 
-    def __init__(self, number: int, controllers: list[Controller]) -> None:
+    def __init__(self, number: int, controllers: list[Controller], pods: int) -> None:
         self.number = number
-        self.info = node_info(number)
+        self.info = ranged(number)
         self._controllers = controllers
         options = [
             ("grpc.use_local_subchannel_pool", 1),
@@ -55,8 +61,9 @@ class Node:
         }
         self.switch = Switch(self.info.datapath_id)
         self.connectors: list[Connector] = []
-        self.attached: dict[int, types_pb2.Attachment] = {}
+        self.attached = {pod: attachment(self.info, pod) for pod in range(pods)}
         self.confirmed = 0
+        self._full_state = 0
         self.welcomed = self.peers = self.peer_messages = 0
         self.sessions = 0
         self._owner = controller_pb2.Owner()
@@ -111,11 +118,14 @@ class Node:
                 full = controller_pb2.FullState(
                     sequence=self._sequence, attachments=list(self.attached.values())
                 )
+                self._full_state = self._sequence
                 outgoing.put_nowait(controller_pb2.AgentMessage(full_state=full))
                 self._outgoing = outgoing
                 if not self.connectors:
                     self.connectors = [Connector(self.switch, one.openflow_port) for one in self._controllers]
             elif kind == "programmed":
+                if message.programmed.sequence == self._full_state:
+                    self.confirmed = len(self.attached)
                 self._settle(message.programmed.sequence, "")
             elif kind == "rejected":
                 self._settle(message.rejected.sequence, message.rejected.reason)
@@ -173,16 +183,18 @@ class Nodes:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop_task = asyncio.create_task(self._watch_loop())
 
-    async def begin(self, first: int, count: int, pause: float) -> None:
-        """Nodes that come one after the other."""
+    async def begin(self, first: int, count: int, pods: int) -> None:
+        """Nodes with so many pods each, as fast as they can be made."""
         for number in range(first, first + count):
-            self.nodes.append(Node(number, self._controllers))
-            await asyncio.sleep(pause)
+            self.nodes.append(Node(number, self._controllers, pods))
+            await asyncio.sleep(0)
 
-    def pods(self, count: int) -> None:
-        """So many on each node, all at once."""
+    def pods(self, first: int, count: int) -> None:
+        """So many more pods on each node, all at once."""
         self._tasks += [
-            asyncio.create_task(node.attach(number)) for number in range(count) for node in self.nodes
+            asyncio.create_task(node.attach(number))
+            for number in range(first, first + count)
+            for node in self.nodes
         ]
 
     def probe(self) -> None:
@@ -266,10 +278,10 @@ async def main() -> None:
         match command["do"]:
             case "begin":
                 tasks.append(
-                    asyncio.create_task(nodes.begin(command["first"], command["count"], command["pause"]))
+                    asyncio.create_task(nodes.begin(command["first"], command["count"], command["pods"]))
                 )
             case "pods":
-                nodes.pods(command["count"])
+                nodes.pods(command["first"], command["count"])
             case "probe":
                 nodes.probe()
             case "cut":
