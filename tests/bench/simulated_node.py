@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import sys
 import time
@@ -292,4 +293,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    # Of sessions that end while something is being sent.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     asyncio.run(main())
