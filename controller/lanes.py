@@ -12,6 +12,7 @@ one node does not wait for the comparison of all others.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -21,28 +22,51 @@ _current = threading.local()
 
 
 class Lane:
-    """So many threads at a time are inside of ``with lane``, and not aside."""
+    """So many threads at a time are inside of ``with lane``, and not aside. Who comes back from aside goes before those
+    who have not begun: what is begun is ended.
+    """
 
     def __init__(self, places: int) -> None:
-        self._places = threading.Semaphore(places)
+        self._lock = threading.Lock()
+        self._free = places
+        self._back: deque[threading.Lock] = deque()
+        self._new: deque[threading.Lock] = deque()
 
     def __enter__(self) -> None:
-        self._places.acquire()
+        self._take_place(self._new)
         _current.lane = self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         _current.lane = None
-        self._places.release()
+        self._give_place()
+
+    def _take_place(self, queue: deque[threading.Lock]) -> None:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            gate = threading.Lock()
+            gate.acquire()
+            queue.append(gate)
+        # Opened by whoever leaves, whose place it is then.
+        gate.acquire()
+
+    def _give_place(self) -> None:
+        with self._lock:
+            if waiting := self._back or self._new:
+                waiting.popleft().release()
+            else:
+                self._free += 1
 
     @contextmanager
     def _left(self) -> Iterator[None]:
-        self._places.release()
+        self._give_place()
         try:
             yield
         finally:
-            self._places.acquire()
+            self._take_place(self._back)
 
 
 @contextmanager
@@ -56,6 +80,7 @@ def aside() -> Iterator[None]:
             yield
 
 
-#: For few changes, and for whatever takes long.
+#: For few changes, for whatever takes long, and for what is to be known in case another controller goes away.
 SMALL: Final = Lane(4)
 LARGE: Final = Lane(2)
+STAND_BY: Final = Lane(1)

@@ -37,7 +37,7 @@ from controller.changes import NEVER, NOT_OWNER, Change, Compile, Done, Inbox
 from controller.connection import DeposedError, SwitchConnection
 from controller.desired import Part
 from controller.forgetting import Flush
-from controller.lanes import LARGE, SMALL, Lane
+from controller.lanes import LARGE, SMALL, STAND_BY, Lane
 from controller.status import Status
 from controller.transport import ConnectionClosedError, ProtocolError
 from controller.writer import Writer
@@ -300,6 +300,8 @@ class Synchronizer:
             while not self._has_work():
                 self._condition.wait(self._seconds_to_wait())
             inbox = self._inbox
+            if inbox.generation is None:
+                return STAND_BY
             known = inbox.connection is None or inbox.connection is self._writer.holdings.compared
             return SMALL if known and len(inbox.changes) <= _FEW else LARGE
 
