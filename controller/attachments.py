@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from controller.checks import check_attachment
@@ -100,8 +100,8 @@ class Attachments:
                     self._cluster.put_attachment(record)
                     self._replaced(known, record)
                 self.program(record, asked.answer, new=_other_addresses(known, record))
-        for asked, problem in wrong:
-            asked.fail(problem)
+        for asked, why in wrong:
+            asked.fail(why)
         for asked, record in right:
             log.info(
                 "pod attached",

@@ -27,11 +27,7 @@ def set_survivors_aside() -> None:
 
 def _collected(phase: str, details: dict[str, int]) -> None:
     """Called by the collector before and after each collection."""
-    if (
-        phase == "stop"
-        and details["generation"] == _OLDEST
-        and _survivors() >= MANY
-    ):
+    if phase == "stop" and details["generation"] == _OLDEST and _survivors() >= MANY:
         gc.freeze()
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many threads compute at the same time, however many switches there are.
 
-Threads share one interpreter: when hundreds have work at once (a policy for all pods, switches that all come back), each
-of them, the asyncio loop, heartbeats and echoes too, would have its turn only after all others. So of the threads that
-serve switches only a few compute at a time, and the others wait without asking for the interpreter.
+Threads share one interpreter: when hundreds have work at once (a policy for all pods, switches that all come back),
+each of them, the asyncio loop, heartbeats and echoes too, would have its turn only after all others. So of the threads
+that serve switches only a few compute at a time, and the others wait without asking for the interpreter.
 
 Who waits for a switch steps aside meanwhile: a slow switch holds up nobody. Small work has a lane of its own: a pod on
 one node does not wait for the comparison of all others.

@@ -51,8 +51,8 @@ log = logs.get("controller.synchronizer")
 
 #: The generation of a controller that has no others beside it.
 ALONE: Final = 1
-#: Seconds for which changes wait for others: those that come in great numbers where they may, such as of all other nodes
-#: when nodes come; and all at a controller that does not own the switch, since nobody waits for them.
+#: Seconds for which changes wait for others: those that come in great numbers where they may, such as of all other
+#: nodes when nodes come; and all at a controller that does not own the switch, since nobody waits for them.
 PATIENCE: Final = 0.1
 STAND_BY_PATIENCE: Final = 0.5
 #: So many changes are small work.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attachments that are reported while others are being stored are stored together: a write to the store takes as long for
-fifty of them as for one, and there is one write at a time.
+"""Attachments that are reported while others are being stored are stored together: a write to the store takes as long
+for fifty of them as for one, and there is one write at a time.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""1,000 switches with 30,000 pods at three controllers on three members of etcd: how long things take, and what they cost.
+"""1,000 switches with 30,000 pods at three controllers on three members of etcd: how long things take, what they cost.
 
 The controllers and etcd are real processes; the switches speak OpenFlow but forward nothing, and their agents hold
 sessions as real ones do (tests/bench/simulated_node.py). Everything shares one machine, the simulated nodes too, so

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many nodes in one process: of each an agent's session with its owner, and a switch that is connected to all controllers.
+"""Many nodes in one process: of each an agent's session with its owner, and a switch connected to all controllers.
 
 Started by tests/bench/scale.py, which says what to do in lines of JSON; each is answered by one.
 """
@@ -12,6 +12,7 @@ import logging
 import random
 import sys
 import time
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -35,6 +36,12 @@ class Controller:
     def __init__(self, grpc_port: int, openflow_port: int) -> None:
         self.address = f"127.0.0.1:{grpc_port}"
         self.openflow_port = openflow_port
+
+
+def _stream(call: Any) -> AsyncIterator[Any]:
+    """The answers of a call over an asyncio channel, which the generated types know nothing of."""
+    answers: AsyncIterator[Any] = call
+    return answers
 
 
 def ranged(number: int) -> types_pb2.NodeInfo:
@@ -79,7 +86,7 @@ class Node:
         while True:
             with suppress(grpc.aio.AioRpcError):
                 request = controller_pb2.WatchOwnerRequest(node=self.info.name)
-                async for owner in stub.WatchOwner(request):
+                async for owner in _stream(stub.WatchOwner(request)):
                     if owner.generation > self._owner.generation:
                         self._owner = owner
                         self._owner_changed.set()
@@ -108,7 +115,7 @@ class Node:
             while True:
                 yield await outgoing.get()
 
-        async for message in stub.Session(said()):
+        async for message in _stream(stub.Session(said())):
             kind = message.WhichOneof("message")
             if kind == "welcome":
                 self.sessions += 1
@@ -153,7 +160,8 @@ class Node:
             while self._outgoing is outgoing:
                 done, _ = await asyncio.wait([answer], timeout=0.2)
                 if done:
-                    return answer.result()
+                    why: str = answer.result()
+                    return why
 
     async def attach(self, number: int) -> None:
         """One pod; returns when it is in force."""

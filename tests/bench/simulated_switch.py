@@ -115,9 +115,7 @@ class Switch:
         if command == _DELETE_GROUP:
             self.groups.pop(number, None)
         elif command in (_ADD_GROUP, _MODIFY_GROUP):
-            self.groups[number] = _shared(
-                struct.pack("!BxH", kind, length) + message[_GROUP_MOD.size :]
-            )
+            self.groups[number] = _shared(struct.pack("!BxH", kind, length) + message[_GROUP_MOD.size :])
         elif command in (_INSERT_BUCKET, _REMOVE_BUCKET):
             self._change_buckets(number, message[_GROUP_MOD.size :], bucket, command)
 
