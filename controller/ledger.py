@@ -137,8 +137,8 @@ class Ledger:
     ) -> int:
         """Write in as few transactions as the store allows, in the order given; gives the revision.
 
-        ``node``, ``nodes``: only if this controller still owns that node, or all of those. ``gives``: something is given
-        that nobody else may have. ConflictError: others were first; DeposedError; StoreError. With more than one
+        ``node``, ``nodes``: only if this controller still owns that node, or all of those. ``gives``: something is
+        given that nobody else may have. ConflictError: others were first; DeposedError; StoreError. With more than one
         transaction (more than :data:`MAX_OPERATIONS`) the first ones may have been written all the same; they come back
         as others' changes.
         """
