@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from controller.checks import check_attachment
@@ -23,15 +23,13 @@ from controller.programs import Programs
 from controller.records import AttachmentRecord, NodeRecord, attachment_key, encode_attachment
 from controller.store import ConflictError, Delete, Operation, Put, StoreError
 from controller.synchronizer import NOT_OWNER, Done
+from controller.together import Answer, Asked, Together
 from controller.watchers import Watchers
 from sdn import logs
 from sdn.model import InvalidObjectError
 from sdn.v1 import types_pb2
 
 log = logs.get("controller.attachments")
-
-#: Called in the asyncio thread: None, it is in force; else why it is not, and never will be.
-Answer = Callable[[str | None], None]
 
 
 class Attachments:
@@ -59,34 +57,62 @@ class Attachments:
         #: Those that are confirmed, which the store does not say yet.
         self._confirmed_ones: dict[AttachmentKey, AttachmentRecord] = {}
         self._telling: asyncio.Task[None] | None = None
+        self._together = Together(self._attach)
 
-    @whole
     async def attach(self, node: str, attachment: types_pb2.Attachment, answer: Answer) -> None:
         """Store and program an attachment; ``answer`` comes when the switch has confirmed it, or refused it.
 
         InvalidObjectError, StoreError: nothing of it is stored.
         """
+        await self._together.store(Asked(node, attachment, answer, self._loop.create_future()))
+
+    @whole
+    async def _attach(self, together: Sequence[Asked]) -> None:
+        """Store and program several. StoreError: none of them is stored."""
         async with self._ledger.lock:
-            record = check_attachment(attachment, self._node(node))
-            self._cluster.check_attachment(record)
-            known = self._cluster.attachments.get(key_of(record))
-            if known != record:
-                pending = self._moves(known, record)
-                await self._ledger.write([_put(record, pending=pending)], node=node)
-                self._cluster.put_attachment(record)
-                self._replaced(known, record)
-            else:
-                record = known
-            self.program(record, answer, new=_other_addresses(known, record))
-        log.info(
-            "pod attached",
-            node=node,
-            pod=f"{record.pod_namespace}/{record.pod_name}",
-            container=record.container_id,
-            addresses=list(record.addresses),
-            ofport=record.ofport,
-        )
-        self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
+            accepted = Cluster()
+            right: list[tuple[Asked, AttachmentRecord]] = []
+            wrong: list[tuple[Asked, Exception]] = []
+            for asked in together:
+                try:
+                    record = check_attachment(asked.attachment, self._node(asked.node))
+                    self._cluster.check_attachment(record)
+                    accepted.check_attachment(record)
+                    if key_of(record) in accepted.attachments:
+                        raise InvalidObjectError("attachment", f"{record} is being attached")
+                except InvalidObjectError as problem:
+                    wrong.append((asked, problem))
+                else:
+                    accepted.put_attachment(record)
+                    right.append((asked, record))
+            attachments = self._cluster.attachments
+            new = [record for _, record in right if attachments.get(key_of(record)) != record]
+            if new:
+                await self._ledger.write(
+                    [_put(one, pending=self._moves(attachments.get(key_of(one)), one)) for one in new],
+                    nodes=dict.fromkeys(one.node for one in new),
+                )
+            for asked, record in right:
+                known = attachments.get(key_of(record))
+                if known == record:
+                    record = known
+                else:
+                    self._cluster.put_attachment(record)
+                    self._replaced(known, record)
+                self.program(record, asked.answer, new=_other_addresses(known, record))
+        for asked, why in wrong:
+            asked.fail(why)
+        for asked, record in right:
+            log.info(
+                "pod attached",
+                node=record.node,
+                pod=f"{record.pod_namespace}/{record.pod_name}",
+                container=record.container_id,
+                addresses=list(record.addresses),
+                ofport=record.ofport,
+            )
+            self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
+            asked.succeed()
 
     @whole
     async def detach(self, node: str, container_id: str, interface_name: str, answer: Answer) -> None:

@@ -29,6 +29,9 @@ NOT_OWNER: Final = "not the owner of the switch"
 MERGE_ABOVE: Final = 512
 
 
+NEVER: Final = float("inf")
+
+
 @dataclass(slots=True)
 class Change:
     """A part's new entries; the first fields are the arguments of ``Synchronizer.submit``.
@@ -111,13 +114,18 @@ class Inbox:
     known: int = 0
     lost: int = -1
     changes: list[Change] = field(default_factory=list)
+    #: When the changes are to be taken in, in the terms of time.monotonic().
+    due: float = NEVER
     #: In their order.
     flushes: dict[Flush, None] = field(default_factory=dict)
     stopping: bool = False
     _merge_at: int = MERGE_ABOVE
 
-    def add(self, changes: Iterable[Change]) -> None:
-        """Take changes in. What waits grows with the parts and addresses that are concerned, not with time."""
+    def add(self, changes: Iterable[Change], due: float = 0.0) -> None:
+        """Take changes in. What waits grows with the parts and addresses that are concerned, not with time. ``due``:
+        until then they may wait for others.
+        """
+        self.due = min(self.due, due)
         self.changes += changes
         if len(self.changes) > self._merge_at:
             self.changes = merged(self.changes)
@@ -126,7 +134,7 @@ class Inbox:
     def take(self) -> Inbox:
         """What is there now; changes and flushes are not there any more."""
         taken = replace(self)
-        self.changes, self.flushes, self._merge_at = [], {}, MERGE_ABOVE
+        self.changes, self.flushes, self._merge_at, self.due = [], {}, MERGE_ABOVE, NEVER
         return taken
 
 

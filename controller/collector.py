@@ -27,9 +27,15 @@ def set_survivors_aside() -> None:
 
 def _collected(phase: str, details: dict[str, int]) -> None:
     """Called by the collector before and after each collection."""
-    if (
-        phase == "stop"
-        and details["generation"] == _OLDEST
-        and len(gc.get_objects(generation=_OLDEST)) >= MANY
-    ):
+    if phase == "stop" and details["generation"] == _OLDEST and _survivors() >= MANY:
         gc.freeze()
+
+
+def _survivors() -> int:
+    """How many objects have survived a full collection.
+
+    The list of them is made, counted and dropped without a step of the interpreter in between, so that no other thread
+    sees it: in it is whatever tuple another thread is just making out of a generator, which then has one reference too
+    many to grow ("SystemError: bad argument to internal function").
+    """
+    return next(map(len, map(gc.get_objects, (_OLDEST,))))

@@ -21,6 +21,7 @@ from typing import Any
 from controller import forgetting
 from controller.addresses import format_address
 from controller.audit import Audit
+from controller.lanes import aside
 from controller.rejects import Rejects
 from controller.transport import ConnectionClosedError, ProtocolError, Transport
 from sdn import logs
@@ -126,7 +127,11 @@ class _Exchange:
         """The next message: type, xid, bytes. Waits; the keepalive ends the connection of a switch that never
         answers.
         """
-        item = self._messages.get()
+        try:
+            item = self._messages.get_nowait()
+        except queue.Empty:
+            with aside():
+                item = self._messages.get()
         if item is None:
             raise ConnectionClosedError("the connection to the switch ended")
         return item

@@ -127,14 +127,22 @@ class Ledger:
         self.revision = snapshot.revision
         return snapshot
 
-    async def write(self, operations: Sequence[Operation], *, node: str = "", gives: bool = False) -> int:
+    async def write(
+        self,
+        operations: Sequence[Operation],
+        *,
+        node: str = "",
+        nodes: Iterable[str] = (),
+        gives: bool = False,
+    ) -> int:
         """Write in as few transactions as the store allows, in the order given; gives the revision.
 
-        ``node``: only if this controller still owns that node. ``gives``: something is given that nobody else may
-        have. ConflictError: others were first; DeposedError; StoreError. With more than one transaction (more than
-        :data:`MAX_OPERATIONS`) the first ones may have been written all the same; they come back as others' changes.
+        ``node``, ``nodes``: only if this controller still owns that node, or all of those. ``gives``: something is
+        given that nobody else may have. ConflictError: others were first; DeposedError; StoreError. With more than one
+        transaction (more than :data:`MAX_OPERATIONS`) the first ones may have been written all the same; they come back
+        as others' changes.
         """
-        fence = self._fence(node)
+        fence = self._fence([node] if node else nodes)
         wanted = [self._conditional(operation) for operation in operations]
         if gives:
             fence.append(self._conditional(Put(SEQUENCE, b"")))
@@ -148,8 +156,9 @@ class Ledger:
                 self._in_doubt = True
                 raise
             except ConflictError as conflict:
-                if conflict.key.startswith(OWNERS):
-                    raise DeposedError(f"another controller owns Node {node} now") from None
+                if any(conflict.key == check.key for check in fence if isinstance(check, Check)):
+                    owned = conflict.key.removeprefix(OWNERS)
+                    raise DeposedError(f"another controller owns Node {owned} now") from None
                 raise
             written += [(operation, revision) for operation in part]
             # Its condition is another one now.
@@ -174,13 +183,14 @@ class Ledger:
         if self._known.get(key):
             await self._call(self._store.write, [Check(key, self._known[key])])
 
-    def _fence(self, node: str) -> list[Operation]:
-        if not node:
-            return []
-        generation = self.generation_of(node)
-        if generation is None:
-            raise DeposedError(f"this controller does not own Node {node}")
-        return [Check(owner_key(node), generation)]
+    def _fence(self, nodes: Iterable[str]) -> list[Operation]:
+        fence: list[Operation] = []
+        for node in nodes:
+            generation = self.generation_of(node)
+            if generation is None:
+                raise DeposedError(f"this controller does not own Node {node}")
+            fence.append(Check(owner_key(node), generation))
+        return fence
 
     def _conditional(self, operation: Operation) -> Operation:
         if isinstance(operation, Check) or operation.expect != ANY:

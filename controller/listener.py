@@ -30,7 +30,7 @@ class ListenError(Exception):
     """An address cannot be listened on; the text names it and says why."""
 
 
-def listen(text: str, backlog: int = 128) -> socket.socket:
+def listen(text: str, backlog: int = 1024) -> socket.socket:
     """A listening TCP socket. ListenError when the address is taken, not of this host, or not allowed."""
     host, port = split_address(text)
     try:

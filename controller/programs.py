@@ -15,16 +15,17 @@ from collections.abc import Callable, Collection, Iterable, KeysView, Mapping, S
 from controller.allocation.network import ServiceNetwork
 from controller.changes import Change
 from controller.cluster import Cluster
-from controller.desired import Part
+from controller.desired import Encoded, Part, encode
 from controller.forgetting import Flush
 from controller.records import AttachmentRecord, NodeRecord
+from controller.shared import SharedPeer
 from controller.switchboard import Switchboard
 from controller.synchronizer import ALONE, Compile, Done, Synchronizer
 from sdn.model.names import Network
-from sdn.pipeline.compiler import node_flows, peer_flows, pod_flows, policy_flows, switch_flows
+from sdn.pipeline.compiler import node_flows, pod_flows, policy_flows, switch_flows
 from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.topology import Address, Encapsulation, LocalNode, PodPort, Range, RemoteNode
-from sdn.policy.cells import Cell, CellKey
+from sdn.policy.cells import Cell, CellKey, PeerCell, RuleCell
 
 _NODE_PART = ("node",)
 #: Parts of no entries: who asks for one is told when what was submitted before is in force.
@@ -72,6 +73,16 @@ def pod_port(record: AttachmentRecord) -> PodPort:
     )
 
 
+def _policy_entries(cell: Cell) -> Encoded:
+    """What a switch holds of a cell. Of rules and of the other ends of connections all switches hold the same."""
+    return _shared_cell(cell) if isinstance(cell, PeerCell | RuleCell) else encode(policy_flows(cell))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _shared_cell(cell: PeerCell | RuleCell) -> Encoded:
+    return encode(policy_flows(cell))
+
+
 def _ranges(networks: Iterable[Network]) -> tuple[Range, ...]:
     return tuple(Range.parse(str(network)) for network in networks)
 
@@ -94,7 +105,8 @@ class Programs:
         self._on_status = on_status
         self._synchronizers: dict[str, Synchronizer] = {}
         self._local: dict[str, LocalNode] = {}
-        self._remote: dict[str, RemoteNode] = {}
+        #: What each node owns on all other nodes' switches.
+        self._peers: dict[str, SharedPeer] = {}
         self._datapaths: dict[str, int] = {}
         #: Of attachments, for people: whose they are.
         self._pods: dict[tuple[str, str], str] = {}
@@ -129,18 +141,18 @@ class Programs:
                 owner_of=functools.partial(self._owner_of, name),
             )
             self._synchronizers[name] = synchronizer
-            for other in self._remote.values():
-                synchronizer.submit(("peer", other.name), functools.partial(peer_flows, local, other))
+            others = [Change(("peer", other), peer.encoded) for other, peer in self._peers.items()]
+            synchronizer.submit_all(others, patient=True)
         if self._local.get(name) != local:
             self._local[name] = local
             synchronizer.submit(_NODE_PART, functools.partial(node_flows, local))
             for pod in pods:
                 self.put_pod(pod, None)
-        if self._remote.get(name) != remote:
-            self._remote[name] = remote
+        if name not in self._peers or self._peers[name].node != remote:
+            shared = self._peers[name] = SharedPeer(remote)
             for its in self._synchronizers.values():
                 if its is not synchronizer:
-                    its.submit(("peer", name), functools.partial(peer_flows, self._local[its.node], remote))
+                    its.submit_all([Change(("peer", name), shared.encoded)], patient=True)
 
     def claim(self, record: NodeRecord) -> None:
         """Let the node's switch in: what it must hold was submitted."""
@@ -177,9 +189,9 @@ class Programs:
         if datapath_id is not None:
             self._switchboard.release(datapath_id)
         synchronizer.stop(close=True)
-        del self._local[name], self._remote[name]
+        del self._local[name], self._peers[name]
         for other in self._synchronizers.values():
-            other.submit(("peer", name), None)
+            other.submit_all([Change(("peer", name), None)], patient=True)
 
     def put_pod(self, record: AttachmentRecord, done: Done | None, *, new: bool = False) -> None:
         """An attachment was made, or changed. ``done`` as in :meth:`Synchronizer.submit`; ``new``: its addresses were
@@ -228,7 +240,7 @@ class Programs:
                 done(_forgotten(node))
             return
         changes = [
-            Change(("policy", key), None if cell is None else functools.partial(policy_flows, cell))
+            Change(("policy", key), None if cell is None else functools.partial(_policy_entries, cell))
             for key, cell in cells.items()
         ]
         if done is not None:
@@ -279,7 +291,7 @@ class Programs:
     def flows_beside_services(self, node: str, cluster: Cluster) -> Callable[[], tuple[Flow, ...]]:
         """The same without the Services' flows."""
         pods = [pod_port(record) for record in cluster.attachments_on(node)]
-        peers = [remote for name, remote in self._remote.items() if name != node]
+        peers = [peer.node for name, peer in self._peers.items() if name != node]
         local, cells = self._local[node], self.policies_on(node)
         return lambda: (
             *switch_flows(local, pods, peers),

@@ -8,6 +8,7 @@ lost its store meets nodes with pods), the first free one. Nothing is ever given
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Sequence
 
@@ -59,7 +60,7 @@ class ClusterRanges:
         ``taken`` are the ranges of all other nodes. RangeError for a declared range that cannot be had,
         ExhaustedError when nothing is left. Offered ranges are taken only where they fit.
         """
-        used = [ipaddress.ip_network(text) for text in taken]
+        used = [_network(text) for text in taken]
         wishes = _by_version(declared)
         for version in wishes:
             if version not in self._ranges:
@@ -113,6 +114,12 @@ class ClusterRanges:
             raise ExhaustedError(f"no /{prefix} is left in the cluster's range {cluster} for another node")
         kind = ipaddress.IPv4Network if cluster.version == 4 else ipaddress.IPv6Network
         return kind((candidate, self._prefix[cluster.version]))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _network(text: str) -> Network:
+    """A range, read once: all nodes' are looked at whenever a node comes."""
+    return ipaddress.ip_network(text)
 
 
 def _by_version(texts: Iterable[str]) -> dict[int, Network]:

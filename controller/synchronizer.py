@@ -33,10 +33,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from controller.changes import NOT_OWNER, Change, Compile, Done, Inbox
+from controller.changes import NEVER, NOT_OWNER, Change, Compile, Done, Inbox
 from controller.connection import DeposedError, SwitchConnection
 from controller.desired import Part
 from controller.forgetting import Flush
+from controller.lanes import LARGE, SMALL, STAND_BY, Lane
 from controller.repairs import Repairs
 from controller.status import Status
 from controller.transport import ConnectionClosedError, ProtocolError
@@ -51,6 +52,12 @@ log = logs.get("controller.synchronizer")
 
 #: The generation of a controller that has no others beside it.
 ALONE: Final = 1
+#: Seconds for which changes wait for others: those that come in great numbers where they may, such as of all other
+#: nodes when nodes come; and all at a controller that does not own the switch, since nobody waits for them.
+PATIENCE: Final = 0.1
+STAND_BY_PATIENCE: Final = 0.5
+#: So many changes are small work.
+_FEW: Final = 8
 
 
 class Synchronizer:
@@ -121,13 +128,19 @@ class Synchronizer:
         """
         self.submit_all([Change(part, compile, done, gone)])
 
-    def submit_all(self, changes: Sequence[Change]) -> None:
+    def submit_all(self, changes: Sequence[Change], *, patient: bool = False) -> None:
         """Several changes that go into the switch together, in one atomic bundle: none of them is in force before
-        the others are. Never waits.
+        the others are. Never waits. ``patient``: there may be many more like these, which go together as well.
         """
+        patience = PATIENCE if patient else 0.0
         with self._condition:
-            self._inbox.add(changes)
-            self._condition.notify()
+            inbox = self._inbox
+            if inbox.generation is None:
+                patience = STAND_BY_PATIENCE
+            before, now = inbox.due, time.monotonic()
+            inbox.add(changes, now + patience)
+            if inbox.due < before:
+                self._condition.notify()
 
     def flush(self, connections: Sequence[Flush]) -> None:
         """Let the switch forget these tracked connections, after what was submitted before was written. What cannot be
@@ -256,23 +269,27 @@ class Synchronizer:
 
     def _run(self) -> None:
         while True:
-            inbox = self._wait()
-            if inbox.stopping:
-                self._writer.drift.end()
-                return
-            if inbox.generation != self._generation:
-                self._change_hands(inbox.generation)
-            connection = inbox.connection
-            # Before anything is compiled: nobody else writes from then on.
-            reached = connection is not None and self._attempt(connection, self._take_role)
-            self._writer.take_in(inbox.changes)
-            if connection is None:
-                self._writer.without_a_switch()
-            elif reached and self._generation is not None:
-                flush = functools.partial(self._writer.flush, flushes=list(inbox.flushes))
-                if self._attempt(connection, self._writer.bring_up):
-                    self._attempt(connection, flush)
-            self._publish()
+            with self._wait():
+                inbox = self._take()
+                if inbox.stopping:
+                    self._writer.drift.end()
+                    return
+                self._work(inbox)
+
+    def _work(self, inbox: Inbox) -> None:
+        if inbox.generation != self._generation:
+            self._change_hands(inbox.generation)
+        connection = inbox.connection
+        # Before anything is compiled: nobody else writes from then on.
+        reached = connection is not None and self._attempt(connection, self._take_role)
+        self._writer.take_in(inbox.changes)
+        if connection is None:
+            self._writer.without_a_switch()
+        elif reached and self._generation is not None:
+            flush = functools.partial(self._writer.flush, flushes=list(inbox.flushes))
+            if self._attempt(connection, self._writer.bring_up):
+                self._attempt(connection, flush)
+        self._publish()
 
     def _attempt(self, connection: SwitchConnection, step: Callable[[SwitchConnection], None]) -> bool:
         """Do something with the switch; False when that did not come to its end."""
@@ -292,30 +309,42 @@ class Synchronizer:
             return True
         return False
 
-    def _wait(self) -> Inbox:
-        """Sleep until there is something to do; empties the inbox."""
+    def _wait(self) -> Lane:
+        """Sleep until there is something to do; gives the lane in which that is done."""
         with self._condition:
             while not self._has_work():
                 self._condition.wait(self._seconds_to_wait())
+            inbox = self._inbox
+            if inbox.generation is None:
+                return STAND_BY
+            known = inbox.connection is None or inbox.connection is self._writer.holdings.compared
+            return SMALL if known and len(inbox.changes) <= _FEW else LARGE
+
+    def _take(self) -> Inbox:
+        """Empty the inbox."""
+        with self._condition:
             self._at_work = True
             return self._inbox.take()
 
     def _has_work(self) -> bool:
         inbox = self._inbox
-        if inbox.stopping or inbox.changes or inbox.flushes or inbox.generation != self._generation:
+        if inbox.stopping or inbox.flushes or inbox.generation != self._generation:
             return True
-        if inbox.connection is None:
-            return self._status.linked
-        return self._role_of != (inbox.connection, inbox.generation) or self._seconds_to_wait() == 0.0
+        if inbox.connection is None and self._status.linked:
+            return True
+        if inbox.connection is not None and self._role_of != (inbox.connection, inbox.generation):
+            return True
+        return self._seconds_to_wait() == 0.0
 
     def _seconds_to_wait(self) -> float | None:
         """Until something is due by itself; None: nothing is."""
-        if self._inbox.connection is None or self._generation is None:
-            return None
-        if self._inbox.connection is not self._writer.holdings.compared:
-            return 0.0
-        due = self._writer.due()
-        return None if due is None else max(0.0, due - time.monotonic())
+        due = self._inbox.due
+        if self._inbox.connection is not None and self._generation is not None:
+            if self._inbox.connection is not self._writer.holdings.compared:
+                return 0.0
+            by_itself = self._writer.due()
+            due = due if by_itself is None else min(due, by_itself)
+        return None if due == NEVER else max(0.0, due - time.monotonic())
 
     # Whose the switch is.
 

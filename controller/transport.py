@@ -24,6 +24,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from controller.lanes import aside
+
 HEADER = struct.Struct("!BBHI")
 #: Bytes of echo replies and handshake that may wait for a peer that does not read.
 MAX_PENDING = 1 << 18
@@ -124,7 +126,8 @@ class Transport:
                     deadline = time.monotonic() + STALL_SECONDS
                 elif time.monotonic() > deadline:
                     break
-                select_one(self._socket, select.POLLOUT, 1.0)
+                with aside():
+                    select_one(self._socket, select.POLLOUT, 1.0)
         except OSError:
             pass  # The peer is gone: said below, as for every other end of the connection.
         self.close()

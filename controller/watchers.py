@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from controller.allocation.allocation import Allocation
 from controller.cluster import AttachmentKey, Cluster
 from controller.events import EVENT, Events
@@ -30,8 +32,12 @@ from sdn.model.endpointslice import SERVICE_NAME_LABEL
 
 EventType = Literal["added", "modified", "deleted"]
 
-#: Events that may wait for one watcher.
+#: Events that may wait for one watcher, and bytes of the documents in them, as they are sent. A document that waits for
+#: many watchers is one object: so much is the most that one of them can hold by itself.
 BACKLOG = 10_000
+BACKLOG_BYTES = 16 << 20
+#: Bytes that may wait for all watchers together. When there are more, whoever holds the most is given up.
+ALL_BACKLOGS_BYTES = 256 << 20
 
 
 class TooSlowError(Exception):
@@ -67,41 +73,61 @@ class Watcher:
         #: What changed since it was listed last; None: the listing has ended.
         self.missed: set[tuple[str, str]] | None = None
         self._known: set[tuple[str, str]] = set()
-        self._events: asyncio.Queue[tuple[EventType, Document]] = asyncio.Queue(BACKLOG)
-        self._too_slow = asyncio.Event()
+        self._events: asyncio.Queue[tuple[EventType, Document, int]] = asyncio.Queue(BACKLOG)
+        self._too_slow = False
+        #: Bytes of the documents that wait.
+        self.held = 0
 
     def knows(self, namespace: str, name: str) -> None:
         """The object was told to the watcher when it began."""
         self._known.add((namespace, name))
 
-    def feed(self, namespace: str, name: str, document: Document | None) -> None:
-        """An object that the selection names is now this; None: there is none."""
+    def feed(self, namespace: str, name: str, document: Document | None, size: int | None = None) -> None:
+        """An object that the selection names is now this; None: there is none. ``size`` is the document's, if known."""
         key = namespace, name
         if self.missed is not None:
             self.missed.add(key)
             return
         fits = document is not None and self.selection.takes(document)
         if fits and document is not None:
-            self._put("modified" if key in self._known else "added", document)
+            self._put("modified" if key in self._known else "added", document, size)
             self._known.add(key)
         elif key in self._known:
             self._known.discard(key)
             metadata = {"name": name, "namespace": namespace} if namespace else {"name": name}
             version = KINDS[self.selection.kind].API_VERSION if self.selection.kind in KINDS else "v1"
             gone = {"apiVersion": version, "kind": self.selection.kind, "metadata": metadata}
-            self._put("deleted", document if document is not None else gone)
+            self._put("deleted", document if document is not None else gone, size)
 
-    def _put(self, kind: EventType, document: Document) -> None:
-        try:
-            self._events.put_nowait((kind, document))
-        except asyncio.QueueFull:
-            self._too_slow.set()
+    def _put(self, kind: EventType, document: Document, size: int | None) -> None:
+        if self._too_slow:
+            return
+        size = size_of(document) if size is None else size
+        if self._events.full() or self.held + size > BACKLOG_BYTES:
+            self.give_up()
+        else:
+            self.held += size
+            self._events.put_nowait((kind, document, size))
+
+    def give_up(self) -> None:
+        """The watcher does not keep up. What waits for it goes at once: it may never ask for it."""
+        self._too_slow = True
+        self.held = 0
+        while not self._events.empty():
+            self._events.get_nowait()
 
     async def next(self) -> tuple[EventType, Document]:
         """The next event. TooSlowError when events were lost."""
-        if self._too_slow.is_set():
-            raise TooSlowError(f"the watch fell {BACKLOG} events behind: watch again")
-        return await self._events.get()
+        if self._too_slow:
+            raise TooSlowError("the watch fell too far behind: watch again")
+        kind, document, size = await self._events.get()
+        self.held -= size
+        return kind, document
+
+
+def size_of(document: Document) -> int:
+    """Bytes of a document as it is sent."""
+    return len(msgspec.json.encode(document))
 
 
 class Watchers:
@@ -241,5 +267,11 @@ class Watchers:
     def _feed(
         self, watchers: Iterable[Watcher], namespace: str, name: str, document: Document | None
     ) -> None:
+        size = size_of(document) if document is not None else None
         for watcher in watchers:
-            watcher.feed(namespace, name, document)
+            watcher.feed(namespace, name, document, size)
+        while sum(one.held for one in self._all()) > ALL_BACKLOGS_BYTES:
+            max(self._all(), key=lambda one: one.held).give_up()
+
+    def _all(self) -> Iterator[Watcher]:
+        return (watcher for watchers in self._watchers.values() for watcher in watchers)

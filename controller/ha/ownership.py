@@ -89,6 +89,8 @@ class Ownership:
         self._damping = Damping()
         self._look = asyncio.Event()
         self._changed = asyncio.Event()
+        #: The same for those who wait for one node only.
+        self._node_changed: dict[str, asyncio.Event] = {}
         self._task: asyncio.Task[None] | None = None
         #: Set when this controller has taken for the first time what was its to take.
         self.begun = asyncio.Event()
@@ -126,6 +128,12 @@ class Ownership:
     def next_change(self) -> Coroutine[Any, Any, object]:
         """Waits until an owner or a member is another than it was when this was called."""
         return self._changed.wait()
+
+    def change_of(self, node: str) -> asyncio.Event:
+        """Is set when the node's owner or a member is another than now: of a thousand nodes that change hands one after
+        the other, each wakes only those who wait for it.
+        """
+        return self._node_changed.setdefault(node, asyncio.Event())
 
     # What is stored.
 
@@ -368,7 +376,7 @@ class Ownership:
             self._owners[node] = owner
         self._judge(node, again=True)
         self._look.set()
-        self._tell()
+        self._tell(node)
 
     def _judge(self, node: str, *, again: bool = False) -> None:
         """Whether this controller holds a node, and who has to know; ``again``: its generation is another one."""
@@ -383,6 +391,13 @@ class Ownership:
             self._held.add(node)
             self.on_held(node)
 
-    def _tell(self) -> None:
+    def _tell(self, node: str = "") -> None:
+        """What is known of a node has changed; empty: of all."""
         self._changed.set()
         self._changed = asyncio.Event()
+        waiting = [self._node_changed.pop(node, None)] if node else list(self._node_changed.values())
+        if not node:
+            self._node_changed.clear()
+        for event in waiting:
+            if event is not None:
+                event.set()

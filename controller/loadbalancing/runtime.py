@@ -29,6 +29,7 @@ from controller.loadbalancing.pods import node_addresses, pod_view, zone_of
 from controller.loadbalancing.shared import NOTHING, SharedService
 from controller.programs import Programs
 from controller.ranges import ClusterRanges
+from controller.records import NodeRecord
 from controller.turns import TURN_SECONDS, Turns
 from sdn import logs
 from sdn.model import EndpointSlice, Object, Service
@@ -40,6 +41,10 @@ from sdn.services.endpoints import from_slice, slices_of
 from sdn.services.selection import NodeView, Selection
 
 log = logs.get("controller.loadbalancing")
+
+#: What took so many seconds to compute is computed again only after so many times as long: of a cluster whose nodes all
+#: come at once, a Service of which each node sees another part would take all the time there is.
+_NOTICED, _REST = 0.005, 10.0
 
 #: For what every node sees alike.
 _ANY_NODE = NodeView("", "", ())
@@ -100,6 +105,10 @@ class LoadBalancing:
         self._marked: OrderedDict[ServiceKey, tuple[Address, ...]] = OrderedDict()
         self._urgent: set[ServiceKey] = set()
         self._afterwards: list[Callable[[], None]] = []
+        #: What was computed for long: until when it rests; and of it what is to be computed again then.
+        self._rests: dict[ServiceKey, float] = {}
+        self._resting: set[ServiceKey] = set()
+        self._views: dict[str, tuple[NodeRecord, str, NodeView]] = {}
         self._turn_due = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -201,6 +210,7 @@ class LoadBalancing:
         for namespace, pod in list(self._pods_on.pop(name, ())):
             self.pod_changed(namespace, pod)
         self._list_dns(name)
+        self._views.pop(name, None)
         for programmed in self._programmed.values():
             programmed.own.pop(name, None)
 
@@ -224,24 +234,48 @@ class LoadBalancing:
 
     def _mark(self, keys: Iterable[ServiceKey], gone: tuple[Address, ...] = ()) -> None:
         for key in keys:
+            if not gone and key not in self._marked and self._must_rest(key):
+                continue
             self._marked[key] = self._marked.get(key, ()) + gone
+            self._resting.discard(key)
             if gone:
                 self._urgent.add(key)
                 self._marked.move_to_end(key, last=False)
-        if self._marked:
+        if self._marked or self._resting:
             self._idle.clear()
-            if not self._turn_due:
-                self._turn_due = True
-                self._loop.call_soon(self._turn)
+        if self._marked and not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _must_rest(self, key: ServiceKey) -> bool:
+        """Whether a Service waits, since it has taken much time of late; it is marked again when that is over."""
+        if key in self._resting:
+            return True
+        until = self._rests.get(key)
+        if until is None or until <= self._loop.time():
+            return False
+        self._resting.add(key)
+        self._loop.call_at(until, self._rested, key)
+        return True
+
+    def _rested(self, key: ServiceKey) -> None:
+        self._rests.pop(key, None)
+        if key in self._resting:
+            self._resting.discard(key)
+            self._mark([key])
 
     def _turn(self) -> None:
         end = self._loop.time() + TURN_SECONDS
         while self._marked:
             key, gone = self._marked.popitem(last=False)
+            began = self._loop.time()
             with _defects_logged(key):
                 self._program(key, gone)
             self._urgent.discard(key)
-            if self._loop.time() > end:
+            now = self._loop.time()
+            if now - began > _NOTICED and key in self._programmed:
+                self._rests[key] = now + _REST * (now - began)
+            if now > end:
                 break
         if not self._urgent:
             calls, self._afterwards = self._afterwards, []
@@ -251,7 +285,7 @@ class LoadBalancing:
         self._turn_due = bool(self._marked)
         if self._turn_due:
             self._loop.call_soon(self._turn)
-        else:
+        elif not self._resting:
             self._idle.set()
 
     def _later(self, work: Coroutine[None, None, None]) -> None:
@@ -270,6 +304,7 @@ class LoadBalancing:
         else:
             after = _Programmed()
             self._programmed.pop(key, None)
+            self._rests.pop(key, None)
         for node in self._programs.nodes():
             was, now = before.on(node), after.on(node)
             if now is not was or (gone and now is not NOTHING):
@@ -299,16 +334,24 @@ class LoadBalancing:
 
     def _compute(self, key: ServiceKey, service: Service, before: _Programmed) -> _Programmed:
         selection = self._selection(key, service)
-        known = [before.common, *before.own.values()]
         if selection is None:
             return _Programmed()
         if not self._depends_on_node(key, service):
+            known = [before.common, *before.own.values()]
             return _Programmed(_interned(selection.ports(_ANY_NODE), known))
         after = _Programmed()
+        #: What was made here, by what tells one node's part from another's.
+        made: dict[object, SharedService] = {}
         for node in self._programs.nodes():
-            shared = after.own[node] = _interned(selection.ports(self._view(node)), known)
-            if shared not in known:
-                known.append(shared)
+            ports = selection.ports(self._view(node))
+            part = tuple(
+                # One selection gives the same tuple of endpoints to all nodes that have the same.
+                (port.frontends, port.local_endpoints, port.elsewhere, id(port.endpoints))
+                for port in ports
+            )
+            if part not in made:
+                made[part] = _interned(ports, [before.on(node), before.common])
+            after.own[node] = made[part]
         return after
 
     def _selection(self, key: ServiceKey, service: Service) -> Selection | None:
@@ -331,8 +374,11 @@ class LoadBalancing:
         )
 
     def _view(self, node: str) -> NodeView:
-        record = self._cluster.nodes[node]
-        return NodeView(node, zone_of(self._cluster, node), node_addresses(record))
+        record, zone = self._cluster.nodes[node], zone_of(self._cluster, node)
+        known = self._views.get(node)
+        if known is None or known[0] is not record or known[1] != zone:
+            known = self._views[node] = record, zone, NodeView(node, zone, node_addresses(record))
+        return known[2]
 
     # For people.
 

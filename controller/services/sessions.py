@@ -40,6 +40,9 @@ log = logs.get("controller.sessions")
 MAX_WAITING = 20_000
 #: Verdicts of policies that may wait for it; of more only the number is told.
 MAX_VERDICTS = 1_000
+#: Seconds between two messages of all peers to one agent, for each node of the cluster and each session: while many
+#: nodes come, making these messages takes a small part of the time. The first change is told at once.
+PEERS_REST = 20e-6
 
 
 class AgentSession:
@@ -50,6 +53,8 @@ class AgentSession:
         self.ended_by: tuple[grpc.StatusCode, str] | None = None
         self._messages: asyncio.Queue[controller_pb2.ControllerMessage | None] = asyncio.Queue()
         self._peers_wanted = self._patterns_wanted = False
+        #: When the peers may be told the next time.
+        self._peers_at = 0.0
         self.questions = Questions(node, self.send)
         self._verdicts: list[types_pb2.VerdictRecord] = []
         self._verdicts_lost = 0
@@ -65,7 +70,18 @@ class AgentSession:
         """Queue the peers, as they are when the message is sent; many changes in a row make one message."""
         if not self._peers_wanted:
             self._peers_wanted = True
-            self._messages.put_nowait(controller_pb2.ControllerMessage(peers=controller_pb2.Peers()))
+            loop = asyncio.get_running_loop()
+            if loop.time() >= self._peers_at:
+                self._put_peers()
+            else:
+                loop.call_at(self._peers_at, self._put_peers)
+
+    def _put_peers(self) -> None:
+        self._messages.put_nowait(controller_pb2.ControllerMessage(peers=controller_pb2.Peers()))
+
+    def rest_peers(self, seconds: float) -> None:
+        """The peers were told: the next time is not before so many seconds have gone."""
+        self._peers_at = asyncio.get_running_loop().time() + seconds
 
     def send_patterns(self) -> None:
         """Queue which names are to be reported, likewise."""
@@ -205,15 +221,12 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         told: controller_pb2.Owner | None = None
         while True:
             # Before it is looked at, so that nothing is missed.
-            changed = asyncio.ensure_future(self._engine.ownership.next_change())
-            try:
-                owner = self._owner(request.node)
-                if owner != told:
-                    told = owner
-                    yield owner
-                await changed
-            finally:
-                changed.cancel()
+            changed = self._engine.ownership.change_of(request.node)
+            owner = self._owner(request.node)
+            if owner != told:
+                told = owner
+                yield owner
+            await changed.wait()
 
     def _owner(self, node: str) -> controller_pb2.Owner:
         ownership = self._engine.ownership
@@ -282,6 +295,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
             while (message := await session.next()) is not None:
                 if message.HasField("peers"):
                     message.peers.nodes.extend(map(self._info, self._engine.cluster.peers_of(record.name)))
+                    session.rest_peers(PEERS_REST * len(self._engine.cluster.nodes) * len(self._sessions))
                 elif message.HasField("domain_patterns"):
                     message.domain_patterns.patterns.extend(self._engine.domains.patterns)
                 yield message

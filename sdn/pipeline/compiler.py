@@ -71,8 +71,8 @@ def pod_flows(local: LocalNode, pod: PodPort) -> tuple[Flow, ...]:
     )
 
 
-def peer_flows(local: LocalNode, peer: RemoteNode) -> tuple[Flow, ...]:
-    """The flows that another node owns on the local node's switch."""
+def peer_flows(peer: RemoteNode) -> tuple[Flow, ...]:
+    """The flows that a node owns on the switch of each other node: the same on all of them."""
     return tuple(
         chain(
             classification.peer_flows(peer),
@@ -100,6 +100,6 @@ def switch_flows(local: LocalNode, pods: Iterable[PodPort], peers: Iterable[Remo
         chain(
             node_flows(local),
             chain.from_iterable(pod_flows(local, pod) for pod in pods),
-            chain.from_iterable(peer_flows(local, peer) for peer in peers),
+            chain.from_iterable(map(peer_flows, peers)),
         )
     )

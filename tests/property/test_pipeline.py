@@ -95,7 +95,7 @@ def test_each_object_owns_its_flows_alone(
     parts = [
         compiler.node_flows(local),
         *(compiler.pod_flows(local, pod) for pod in pods),
-        *(compiler.peer_flows(local, peer) for peer in peers),
+        *(compiler.peer_flows(peer) for peer in peers),
     ]
     keys = [flow.key for part in parts for flow in part]
     assert len(keys) == len(set(keys))

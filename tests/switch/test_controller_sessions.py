@@ -75,9 +75,11 @@ def test_an_offered_range_is_kept(controller: ControllerProcess) -> None:
 
 
 def test_a_pod_is_programmed_when_its_flows_are_in_the_switch(
-    agent: AgentStream, switch: PrivateSwitch
+    controller: ControllerProcess, agent: AgentStream, switch: PrivateSwitch
 ) -> None:
     pod = attachment(agent.node, 1)
+    # Other nodes' flows may still be on their way.
+    controller.wait_synchronized(agent.node.name)
     before = len(switch.dump_flows())
     assert agent.answer(agent.attach(pod)) is None
     flows = switch.dump_flows()

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+import threading
 import weakref
 from collections.abc import Iterator
 
@@ -71,3 +73,40 @@ def test_asking_twice_is_asking_once() -> None:
         assert len(gc.callbacks) == len(before) + 1
     finally:
         gc.callbacks.remove(collector._collected)
+
+
+@pytest.mark.usefixtures("setting_aside")
+def test_a_tuple_that_another_thread_is_making_is_left_alone() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    ended = threading.Event()
+    problems: list[SystemError] = []
+
+    def items() -> Iterator[list[int]]:
+        for number in range(12):
+            yield [number]
+        # By now the unfinished tuple has survived what makes it old.
+        gc.collect(1)
+        gc.collect(1)
+        for number in range(400):
+            yield [number]
+
+    def make() -> None:
+        while not ended.is_set() and not problems:
+            try:
+                tuple(items())
+            except SystemError as problem:
+                problems.append(problem)
+
+    makers = [threading.Thread(target=make) for _ in range(2)]
+    try:
+        for maker in makers:
+            maker.start()
+        for _ in range(500):
+            collector._collected("stop", {"generation": 2})
+    finally:
+        ended.set()
+        for maker in makers:
+            maker.join()
+        sys.setswitchinterval(interval)
+    assert problems == []

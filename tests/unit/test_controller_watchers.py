@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from controller.watchers import BACKLOG, Selection, TooSlowError, Watcher
+from controller.watchers import ALL_BACKLOGS_BYTES, BACKLOG, BACKLOG_BYTES, Selection, TooSlowError, Watcher
 from sdn.model import EndpointSlice, parse, parse_selector, to_document
 from tests.unit.controller_intent import intent, service
 
@@ -30,6 +30,38 @@ def test_a_watcher_that_falls_behind_is_told_so() -> None:
             await watcher.next()
 
     asyncio.run(watch())
+
+
+def test_memory_stays_bounded_when_many_watch_and_do_not_read(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with intent(tmp_path) as rig:
+            watchers = rig.watchers
+            selection = Selection("Service")
+            # One reads, the others never do.
+            reader = watchers.watch(selection)
+            silent = [watchers.watch(selection) for _ in range(100)]
+            for watcher in (reader, *silent):
+                list(watchers.listing(watcher))
+            text = "x" * 60_000
+            most = told = 0
+            for number in range(500):
+                document = service("web")
+                document["metadata"]["annotations"] = {"number": str(number), "text": text}
+                await rig.apply(document)
+                most = max(most, sum(watcher.held for watcher in (reader, *silent)))
+                while reader.held:
+                    await reader.next()
+                    told += 1
+            print(f"bytes held for 100 watchers that do not read: at most {most}")
+            assert most <= ALL_BACKLOGS_BYTES
+            assert all(watcher.held <= BACKLOG_BYTES for watcher in silent)
+            assert told == 500
+            for watcher in silent:
+                with pytest.raises(TooSlowError, match="watch again"):
+                    await watcher.next()
+                assert watcher.held == 0
+
+    asyncio.run(test())
 
 
 def test_an_object_that_leaves_the_selection_is_deleted_for_its_watcher_once() -> None:

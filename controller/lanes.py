@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many threads compute at the same time, however many switches there are.
+
+Threads share one interpreter: when hundreds have work at once (a policy for all pods, switches that all come back),
+each of them, the asyncio loop, heartbeats and echoes too, would have its turn only after all others. So of the threads
+that serve switches only a few compute at a time, and the others wait without asking for the interpreter.
+
+Who waits for a switch steps aside meanwhile: a slow switch holds up nobody. Small work has a lane of its own: a pod on
+one node does not wait for the comparison of all others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Final
+
+_current = threading.local()
+
+
+class Lane:
+    """So many threads at a time are inside of ``with lane``, and not aside. Who comes back from aside goes before those
+    who have not begun: what is begun is ended.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._lock = threading.Lock()
+        self._free = places
+        self._back: deque[threading.Lock] = deque()
+        self._new: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        self._take_place(self._new)
+        _current.lane = self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.lane = None
+        self._give_place()
+
+    def _take_place(self, queue: deque[threading.Lock]) -> None:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            gate = threading.Lock()
+            gate.acquire()
+            queue.append(gate)
+        # Opened by whoever leaves, whose place it is then.
+        gate.acquire()
+
+    def _give_place(self) -> None:
+        with self._lock:
+            if waiting := self._back or self._new:
+                waiting.popleft().release()
+            else:
+                self._free += 1
+
+    @contextmanager
+    def _left(self) -> Iterator[None]:
+        self._give_place()
+        try:
+            yield
+        finally:
+            self._take_place(self._back)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """While this thread waits for something that is not computed here, another one may have its place."""
+    lane: Lane | None = getattr(_current, "lane", None)
+    if lane is None:
+        yield
+    else:
+        with lane._left():
+            yield
+
+
+#: For few changes, for whatever takes long, and for what is to be known in case another controller goes away.
+SMALL: Final = Lane(4)
+LARGE: Final = Lane(2)
+STAND_BY: Final = Lane(1)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many threads compute at a time, and who is next."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from controller.lanes import Lane, aside
+from tests.unit.openflow_peer import wait_for
+
+
+class Threads:
+    """Threads that end with the test, and what they have done."""
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+        self.done: list[str] = []
+
+    def start(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    started = Threads()
+    yield started
+    started.join()
+
+
+@contextmanager
+def opened(event: threading.Event) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        event.set()
+
+
+def waiting(lane: Lane) -> int:
+    return len(lane._new) + len(lane._back)
+
+
+def test_no_more_are_inside_than_there_are_places(threads: Threads) -> None:
+    lane, inside, most, lock = Lane(2), 0, 0, threading.Lock()
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(200):
+            with lane:
+                with lock:
+                    inside += 1
+                    most = max(most, inside)
+                with lock:
+                    inside -= 1
+
+    for _ in range(8):
+        threads.start(work)
+    threads.join()
+    assert 1 <= most <= 2
+    assert lane._free == 2
+
+
+def test_who_waits_for_a_switch_holds_up_nobody(threads: Threads) -> None:
+    lane, answered = Lane(1), threading.Event()
+
+    def slow() -> None:
+        with lane, aside():
+            threads.done.append("asked")
+            answered.wait(60)
+            threads.done.append("answered")
+
+    with opened(answered):
+        threads.start(slow)
+        wait_for(lambda: threads.done, "the slow one to wait")
+        with lane:
+            assert threads.done == ["asked"]
+
+
+def test_who_comes_back_goes_before_those_who_have_not_begun(threads: Threads) -> None:
+    lane, answered = Lane(1), threading.Event()
+
+    def begun() -> None:
+        with lane:
+            with aside():
+                threads.done.append("asked")
+                answered.wait(60)
+            threads.done.append("begun")
+
+    def new() -> None:
+        with lane:
+            threads.done.append("new")
+
+    with opened(answered):
+        threads.start(begun)
+        wait_for(lambda: threads.done, "the first to wait")
+        with lane:
+            threads.start(new)
+            wait_for(lambda: waiting(lane) == 1, "the second to wait for its place")
+            answered.set()
+            wait_for(lambda: waiting(lane) == 2, "the first to come back")
+    threads.join()
+    assert threads.done == ["asked", "begun", "new"]
+
+
+def test_a_place_is_free_again_whatever_goes_wrong() -> None:
+    lane = Lane(1)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="defect"), lane, aside():
+            raise ValueError("defect")
+    with lane:
+        pass
+    assert lane._free == 1
+
+
+def test_outside_of_any_lane_there_is_nothing_to_leave() -> None:
+    with aside():
+        pass
