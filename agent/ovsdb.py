@@ -133,7 +133,7 @@ def update(row: Any, **columns: Any) -> list[str]:
 
 def difference_of(column: str, now: Any, value: Any) -> list[str]:
     """How a column differs from what it must be, for people; of a map only the keys that do."""
-    if now == value:
+    if now in (value, [value]):
         return []
     if not isinstance(now, dict) or not isinstance(value, dict):
         return [f"{column} {_plain(now)}, not {_plain(value)}"]
