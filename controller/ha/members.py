@@ -71,15 +71,21 @@ class Members:
 
     def takers(self) -> dict[str, str]:
         """Those that take more: of the keepers the ones with the highest version of the pipeline. So while controllers
-        are replaced by newer ones each switch changes its pipeline once, and never back while a newer one lives.
+        are replaced by newer ones each switch changes its pipeline once, and not back while a newer one lives. A newer
+        one that is not heard may be back in a moment: until its lease has ended nobody takes what it had, if all others
+        are older.
         """
-        staying = self._staying()
-        highest = max((member.record.pipeline for member in staying.values()), default=0)
+        living = (member.record for member in self._members.values())
+        highest = max((record.pipeline for record in living if not record.draining), default=0)
         return {
             name: member.record.incarnation
-            for name, member in staying.items()
+            for name, member in self._staying().items()
             if member.record.pipeline == highest
         }
+
+    def may_take(self) -> bool:
+        """Whether this controller is one of them. Alone it is."""
+        return self.me is None or self.name in self.takers()
 
     def _staying(self) -> dict[str, Member]:
         return {

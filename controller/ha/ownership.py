@@ -234,7 +234,7 @@ class Ownership:
         while self._me is not None and self.owner(node) is None:
             belongs = self.preferred().get(node)
             mine = belongs in (None, self.members.name) or self._loop.time() >= deadline
-            if mine and self._can_take():
+            if mine and self._can_take() and self.members.may_take():
                 await self._take([node])
             if self.owner(node) is None:
                 changed = asyncio.ensure_future(self.next_change())

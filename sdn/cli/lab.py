@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,6 +68,7 @@ def up(
     from sdn.lab.lab import Lab
     from sdn.lab.spec import LabSpec
 
+    ranges: Any = {"cluster_ranges": tuple(cluster_range)} if cluster_range else {}
     spec = LabSpec(
         name=lab_name(name),
         nodes=nodes,
@@ -80,7 +81,7 @@ def up(
         node_prefix_ipv4=node_prefix_ipv4,
         node_prefix_ipv6=node_prefix_ipv6,
         underlay=underlay.value,
-        **({"cluster_ranges": tuple(cluster_range)} if cluster_range else {}),
+        **ranges,
     )
     Lab.up(spec, output.progress, keep=keep)
     several = f"{controllers} controllers" if controllers > 1 else "1 controller"

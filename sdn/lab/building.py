@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from sdn.lab import namespaces, preflight, processes, readiness, underlay
+from sdn.lab import namespaces, preflight, processes, readiness, trees, underlay
 from sdn.lab.command import run
 from sdn.lab.errors import LabError
 from sdn.lab.processes import Identity
@@ -114,6 +114,8 @@ def _make(record: LabRecord, folder: Folder, progress: Progress) -> None:
         _make_database(folder, node.name)
     for machine in (*spec.controller_machines, *spec.store_machines):
         (folder / machine.name).mkdir(mode=0o700)
+    for process, tree in spec.trees.items():
+        trees.set_tree(folder, process, tree)
     all_programs = programs(spec, folder)
     (folder / "supervisord.conf").write_text(configuration(folder, record.id, all_programs), encoding="utf-8")
     step(f"supervisord with {len(all_programs)} processes")

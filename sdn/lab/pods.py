@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from sdn.lab import namespaces
+from sdn.lab import namespaces, trees
 from sdn.lab.command import environment
 from sdn.lab.errors import CniError, LabError
 from sdn.lab.preflight import plugin
@@ -150,6 +150,7 @@ def execute(
     `netns` replaces CNI_NETNS, `config` what stands on stdin, `arguments` single CNI_* variables. CniError if it
     answers with an error; LabError if it answers with what is no answer.
     """
+    executable = trees.plugin(folder) if trees.PLUGIN in spec.trees else plugin()
     variables = {
         "CNI_COMMAND": verb,
         "CNI_CONTAINERID": pod.container_id,
@@ -164,11 +165,11 @@ def execute(
                 f"K8S_POD_UID={pod.uid}",
             )
         ),
-        "CNI_PATH": str(plugin().parent),
+        "CNI_PATH": str(executable.parent),
         **(arguments or {}),
     }
     stdin = network_configuration(folder, pod, previous) if config is None else config
-    command = ["ip", "netns", "exec", spec.node(pod.node).netns, str(plugin())]
+    command = ["ip", "netns", "exec", spec.node(pod.node).netns, str(executable)]
     try:
         done = subprocess.run(
             command,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from sdn.lab import clocks
+from sdn.lab import clocks, trees
 from sdn.lab.spec import LabSpec, Machine
 from sdn.lab.state import Folder
 from sdn.lab.supervision import PID, Program
@@ -33,6 +33,7 @@ def programs(spec: LabSpec, folder: Folder) -> list[Program]:
     found = [
         _with_clock(program, folder) if program.name in spec.own_clocks else program for program in found
     ]
+    found = [_with_tree(program, folder) if program.name in spec.trees else program for program in found]
     return sorted(found, key=lambda program: program.priority)
 
 
@@ -206,6 +207,11 @@ def _among_controllers(spec: LabSpec, machine: Machine) -> dict[str, str]:
 
 def _with_clock(program: Program, folder: Folder) -> Program:
     variables = {**program.environment, **clocks.environment(folder, program.name)}
+    return msgspec.structs.replace(program, environment=variables)
+
+
+def _with_tree(program: Program, folder: Folder) -> Program:
+    variables = {**program.environment, **trees.environment(folder, program.name)}
     return msgspec.structs.replace(program, environment=variables)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -66,6 +67,9 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     underlay: Family = "ipv4"
     #: Processes (controller-1, node-2/agent) whose clocks can be set, see sdn/lab/clocks.py.
     own_clocks: tuple[str, ...] = ()
+    #: Source trees of processes (controller-1, node-2/agent, cni) that do not run from the lab's own, see
+    #: sdn/lab/trees.py.
+    trees: Mapping[str, str] = {}
 
     def check(self) -> None:
         """InvalidSpecError names the option that cannot be had, and what can."""
@@ -95,6 +99,9 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
         for name in self.own_clocks:
             if name not in with_clocks:
                 raise InvalidSpecError(f"own_clocks {name}: must be one of {', '.join(with_clocks)}")
+        for name in self.trees:
+            if name not in (*with_clocks, "cni"):
+                raise InvalidSpecError(f"trees {name}: must be one of {', '.join(with_clocks)}, cni")
 
     def _check_controllers(self) -> None:
         if not 1 <= self.controllers <= MAX_CONTROLLERS:

@@ -145,10 +145,10 @@ def _kill_switches(lab: Lab) -> float:
 
 
 def _gap(datagrams: Sequence[Datagram], since: float) -> float:
-    """Seconds between the last datagram that was answered before, and the first of those that are answered again."""
-    answered = [one.sent for one in datagrams if one.answered]
-    before = max(sent for sent in answered if sent < since)
-    return min(sent for sent in answered if sent > since + 0.05) - before
+    """Seconds between the last datagram that arrived before, and the first of those that arrive again."""
+    arrived = [one.sent for one in datagrams if one.received]
+    before = max(sent for sent in arrived if sent < since)
+    return min(sent for sent in arrived if sent > since + 0.05) - before
 
 
 def _assert_denied(stream: Stream, cluster: Cluster) -> None:
@@ -163,7 +163,7 @@ def _lost(stream: Stream, ways: Sequence[Way], first: float, last: float) -> lis
         (f"{way.source}->{way.destination}", round(one.sent - first, 3))
         for way in ways
         for one in stream.record[way]
-        if first < one.sent < last and not one.answered
+        if first < one.sent < last and not one.received
     ]
 
 

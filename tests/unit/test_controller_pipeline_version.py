@@ -65,7 +65,21 @@ def test_only_those_with_the_highest_pipeline_take_switches_and_all_keep_theirs(
     assert found.keepers() == {"a": "a-1", "b": "b-1", "c": "c-1"}
 
 
-def test_who_hands_over_or_is_silent_counts_as_gone() -> None:
-    found = members(record("a", 1), record("b", 2, draining=True), record("c", 3))
-    found.mark("c", DownRecord(incarnation="c-1", by="a", at=""))
+def test_who_hands_over_counts_as_gone() -> None:
+    found = members(record("a", 1), record("b", 2, draining=True))
     assert found.takers() == found.keepers() == {"a": "a-1"}
+
+
+def test_a_newer_one_that_is_not_heard_is_waited_for_until_its_lease_has_ended() -> None:
+    found = members(record("a", 1), record("c", 3))
+    found.mark("c", DownRecord(incarnation="c-1", by="a", at=""))
+    assert found.takers() == {}
+    assert found.keepers() == {"a": "a-1"}
+    found.member_stored("c", None)
+    assert found.takers() == {"a": "a-1"}
+
+
+def test_of_two_newer_ones_the_other_takes_what_the_silent_one_had() -> None:
+    found = members(record("a", 1), record("b", 3), record("c", 3))
+    found.mark("c", DownRecord(incarnation="c-1", by="a", at=""))
+    assert found.takers() == {"b": "b-1"}
