@@ -38,6 +38,11 @@ log = logs.get("controller.heartbeat")
 
 BEAT_SECONDS: Final = 0.1
 SILENCE_SECONDS: Final = 0.3
+#: A peer that was silent and is heard again, the same one, was only slow: to take over what it has makes it, and all
+#: others, slower still. So it gets twice the time, each time, up to this; after some minutes all is forgiven. One whose
+#: process has ended is found at once all the same, since its connection breaks.
+LONGEST_SILENCE_SECONDS: Final = 2.4
+FORGIVEN_SECONDS: Final = 300.0
 #: Whoever has not been heard for so long is sent beats more often: what follows a lost packet makes the kernel send it
 #: again, long before its timer does.
 ANXIOUS_SECONDS: Final = 0.15
@@ -75,6 +80,10 @@ class _Peer:
         self.heard_at: float | None = None
         #: When it was heard, or named, later by the time in which this process did not run.
         self.quiet_since = now
+        #: For how long it may be quiet, and when it was last found to have been only slow.
+        self.patience = SILENCE_SECONDS
+        self.was_slow_at = now
+        self.was_quiet = False
         #: Set while a connection that has broken is tried again.
         self.doubt_until: float | None = None
         #: Why there is no connection.
@@ -98,7 +107,7 @@ class _Peer:
         if self.connection is not None and not self.linked:
             times.append(self.give_up_at)
         if self.told is not False:
-            times.append(self.quiet_since + SILENCE_SECONDS)
+            times.append(self.quiet_since + self.patience)
             if self.linked:
                 times.append(max(self.anxious_at, self.quiet_since + ANXIOUS_SECONDS))
         if self.doubt_until is not None:
@@ -228,9 +237,10 @@ class Heartbeats:
         now = self._now
         if peer.doubt_until is not None and now >= peer.doubt_until:
             self._silent(peer, peer.why)
-        elif peer.told is not False and now >= peer.quiet_since + SILENCE_SECONDS:
+        elif peer.told is not False and now >= peer.quiet_since + peer.patience:
             # A connection that looks well would go on only when the kernel sends again, seconds later perhaps.
-            heard = f"nothing was heard for {SILENCE_SECONDS * 1000:.0f} ms"
+            heard = f"nothing was heard for {peer.patience * 1000:.0f} ms"
+            peer.was_quiet = peer.told is True
             why = heard if peer.linked else f"{heard}: {peer.why}"
             if peer.linked:
                 self._hang_up(peer)
@@ -363,6 +373,11 @@ class Heartbeats:
     def _heard(self, peer: _Peer) -> None:
         peer.heard_at = peer.quiet_since = self._now
         peer.doubt_until = None
+        if peer.was_quiet:
+            peer.was_quiet, peer.was_slow_at = False, self._now
+            peer.patience = min(2 * peer.patience, LONGEST_SILENCE_SECONDS)
+        elif peer.patience > SILENCE_SECONDS and self._now > peer.was_slow_at + FORGIVEN_SECONDS:
+            peer.patience = SILENCE_SECONDS
         if not peer.told:
             peer.told = True
             self._tell(lambda: self._on_heard(peer.greeting.name, peer.greeting.incarnation))
