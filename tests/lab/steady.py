@@ -165,6 +165,17 @@ class Steady:
         self.again: list[tuple[Way, int]] = []
         self.longest = 0.0
         self.exchanges = 0
+        #: By how much this process ran late at most, seconds: what is lost on a machine that stands still is nobody's.
+        self.stalled = 0.0
+        self._ended = threading.Event()
+        self._clock = threading.Thread(target=self._look_at_the_clock, name="clock", daemon=True)
+
+    def _look_at_the_clock(self) -> None:
+        before = time.monotonic()
+        while not self._ended.wait(PING_SECONDS):
+            now = time.monotonic()
+            self.stalled = max(self.stalled, now - before - PING_SECONDS)
+            before = now
 
     @property
     def sent(self) -> int:
@@ -181,11 +192,12 @@ class Steady:
         return (
             f"{self.sent} pings on {len(self._ways)} ways, lost: {gone or 'none'}; {self.exchanges} exchanges over"
             f" {len(self._ways)} TCP connections, sent again: {again or 'none'}, the longest took"
-            f" {self.longest * 1000:.0f} ms"
+            f" {self.longest * 1000:.0f} ms; this process was late by {self.stalled * 1000:.0f} ms at most"
         )
 
     def __enter__(self) -> Steady:
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._clock.start()
         try:
             for number, way in enumerate(self._ways):
                 self._streams.append(_Stream(way, _PORT + number))
@@ -196,6 +208,7 @@ class Steady:
         return self
 
     def _kill(self) -> None:
+        self._ended.set()
         for ping in self._pings:
             ping.kill()
         for stream in self._streams:
