@@ -23,7 +23,7 @@ PORT = 7000
 #: Datagrams a second of each way.
 RATE = 20
 #: Seconds before the end in which a datagram may still be on its way.
-SLACK = 0.5
+SLACK = 2.0
 PARTS = ("controller-1", "node-1/agent", "node-2/agent", trees.PLUGIN)
 
 
@@ -89,7 +89,7 @@ def test_each_part_is_replaced_by_the_next_build_in_a_random_order(
             for number, part in enumerate(order):
                 replace(lab, part, builds.ROOT)
                 works(lab, f"after-{number}")
-            time.sleep(1)
+            time.sleep(1 + SLACK)
             end = time.monotonic() - SLACK
         assert_nothing_lost(stream, end)
         assert {switch.synchronized for switch in lab.switches().values()} == {True}
@@ -119,7 +119,7 @@ def test_a_changed_pipeline_comes_to_each_switch_once_and_loses_nothing(tmp_path
                     lambda: _pipelines(lab) == {version}, "the newer controller to have all switches", 60
                 )
                 works(lab, f"after-{number}")
-            time.sleep(1)
+            time.sleep(1 + SLACK)
             end = time.monotonic() - SLACK
         assert_nothing_lost(stream, end)
         found = _pipelines_found(lab, controllers)
