@@ -213,7 +213,10 @@ def test_switches_that_are_started_anew_without_any_controller_forward_again_and
         NODES, (True, 0)
     )
     assert {node: _flows(lab, node) for node in NODES} == held
-    assert [item["differing"] for item in _compared(lab)[before:]] == [0] * len(NODES)
+    # Once a switch, or more often where it changed hands again meanwhile.
+    compared = _compared(lab)[before:]
+    assert {item["node"] for item in compared} == set(NODES)
+    assert {item["differing"] for item in compared} == {0}
 
 
 def _compared(lab: Lab) -> list[dict[str, Any]]:
