@@ -129,6 +129,22 @@ def test_a_stopped_one_is_silent_and_is_heard_when_it_goes_on() -> None:
         told.nothing_for(QUIET)
 
 
+def test_who_was_only_slow_gets_more_time_up_to_a_limit_and_is_forgiven(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heartbeat, "LONGEST_SILENCE_SECONDS", 3 * SILENCE_SECONDS)
+    with beating() as (a, told), Remote() as b:
+        a.peers(b.named)
+        for factor in (1, 2, 3, 3):
+            assert told.next().what == "heard"
+            b.signal(signal.SIGSTOP)
+            assert f"nothing was heard for {SILENCE_SECONDS * factor * 1000:.0f} ms" in told.next().why
+            b.signal(signal.SIGCONT)
+        assert told.next().what == "heard"
+        monkeypatch.setattr(heartbeat, "FORGIVEN_SECONDS", 0.0)
+        wait_until(lambda: a._peers["b"].patience == SILENCE_SECONDS)
+
+
 def test_who_was_stopped_itself_takes_nobody_for_dead() -> None:
     with Remote(("b", "c", "d")) as others, Remote(("a",), silence=1.0) as a:
         a.peers(others.named)
