@@ -91,7 +91,7 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
             description="Address and port on which other controllers on the same store hear this one, and at which "
             "they reach it. Not used with SQLite."
         ),
-    ] = "127.0.0.1:6654"
+    ] = "127.0.0.1:6655"
     lease_seconds: Annotated[
         float,
         Meta(
