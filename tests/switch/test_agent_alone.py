@@ -117,7 +117,7 @@ def test_a_switch_that_was_started_anew_gets_back_flows_and_groups(node: Node) -
     node.attended = node.confirmed = False
     node.switch.restart_vswitchd()
     wait_until(lambda: held(node.switch) == before, "flows and groups to be back")
-    assert node.reconnected == 1
+    wait_until(lambda: node.reconnected == 1, "controllers to be asked to connect anew")
 
 
 def test_what_changes_is_kept_and_what_the_switch_has_learned_is_not(node: Node) -> None:
