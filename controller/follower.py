@@ -124,7 +124,7 @@ class Follower:
                 except CorruptRecordError as problem:
                     # A newer controller's, perhaps: whoever wrote it programs it, and this one lacks it.
                     log.error("a change cannot be read", key=event.key, error=str(problem))
-                except Exception as problem:
+                except Exception as problem:  # one object's defect must not stop all others
                     log.exception("a change cannot be taken in", key=event.key, error=str(problem))
                 await turns.pause()
         self._ledger.followed(events[-1].revision)

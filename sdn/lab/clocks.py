@@ -19,7 +19,7 @@ _PLACES = (Path("/usr/lib"), "*/faketime/libfaketimeMT.so.1")
 NOTICED = 1
 
 
-def library() -> Path:
+def faketime() -> Path:
     """LabError if it is not installed."""
     folder, pattern = _PLACES
     for path in folder.glob(pattern):
@@ -30,7 +30,7 @@ def library() -> Path:
 def environment(folder: Folder, process: str) -> dict[str, str]:
     """What a process is started with that is to have a clock of its own."""
     return {
-        "LD_PRELOAD": str(library()),
+        "LD_PRELOAD": str(faketime()),
         "FAKETIME_TIMESTAMP_FILE": str(_file(folder, process)),
         "FAKETIME_CACHE_DURATION": str(NOTICED),
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",

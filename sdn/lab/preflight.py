@@ -28,7 +28,7 @@ def check(spec: LabSpec) -> None:
     if missing:
         raise LabError(f"missing on this machine: {', '.join(missing)}; run `make setup`")
     if spec.own_clocks:
-        clocks.library()
+        clocks.faketime()
     if importlib.util.find_spec("supervisor") is None:
         raise LabError("the Python package supervisor is missing; run `make setup`")
     for package, program in (("agent", "sdn-agent"), ("controller", "sdn-controller")):
