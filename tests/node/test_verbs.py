@@ -251,8 +251,11 @@ def test_check_finds_what_is_missing(node: Node) -> None:
             pod.exec(*command)
             with pytest.raises(PluginError) as caught:
                 node.cni("CHECK", pod, prevResult=result)
-            assert caught.value.code == 102
-            assert what in f"{caught.value.message} {caught.value.details}"
+            said = f"{caught.value.message} {caught.value.details}"
+            # The agent looks at a port a moment after it was plugged: when it finds the link gone by then, it has
+            # released the attachment before CHECK asks, and there is nothing to clean up.
+            released = what == "is missing" and caught.value.code == 3 and "has no interface eth0" in said
+            assert released or (caught.value.code == 102 and what in said)
             result = node.cni("ADD", pod)
         for _ in range(20):
             (port,) = node.pod_ports()
