@@ -56,6 +56,8 @@ class Attachments:
         self.pending: set[AttachmentKey] = set()
         #: Those that are confirmed, which the store does not say yet.
         self._confirmed_ones: dict[AttachmentKey, AttachmentRecord] = {}
+        #: Those that their switch refuses, and why; it is asked again from time to time.
+        self._refused: dict[AttachmentKey, str] = {}
         self._telling: asyncio.Task[None] | None = None
         self._together = Together(self._attach)
 
@@ -146,13 +148,13 @@ class Attachments:
         """Make the node's attachments exactly these; ``answer`` comes when the switch has confirmed all of
         it.
 
-        What is wrong with single attachments is told to ``answer`` too, as one text; the others are in force
-        then. ``wrong`` holds it by index when ``answer`` is called. StoreError.
+        What is wrong with single attachments, or refused by the switch, is told to ``answer`` too, as one text; the
+        others are in force then. ``wrong`` holds it by index when ``answer`` is called. StoreError.
         """
         wrong = wrong if wrong is not None else {}
         async with self._ledger.lock:
             accepted, problems = self._accept(self._node(node), attachments)
-            wanted = {key_of(record): record for record in accepted}
+            wanted = {key_of(record): record for record in accepted.values()}
             present = {key_of(record): record for record in self._cluster.attachments_on(node)}
             gone = [record for key, record in present.items() if key not in wanted]
             changed = [record for key, record in wanted.items() if present.get(key) != record]
@@ -173,13 +175,17 @@ class Attachments:
                 self._replaced(known, record)
                 # A pod may have the addresses of one that is gone only now.
                 self.program(record, None, new=_other_addresses(known, record))
-            wrong.update(problems)
-            reason = "; ".join(problems.values()) or None
 
             def settled(refused: str | None) -> None:
-                if refused is not None:
-                    wrong.clear()  # nothing is in force, so there is nothing that the others are not
-                answer(refused or reason)
+                # What the switch said of each of them was taken in before.
+                of_switch = {
+                    index: self._refused[key_of(record)]
+                    for index, record in accepted.items()
+                    if key_of(record) in self._refused
+                }
+                if refused is None:  # else nothing is in force, so there is nothing that the others are not
+                    wrong.update(sorted((problems | of_switch).items()))
+                answer(refused or "; ".join(wrong.values()) or None)
 
             done = self._threadsafe(settled)
             self._services.afterwards(functools.partial(self._programs.settled, node, done))
@@ -196,8 +202,9 @@ class Attachments:
 
     def _accept(
         self, node: NodeRecord, attachments: Sequence[types_pb2.Attachment]
-    ) -> tuple[list[AttachmentRecord], dict[int, str]]:
+    ) -> tuple[dict[int, AttachmentRecord], dict[int, str]]:
         """The attachments that can be together on the node, and what is wrong with the others, by index."""
+        right: dict[int, AttachmentRecord] = {}
         accepted = Cluster()
         problems: dict[int, str] = {}
         # What the node had does not count: only the list as a whole says what it has.
@@ -212,7 +219,8 @@ class Attachments:
                 problems[index] = str(problem)
             else:
                 accepted.put_attachment(record)
-        return list(accepted.attachments.values()), problems
+                right[index] = record
+        return right, problems
 
     def _node(self, name: str) -> NodeRecord:
         record = self._cluster.nodes.get(name)
@@ -242,10 +250,13 @@ class Attachments:
                 answer(refused)
             return
         if refused is None:
+            self._refused.pop(key_of(record), None)
             if answer is not None:
                 answer(None)
             self.confirmed(record)
-        elif answer is not None:
+        elif answer is None:
+            self._refused[key_of(record)] = refused
+        else:
             task = self._loop.create_task(self._take_back(record, answer, refused))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -399,6 +410,7 @@ class Attachments:
         self._watchers.programmed.discard(key_of(record))
         self._services.in_force.discard(key_of(record))
         self.pending.discard(key_of(record))
+        self._refused.pop(key_of(record), None)
         self._services.pod_changed(record.pod_namespace, record.pod_name, record.addresses)
         self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
 

@@ -129,6 +129,29 @@ def test_full_state_takes_what_is_right_and_names_what_is_wrong(
     assert agent.answer(agent.full_state()) is None
 
 
+def test_full_state_names_what_the_switch_refuses_until_it_takes_it(
+    agent: AgentStream, controller: ControllerProcess, switch: PrivateSwitch
+) -> None:
+    pods = [attachment(agent.node, number) for number in (8, 9)]
+    assert agent.answer(agent.full_state(pods[0])) is None
+    # Of a table in which every pod has a flow of its own, the switch takes no more than it holds.
+    controller.wait_synchronized(agent.node.name)
+    held = sum("table=2," in flow for flow in switch.dump_flows())
+    switch.vsctl(
+        *("set", "bridge", switch.bridge, "flow_tables:2=@t"),
+        *("--", "--id=@t", "create", "Flow_Table", f"flow_limit={held}", "overflow_policy=refuse"),
+    )
+    for _ in range(2):  # It is said as often as it is asked for.
+        reason = agent.answer(agent.full_state(*pods))
+        assert reason is not None
+        assert "TABLE_FULL" in reason
+        assert agent.wrong == {1: agent.wrong[1]}, "the first one is in force"
+        assert "TABLE_FULL" in agent.wrong[1]
+    switch.vsctl("clear", "bridge", switch.bridge, "flow_tables")
+    wait_until(lambda: agent.answer(agent.full_state(*pods)) is None, "the switch to be asked again")
+    assert agent.answer(agent.full_state()) is None
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
