@@ -98,7 +98,11 @@ class BundleRefusedError(Exception):
 class DeposedError(Exception):
     """The switch takes no change from here: another controller is its master. What was to be changed is as it was;
     nothing is said of whether the switch would take it.
+
+    ``seen`` is the highest generation that the switch has seen, 0 when that is not known.
     """
+
+    seen = 0
 
 
 class StaleError(DeposedError):
@@ -252,7 +256,11 @@ class SwitchConnection:
         if kind == OFPT_ERROR:
             error = decode_error(message)
             if tells_deposed(error):
-                raise StaleError(f"role {role.name} with generation {generation}: {error}")
+                stale = StaleError(f"role {role.name} with generation {generation}: {error}")
+                if role is Role.MASTER:
+                    seen = self.request_role(Role.NOCHANGE).generation
+                    stale.seen = 0 if seen == NO_GENERATION else seen
+                raise stale
             raise CodecError(f"the switch refused the role {role.name}: {error}")
         if kind != OFPT_ROLE_REPLY:
             raise CodecError(f"message type {kind} in answer to a role request")

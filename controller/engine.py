@@ -100,7 +100,7 @@ class Engine:
         self.ownership = Ownership(self.ledger, self.cluster, me)
         self.ownership.on_held = self._held
         self.ownership.on_lost = self._lost
-        self.ledger.generation_of = self.ownership.generation_of
+        self.ledger.owned_at = self.ownership.revision_of
         self.events = Events()
         self.allocation = Allocation(self.services)
         self.programs = Programs(switchboard, self.services, self._status_changed)
@@ -248,6 +248,9 @@ class Engine:
         """The node's switch is this controller's from now on."""
         log.info("owner of the switch", node=node, generation=self.ownership.generation_of(node))
         self.programs.own(node)
+        # Of what its agent has asked for, this controller has answered nothing while the switch was not its own: it is
+        # to ask anew.
+        self.end_session(node)
         if node in self.cluster.nodes:
             self.states.candidates.connected(node, False)
             self.attachments.owned(node)
@@ -263,10 +266,10 @@ class Engine:
         self.absences.unowned(node)
         self.watchers.changed("Node", "", node)
 
-    def _deposed(self, node: str, generation: int) -> None:
+    def _deposed(self, node: str, generation: int, seen: int) -> None:
         # From a synchronizer's thread. The store nearly always says so, too.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.ownership.deposed, node, generation)
+            self._loop.call_soon_threadsafe(self.ownership.deposed, node, generation, seen)
 
     def _object_changed(
         self, kind: str, namespace: str, name: str, before: Object | None, after: Object | None

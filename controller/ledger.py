@@ -78,8 +78,8 @@ class Ledger:
         self.lock = asyncio.Lock()
         #: The last revision of the store that is in the model.
         self.revision = 0
-        #: The generation with which this controller owns a node; None: it does not. Set by the engine.
-        self.generation_of: Callable[[str], int | None] = lambda _node: None
+        #: The revision of the record that says that this controller owns a node; None: it does not. Set by the engine.
+        self.owned_at: Callable[[str], int | None] = lambda _node: None
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "store")
@@ -186,10 +186,10 @@ class Ledger:
     def _fence(self, nodes: Iterable[str]) -> list[Operation]:
         fence: list[Operation] = []
         for node in nodes:
-            generation = self.generation_of(node)
-            if generation is None:
+            revision = self.owned_at(node)
+            if revision is None:
                 raise DeposedError(f"this controller does not own Node {node}")
-            fence.append(Check(owner_key(node), generation))
+            fence.append(Check(owner_key(node), revision))
         return fence
 
     def _conditional(self, operation: Operation) -> Operation:

@@ -116,9 +116,9 @@ class Programs:
         self.policies_on: Callable[[str], Collection[Cell]] = lambda _node: ()
         #: The generation with which this controller owns a node's switch, None: it does not; set by the engine.
         self.generation_of: Callable[[str], int | None] = lambda _node: ALONE
-        #: Called in any thread, with the node and this controller's generation, when its switch has another master;
-        #: must not wait; set by the engine.
-        self.on_deposed: Callable[[str, int], None] = lambda _node, _generation: None
+        #: Called in any thread, with the node, this controller's generation and the one that the switch has seen (0 if
+        #: that is not known), when its switch has another master; must not wait; set by the engine.
+        self.on_deposed: Callable[[str, int, int], None] = lambda _node, _generation, _seen: None
 
     def nodes(self) -> KeysView[str]:
         """The names of all nodes that have a synchronizer."""
@@ -137,7 +137,7 @@ class Programs:
                 name,
                 functools.partial(self._on_status, name),
                 owned=self.generation_of(name),
-                on_deposed=lambda node, generation: self.on_deposed(node, generation),
+                on_deposed=lambda node, generation, seen: self.on_deposed(node, generation, seen),
                 owner_of=functools.partial(self._owner_of, name),
             )
             self._synchronizers[name] = synchronizer

@@ -118,10 +118,17 @@ class DownRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class OwnerRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Whose a node's switch is. The revision at which this was written is the owner's generation."""
+    """Whose a node's switch is. The revision at which this was written, and ``base`` above it, is the owner's
+    generation: so it is above what the switch has seen also when the store begins anew with low revisions.
+    """
 
     controller: str
     incarnation: str
+    base: int = 0
+
+    def is_of(self, controller: str, incarnation: str) -> bool:
+        """Whether this start of this controller is the owner."""
+        return (self.controller, self.incarnation) == (controller, incarnation)
 
 
 class RangeRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -69,13 +69,14 @@ class Synchronizer:
         on_status: Callable[[], None] = lambda: None,
         *,
         owned: int | None = ALONE,
-        on_deposed: Callable[[str, int], None] = lambda _node, _generation: None,
+        on_deposed: Callable[[str, int, int], None] = lambda _node, _generation, _seen: None,
         owner_of: Callable[[Part], str] = str,
     ) -> None:
         """``owned`` is the generation with which this controller owns the switch from the start, None: it does not.
 
         ``on_deposed`` is called with the node and the generation when the switch has another master than this
-        controller, which owned it with that; once for each, in any thread, and must not wait. ``owner_of`` says for
+        controller, which owned it with that, and with the generation that the switch has seen, 0 if that is not known;
+        once for each, in any thread, and must not wait. ``owner_of`` says for
         people whose a part is, in any thread.
         """
         self.node = node
@@ -244,10 +245,12 @@ class Synchronizer:
             and status.generation >= generation
         ):
             self._depose(
-                generation, f"a controller with generation {status.generation} is the switch's master"
+                generation,
+                f"a controller with generation {status.generation} is the switch's master",
+                status.generation,
             )
 
-    def _depose(self, generation: int, why: str) -> None:
+    def _depose(self, generation: int, why: str, seen: int) -> None:
         """The switch says that who owned it with this generation does so no longer."""
         with self._condition:
             if self._inbox.generation != generation:
@@ -259,7 +262,7 @@ class Synchronizer:
             self._condition.notify()
         self._log.warning("deposed", generation=generation, reason=why)
         self._update(last_error=f"deposed: {why}")
-        self._on_deposed(self.node, generation)
+        self._on_deposed(self.node, generation, seen)
 
     def _wake(self) -> None:
         with self._condition:
@@ -299,7 +302,7 @@ class Synchronizer:
             self.disconnected(connection)
         except DeposedError as problem:
             if self._generation is not None:
-                self._depose(self._generation, str(problem))
+                self._depose(self._generation, str(problem), problem.seen)
         except (CodecError, ProtocolError) as problem:
             self._log.error("switch answers nonsense", error=str(problem), address=connection.address)
             self._update(last_error=str(problem))

@@ -96,7 +96,7 @@ class Members:
 
     def is_there(self, owner: OwnerRecord) -> bool:
         """Whether the owner of a switch is still there. This controller is, to itself."""
-        if self.me is not None and owner == mine(self.me):
+        if self.me is not None and owner.is_of(self.me.name, self.me.incarnation):
             return True
         member = self._members.get(owner.controller)
         return (
@@ -151,8 +151,3 @@ class Members:
             self._down.pop(name, None)
         else:
             self._down[name] = record
-
-
-def mine(me: MemberRecord) -> OwnerRecord:
-    """What the owner's record of a switch says that a controller owns."""
-    return OwnerRecord(controller=me.name, incarnation=me.incarnation)

@@ -6,6 +6,9 @@ with each change of owner, and it is the generation_id of the role request (Open
 refuses whoever owned it before. Safety hangs on this alone. A takeover need not wait for a lease to run out, and taking
 is one-sided: the new owner takes, the former one learns it, from the store or from the switch.
 
+A switch that has seen higher generations than the store can have given (one that was lost, or restored from a backup)
+is taken once more, with what it has seen as the *base* on which its owners' revisions count from then on.
+
 Which controllers are there is for :mod:`controller.ha.members` to say.
 
 A controller alone with its store is the only member, and owns everything. :meth:`Ownership.alone` does so without a
@@ -23,7 +26,7 @@ from typing import Any
 from controller.cluster import Cluster
 from controller.ha.assignment import REBALANCE_SECONDS, preferred, wanted
 from controller.ha.damping import Damping
-from controller.ha.members import Members, mine
+from controller.ha.members import Members
 from controller.ledger import Ledger, under
 from controller.records import (
     DOWN,
@@ -51,10 +54,15 @@ _RETRY_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who owns a switch, and with which generation."""
+    """Who owns a switch, as of which revision of the store."""
 
     record: OwnerRecord
-    generation: int
+    revision: int
+
+    @property
+    def generation(self) -> int:
+        """Of two owners of a switch the later one has the higher."""
+        return self.record.base + self.revision
 
     @property
     def controller(self) -> str:
@@ -79,8 +87,8 @@ class Ownership:
         self._silent: dict[str, str] = {}
         #: Nodes that this controller owns and may write.
         self._held: set[str] = set()
-        #: Those of them that are to be taken once more.
-        self._again: set[str] = set()
+        #: Those of them that are to be taken once more, with a generation above this.
+        self._again: dict[str, int] = {}
         self._may_write = me is None
         self._draining = False
         self._stable_since = self._loop.time()
@@ -111,6 +119,12 @@ class Ownership:
         if self._me is None:
             return 0
         return self._owners[node].generation if node in self._held else None
+
+    def revision_of(self, node: str) -> int | None:
+        """The revision at which the store says that this controller owns a node; None: it does not. 0: it need not."""
+        if self._me is None:
+            return 0
+        return self._owners[node].revision if node in self._held else None
 
     def owner(self, node: str) -> Owner | None:
         """Who owns a node; None: nobody who is there."""
@@ -196,16 +210,16 @@ class Ownership:
             self._judge(node)
         self._look.set()
 
-    def deposed(self, node: str, generation: int) -> None:
-        """The switch has seen a higher generation than this one. If the store does not say whose after a while, it is
-        taken again, with a generation above.
+    def deposed(self, node: str, generation: int, seen: int) -> None:
+        """The switch has seen a higher generation than this one: ``seen``, 0 when that is not known. If the store does
+        not say whose after a while, it is taken again, with a generation above.
         """
-        log.warning("deposed by the switch", node=node, generation=generation)
+        log.warning("deposed by the switch", node=node, generation=generation, seen=seen)
 
         def look() -> None:
             owner = self._owners.get(node)
             if node in self._held and owner is not None and owner.generation == generation:
-                self._again.add(node)
+                self._again[node] = max(seen, self._again.get(node, 0))
                 self._look.set()
 
         self._loop.call_later(_PATIENCE, look)
@@ -326,8 +340,7 @@ class Ownership:
             stable,
             keepers=self.members.keepers(),
         )
-        again, self._again = self._again & self._held, set()
-        nodes += sorted(again)
+        nodes += sorted(self._again.keys() & self._held)
         for start in range(0, len(nodes), _AT_ONCE):
             await self._take(nodes[start : start + _AT_ONCE])
         self.begun.set()
@@ -336,15 +349,11 @@ class Ownership:
         return _RETRY_SECONDS if nodes else None
 
     async def _take(self, nodes: Sequence[str]) -> None:
-        assert self._me is not None
-        record = mine(self._me)
+        known = {node: self._owners[node] for node in nodes if node in self._owners}
+        records = {node: self._record(known.get(node), self._again.pop(node, 0)) for node in nodes}
         puts = [
-            Put(
-                owner_key(node),
-                encode(record),
-                expect=self._owners[node].generation if node in self._owners else 0,
-            )
-            for node in nodes
+            Put(owner_key(node), encode(record), expect=known[node].revision if node in known else 0)
+            for node, record in records.items()
         ]
         try:
             revision = await self._ledger.write([*puts, *self.members.fence()])
@@ -352,8 +361,16 @@ class Ownership:
             await self._ledger.seen(conflict)
             self._look.set()
             return
-        for node in nodes:
+        for node, record in records.items():
             self._set_owner(node, Owner(record, revision))
+
+    def _record(self, before: Owner | None, seen: int) -> OwnerRecord:
+        """This controller's as the next owner, with a generation above the one before and what the switch has seen."""
+        assert self._me is not None
+        base = before.record.base if before is not None else 0
+        if before is not None and seen >= before.generation:
+            base = seen
+        return OwnerRecord(controller=self._me.name, incarnation=self._me.incarnation, base=base)
 
     # Consequences.
 
@@ -383,7 +400,7 @@ class Ownership:
         me, owner = self._me, self._owners.get(node)
         if me is None:
             return
-        holds = self._may_write and owner is not None and owner.record == mine(me)
+        holds = self._may_write and owner is not None and owner.record.is_of(me.name, me.incarnation)
         if node in self._held and not holds:
             self._held.discard(node)
             self.on_lost(node)

@@ -21,6 +21,13 @@ from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import match
 from sdn.pipeline.owner import Owner
 from sdn.pipeline.topology import Address
+from tests.switch.controller_process import (
+    AgentStream,
+    attachment,
+    connect_switch,
+    node_info,
+    running_controller,
+)
 from tests.switch.ovs import PrivateSwitch, leave_alone, running_switch, wait_until
 from tests.switch.two_controllers import Controllers, Member
 
@@ -189,6 +196,30 @@ def test_after_a_restart_of_the_switch_its_last_owner_is_the_owner(switch: Priva
     assert owner.put("more", [flow(2, 0xB)]) is None
     assert held(switch) == {1: 0xB, 2: 0xB}
     assert owner.deposed == []
+
+
+def test_a_controller_whose_store_began_anew_goes_above_all_that_the_switch_has_seen(
+    switch: PrivateSwitch, two: Two
+) -> None:
+    former, _ = two(1_000_000, None)
+    former.put("node", [flow(1, 0xA)])
+    for controller in running_controller():
+        with AgentStream(controller, node_info(1)) as agent:
+            connect_switch(switch, controller, agent.node.datapath_id)
+            agent.full_state(attachment(agent.node, 1))
+            agent.wait_ended()  # What was not answered is to be said again.
+        with AgentStream(controller, node_info(1)) as agent:
+            assert agent.answer(agent.full_state(attachment(agent.node, 1))) is None
+            generation = controller.switch("node-1").generation
+            assert generation > 1_000_000
+            assert not any("priority=1,in_port=1" in line for line in switch.dump_flows()), "the former one's"
+            # What it has taken so it keeps, and goes on from there.
+            controller.kill()
+            controller.start()
+        with AgentStream(controller, node_info(1)) as agent:
+            assert agent.answer(agent.full_state()) is None
+        assert controller.switch("node-1").generation > generation
+        assert not controller.log("deposed by the switch")
 
 
 def test_how_long_a_takeover_of_five_thousand_flows_takes(switch: PrivateSwitch, two: Two) -> None:

@@ -12,7 +12,8 @@ from controller import osken
 from controller.addresses import format_address
 from controller.changes import Done
 from controller.connection import SwitchConnection
-from controller.listener import Listener, listen
+from controller.listener import Listener
+from controller.listening import listen
 from controller.synchronizer import Synchronizer
 from sdn.pipeline.flow import Flow, Group
 from tests.switch.controllers import set_targets
@@ -28,7 +29,7 @@ class Member:
         self.name = name
         self.deposed: list[int] = []
         self.synchronizer = Synchronizer(
-            "node-1", owned=owned, on_deposed=lambda _node, generation: self.deposed.append(generation)
+            "node-1", owned=owned, on_deposed=lambda _node, generation, _seen: self.deposed.append(generation)
         )
         self.listener = Listener(listen("127.0.0.1:0"), functools.partial(serve, self))
 

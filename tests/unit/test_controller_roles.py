@@ -53,9 +53,13 @@ class Node:
         self._side = side
         self.deposed: list[tuple[str, int]] = []
         self.told: list[str | None] = []
-        self.synchronizer = Synchronizer(
-            "node-1", owned=owned, on_deposed=lambda node, generation: self.deposed.append((node, generation))
-        )
+        #: Which generation the switch had seen, each time.
+        self.seen: list[int] = []
+        self.synchronizer = Synchronizer("node-1", owned=owned, on_deposed=self._on_deposed)
+
+    def _on_deposed(self, node: str, generation: int, seen: int) -> None:
+        self.deposed.append((node, generation))
+        self.seen.append(seen)
 
     def connect(self, **switch: object) -> ScriptedSwitch:
         before = len(self._side.recorder.came)
@@ -251,7 +255,8 @@ def test_a_generation_that_the_switch_finds_old_deposes_before_anything_is_read(
     wait_for(lambda: node.told, "those who wait to be told")
     assert (node.deposed, node.told) == ([("node-1", 5)], [NOT_OWNER])
     # A refused request leaves the role as it was, which may write: so it asks to be a slave.
-    assert roles.asked == [(MASTER, 5), (NOCHANGE, 0), (SLAVE, 8)]
+    assert roles.asked == [(MASTER, 5), (NOCHANGE, 0), (NOCHANGE, 0), (SLAVE, 8)]
+    assert node.seen == [8]
     assert (switch.comparisons, switch.commits) == (0, 0)
     assert node.synchronizer.status.generation == 8
 
