@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from controller.connection import SwitchConnection
 from controller.desired import Desired, Key
 from controller.endpointflows import learn_cookies
+from controller.lanes import READING
 from controller.repairs import entry_text
 from sdn.logs import Logger
 from sdn.openflow import (
@@ -28,9 +29,10 @@ def read_back(connection: SwitchConnection, desired: Desired) -> dict[Key, bytes
 
     ConnectionClosedError, and CodecError when it answers nonsense.
     """
-    installed: dict[Key, bytes] = dict(read_groups(connection).items())
-    for body in connection.flow_descriptions():
-        installed.update(split_flow_descs(body))
+    with READING.kept():
+        installed: dict[Key, bytes] = dict(read_groups(connection).items())
+        for body in connection.flow_descriptions():
+            installed.update(split_flow_descs(body))
     _leave_out_learned(installed, desired)
     _use_our_keys(installed, desired)
     return installed
@@ -51,8 +53,8 @@ def _leave_out_learned(installed: dict[Key, bytes], desired: Desired) -> None:
     """
     learned = [
         key
-        for key in installed
-        if isinstance(key, bytes) and key[0] == SESSION_AFFINITY.number and desired.body(key) is None
+        for key in desired.strange(installed)
+        if isinstance(key, bytes) and key[0] == SESSION_AFFINITY.number
     ]
     if not learned:
         return
@@ -69,7 +71,9 @@ def _use_our_keys(installed: dict[Key, bytes], desired: Desired) -> None:
 
     Otherwise one and the same flow would be added under our key and removed under the switch's.
     """
-    for key in [key for key in installed if isinstance(key, bytes) and desired.body(key) is None]:
+    for key in desired.strange(installed):
+        if not isinstance(key, bytes):
+            continue
         ours = canonical_key(key)
         if ours != key and desired.body(ours) is not None:
             installed[ours] = installed.pop(key)

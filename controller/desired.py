@@ -183,9 +183,14 @@ class Desired:
 
     def differing(self, installed: Entries) -> set[Key]:
         """The keys of entries that are missing from ``installed``, other there, or not desired."""
-        wrong: set[Key] = {key for key in installed if key not in self._entries}
-        wrong.update(key for key, body in self.items() if installed.get(key) != body)
+        get = installed.get
+        wrong = self.strange(installed)
+        wrong.update([key for key, claim in self._entries.items() if get(key) != claim.entries[key]])
         return wrong
+
+    def strange(self, installed: Entries) -> set[Key]:
+        """The keys of entries in ``installed`` that are not desired."""
+        return installed.keys() - self._entries.keys()
 
     def order(self, keys: Iterable[Key]) -> list[Key]:
         """The keys in an order of writing in which groups exist while flows use them: new and changed groups,

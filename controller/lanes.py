@@ -80,7 +80,32 @@ def aside() -> Iterator[None]:
             yield
 
 
+class Pace:
+    """So many at a time, as long as each is quick: whoever had to wait for ``patience`` seconds goes ahead, so that
+    some that are stuck hold up nobody for long.
+    """
+
+    def __init__(self, places: int, patience: float) -> None:
+        self._places = threading.Semaphore(places)
+        self._patience = patience
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """For what is to be done in this pace."""
+        placed = self._places.acquire(blocking=False)
+        if not placed:
+            with aside():
+                placed = self._places.acquire(timeout=self._patience)
+        try:
+            yield
+        finally:
+            if placed:
+                self._places.release()
+
+
 #: For few changes, for whatever takes long, and for what is to be known in case another controller goes away.
 SMALL: Final = Lane(4)
 LARGE: Final = Lane(2)
 STAND_BY: Final = Lane(1)
+#: Switches that are read back: each answer of tens of thousands of entries has a thread that takes it in.
+READING: Final = Pace(8, 0.5)

@@ -33,6 +33,8 @@ class Absences:
         self._candidates = candidates
         self._loop = asyncio.get_running_loop()
         self._stored: set[str] = set()
+        #: The one that begins to store what has changed until then; those that have begun.
+        self._next: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def load(self, entries: Iterable[Entry]) -> set[str]:
@@ -55,7 +57,9 @@ class Absences:
 
     def changed(self) -> None:
         """The candidates are others than before."""
-        task = self._loop.create_task(self._store())
+        if self._next is not None:
+            return  # Of a thousand nodes that come at once each would look at all of them.
+        self._next = task = self._loop.create_task(self._store())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -66,6 +70,7 @@ class Absences:
     @whole
     async def _store(self) -> None:
         async with self._ledger.lock:
+            self._next = None
             mine = {node for node in self._cluster.nodes if self._owns(node)}
             absent = {node for node in mine if node not in self._candidates}
             # What was stored of nodes that are no more goes, too.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from controller.lanes import Lane, aside
+from controller.lanes import Lane, Pace, aside
 from tests.unit.openflow_peer import wait_for
 
 
@@ -125,3 +125,67 @@ def test_a_place_is_free_again_whatever_goes_wrong() -> None:
 def test_outside_of_any_lane_there_is_nothing_to_leave() -> None:
     with aside():
         pass
+
+
+def test_a_pace_is_kept_by_those_who_are_quick(threads: Threads) -> None:
+    pace, inside, most, lock = Pace(2, 60), 0, 0, threading.Lock()
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(200):
+            with pace.kept():
+                with lock:
+                    inside += 1
+                    most = max(most, inside)
+                with lock:
+                    inside -= 1
+
+    for _ in range(6):
+        threads.start(work)
+    threads.join()
+    assert (inside, most <= 2) == (0, True)
+
+
+def test_whoever_is_stuck_holds_up_nobody_for_long(threads: Threads) -> None:
+    pace, lane, released = Pace(1, 0.05), Lane(1), threading.Event()
+
+    def stuck() -> None:
+        with pace.kept():
+            threads.done.append("stuck")
+            released.wait(60)
+
+    def other() -> None:
+        with lane, pace.kept():
+            threads.done.append("other")
+
+    with opened(released):
+        threads.start(stuck)
+        wait_for(lambda: threads.done == ["stuck"], "the first one to be inside")
+        threads.start(other)
+        wait_for(lambda: threads.done == ["stuck", "other"], "the second one to go ahead")
+
+
+def test_whoever_waits_for_the_pace_leaves_the_lane_to_others(threads: Threads) -> None:
+    pace, lane, released = Pace(1, 60), Lane(1), threading.Event()
+
+    def slow() -> None:
+        with pace.kept():
+            threads.done.append("slow")
+            released.wait(60)
+
+    def next_one() -> None:
+        with lane, pace.kept():
+            threads.done.append("next")
+
+    def computing() -> None:
+        with lane:
+            threads.done.append("computed")
+
+    with opened(released):
+        threads.start(slow)
+        wait_for(lambda: threads.done == ["slow"], "the first one to be inside")
+        threads.start(next_one)
+        threads.start(computing)
+        wait_for(lambda: threads.done == ["slow", "computed"], "the lane to be free")
+    threads.join()
+    assert threads.done[-1] == "next"
