@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where switches connect to: opened before anything else starts, so that a taken port is a clear error at
-start.
+"""Takes in the connections that switches make.
 
 With TLS, the handshake takes place in the thread of its connection: a peer that dawdles holds up nobody else.
 """
@@ -8,7 +7,6 @@ With TLS, the handshake takes place in the thread of its connection: a peer that
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 import ssl
 import threading
@@ -16,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from controller.addresses import format_address, split_address
+from controller.addresses import format_address
 from controller.osken import HANDSHAKE_SECONDS
 from sdn import logs
 
@@ -24,34 +22,6 @@ log = logs.get("controller.openflow")
 
 #: Connections at one time; each costs a thread and a few hundred kilobytes.
 MAX_CONNECTIONS = 4096
-
-
-class ListenError(Exception):
-    """An address cannot be listened on; the text names it and says why."""
-
-
-def listen(text: str, backlog: int = 1024) -> socket.socket:
-    """A listening TCP socket. ListenError when the address is taken, not of this host, or not allowed."""
-    host, port = split_address(text)
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as problem:
-        raise ListenError(f"{text}: {problem.strerror or problem}") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(backlog)
-    except OSError as problem:
-        listener.close()
-        why = (
-            "taken by another process"
-            if problem.errno == errno.EADDRINUSE
-            else problem.strerror or str(problem)
-        )
-        raise ListenError(f"{text}: {why}") from None
-    return listener
 
 
 class Listener:

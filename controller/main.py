@@ -26,7 +26,8 @@ from controller.addresses import split_address
 from controller.engine import Engine
 from controller.ha.membership import NameTakenError
 from controller.ha.presence import Presence, member_record
-from controller.listener import Listener, ListenError, listen
+from controller.listener import Listener
+from controller.listening import ListenError, listen
 from controller.records import CorruptRecordError, MemberRecord
 from controller.rulings import Rulings
 from controller.services.daemon import DaemonService

@@ -56,6 +56,8 @@ class Answering:
         self._links: set[_Link] = set()
         self._tidy_at = 0.0
         self._refused_at = float("-inf")
+        #: The controller does not run: nobody is answered, and new connections are ended. Set in any thread.
+        self.paused = False
         selector.register(listener, selectors.EVENT_READ, self._accept)
         self._accepting = True
 
@@ -115,6 +117,8 @@ class Answering:
 
     def _answer(self, link: _Link, data: bytes) -> bool:
         """Whether the connection can go on. ValueError: not with that one."""
+        if self.paused:
+            return link.greeted
         if not link.greeted:
             parsed = wire.parse(link.received + data)
             if parsed is None:

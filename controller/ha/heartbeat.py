@@ -11,9 +11,8 @@ of another comes from its own connection alone, so that it does not matter in wh
 - Time in which this process itself did not run does not count: it neither asked nor listened then. After a long
   one everybody has the full time again.
 
-All this happens in one thread, which shares the interpreter with everything else that the controller does; see
-controller/ha/wire.py for how it gets by with little of it. The callbacks are called in this thread, must not block,
-and must not call :meth:`Heartbeats.close`.
+All this happens in one thread, in a process of its own (controller/ha/pulse.py). The callbacks are called in this
+thread, must not block, and must not call :meth:`Heartbeats.close`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ from typing import Final, TypeAlias
 from controller.ha import wire
 from controller.ha.answering import Answering
 from controller.ha.wire import Greeting
-from controller.listener import listen
 from sdn import logs
 
 log = logs.get("controller.heartbeat")
@@ -116,21 +114,25 @@ class _Peer:
 
 
 class Heartbeats:
-    """``address`` is where to listen, "host:port". ListenError from the constructor.
+    """``listener`` is the socket to listen on, which is closed with this.
 
     ``on_silent`` gets name, incarnation and why of a peer that fell silent, ``on_heard`` name and incarnation of one
     that is heard, the first time, too.
     """
 
     def __init__(
-        self, name: str, incarnation: str, address: str, on_silent: OnSilent, on_heard: OnHeard
+        self,
+        name: str,
+        incarnation: str,
+        listener: socket.socket,
+        on_silent: OnSilent,
+        on_heard: OnHeard,
     ) -> None:
         self._name = name
         me = Greeting(name, incarnation)
         self._greeting = me.encode()
         self._on_silent = on_silent
         self._on_heard = on_heard
-        listener = listen(address)
         listener.setblocking(False)
         #: The port listened on.
         self.port: int = listener.getsockname()[1]
@@ -165,6 +167,10 @@ class Heartbeats:
         if peer is None or peer.heard_at is None:
             return None
         return time.monotonic() - peer.heard_at
+
+    def pause(self, paused: bool) -> None:
+        """Whether whoever asks for this controller is left without an answer."""
+        self._answering.paused = paused
 
     def close(self) -> None:
         """Close all connections, and wait until the thread has ended."""

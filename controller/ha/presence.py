@@ -13,8 +13,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from controller.engine import Engine
-from controller.ha.heartbeat import Heartbeats
 from controller.ha.membership import Membership
+from controller.ha.pulse import TICK_SECONDS, Pulse
 from controller.records import MemberRecord
 from controller.settings import ControllerSettings
 from controller.store import Store, StoreError
@@ -64,16 +64,18 @@ class Presence:
         self._membership.on_regained = lambda _revision: self._soon(engine.ownership.lease, True)
         engine.announce_draining = lambda draining: self._membership.update(draining=draining)
         engine.on_stored = self._membership.stored
-        self._heartbeats: Heartbeats | None = None
+        self._pulse: Pulse | None = None
+        self._ticking: asyncio.Task[None] | None = None
         if self._several:
-            self._heartbeats = Heartbeats(
+            self._pulse = Pulse(
                 me.name,
                 me.incarnation,
                 config.peers_address,
                 lambda *what: self._soon(engine.ownership.silent, *what),
                 lambda *whom: self._soon(engine.ownership.heard, *whom),
             )
-            engine.heard = self._heartbeats.heard
+            self._ticking = self._loop.create_task(self._tick(self._pulse))
+            engine.heard = self._pulse.heard
             engine.ownership.on_members = self._members_changed
             self._members_changed()
         self._compacting: asyncio.Task[None] | None = None
@@ -85,8 +87,8 @@ class Presence:
             self._loop.call_soon_threadsafe(call, *arguments)  # type: ignore[arg-type]
 
     def _members_changed(self) -> None:
-        if self._heartbeats is not None:
-            self._heartbeats.peers(
+        if self._pulse is not None:
+            self._pulse.peers(
                 {
                     name: (member.record.incarnation, member.record.peers_address)
                     for name, member in self._engine.ownership.members.all().items()
@@ -95,6 +97,8 @@ class Presence:
 
     async def enter(self) -> None:
         """Be there from now on, and take switches. NameTakenError, StoreError, CorruptRecordError."""
+        if self._pulse is not None:
+            await asyncio.to_thread(self._pulse.wait_ready)
         await asyncio.to_thread(self._membership.start)
         self._entered = True
         self._engine.ownership.lease(True)
@@ -117,10 +121,17 @@ class Presence:
 
     async def gone(self) -> None:
         """Let the lease go; nothing is written any more."""
-        if self._heartbeats is not None:
-            await asyncio.to_thread(self._heartbeats.close)
+        if self._ticking is not None:
+            self._ticking.cancel()
+        if self._pulse is not None:
+            await asyncio.to_thread(self._pulse.close)
         if self._entered:
             await asyncio.to_thread(self._membership.stop)
+
+    async def _tick(self, pulse: Pulse) -> None:
+        while True:
+            pulse.tick()
+            await asyncio.sleep(TICK_SECONDS)
 
     async def _compact(self) -> None:
         while True:

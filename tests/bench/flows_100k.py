@@ -25,7 +25,8 @@ from typing import Final
 
 from controller import drift, osken
 from controller.desired import Desired, Key, encode
-from controller.listener import Listener, listen
+from controller.listener import Listener
+from controller.listening import listen
 from controller.switchboard import Switchboard
 from controller.synchronizer import Compile, Synchronizer
 from sdn.openflow import format_flow, split_flow_descs

@@ -12,7 +12,8 @@ from os_ken.lib.packet import ethernet, ipv4, ipv6, packet, tcp, udp
 
 from controller import osken
 from controller.desired import encode
-from controller.listener import Listener, listen
+from controller.listener import Listener
+from controller.listening import listen
 from controller.switchboard import Switchboard
 from controller.synchronizer import Synchronizer
 from controller.verdicts import Verdicts

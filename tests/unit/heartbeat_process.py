@@ -24,6 +24,7 @@ from typing import NamedTuple, Self
 from controller.ha import heartbeat
 from controller.ha.heartbeat import Heartbeats
 from controller.ha.wire import Greeting, parse
+from controller.listening import listen
 
 PATIENCE = 60.0
 
@@ -205,7 +206,7 @@ def _main(host: str, busy: str, silence: str, *names: str) -> None:
         Heartbeats(
             name,
             f"{name}1",
-            f"{host}:0",
+            listen(f"{host}:0"),
             lambda name, incarnation, why: tell("silent", name, incarnation, why),
             lambda name, incarnation: tell("heard", name, incarnation, ""),
         )

@@ -19,6 +19,7 @@ from typing import Self
 
 from controller.ha.heartbeat import Heartbeats
 from controller.ha.membership import Membership
+from controller.listening import listen
 from controller.records import MemberRecord
 from controller.store import open_store
 
@@ -81,7 +82,7 @@ def _main(url: str, name: str, incarnation: str, lease_seconds: str, peers_addre
         with lock:
             print(json.dumps([what, may_write]), flush=True)
 
-    Heartbeats(name, incarnation, peers_address, lambda *_: None, lambda *_: None)
+    Heartbeats(name, incarnation, listen(peers_address), lambda *_: None, lambda *_: None)
     membership = Membership(open_store(url), member(name, incarnation, peers_address), float(lease_seconds))
     membership.on_lost = lambda: tell("lost", membership.may_write())
     membership.on_regained = lambda _: tell("regained", membership.may_write())

@@ -15,7 +15,8 @@ from typing import Any
 
 from controller import osken
 from controller.connection import SwitchConnection
-from controller.listener import Listener, listen
+from controller.listener import Listener
+from controller.listening import listen
 
 HEADER = struct.Struct("!BBHI")
 HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY = 0, 1, 2, 3

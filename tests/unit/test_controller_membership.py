@@ -17,6 +17,7 @@ import pytest
 from controller.ha import membership as module
 from controller.ha.heartbeat import Heartbeats
 from controller.ha.membership import COUNTED, Membership, NameTakenError, clock, safe_until
+from controller.listening import listen
 from controller.records import CorruptRecordError, MemberRecord, decode, encode, member_key
 from controller.store import Delete, Event, Put, Store, StoreError, open_store
 from tests.unit.cut_relay import CutRelay
@@ -100,7 +101,7 @@ def unused_address() -> str:
 
 
 def listening(name: str, incarnation: str, address: str = "127.0.0.1:0") -> Heartbeats:
-    return Heartbeats(name, incarnation, address, lambda *_: None, lambda *_: None)
+    return Heartbeats(name, incarnation, listen(address), lambda *_: None, lambda *_: None)
 
 
 def test_the_record_is_there_from_start_to_stop(store: Store) -> None:
