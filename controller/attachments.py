@@ -16,12 +16,13 @@ from contextlib import suppress
 
 from controller.checks import check_attachment
 from controller.cluster import AttachmentKey, Cluster, key_of
+from controller.confirmations import Confirmations, put
 from controller.ledger import Ledger, whole
 from controller.loadbalancing.runtime import LoadBalancing
 from controller.policies import Policies
 from controller.programs import Programs
-from controller.records import AttachmentRecord, NodeRecord, attachment_key, encode_attachment
-from controller.store import ConflictError, Delete, Operation, Put, StoreError
+from controller.records import AttachmentRecord, NodeRecord, attachment_key
+from controller.store import ConflictError, Delete, Operation, StoreError
 from controller.synchronizer import NOT_OWNER, Done
 from controller.together import Answer, Asked, Together
 from controller.watchers import Watchers
@@ -52,13 +53,7 @@ class Attachments:
         self._policies = policies
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Attachments that the store says are still to be confirmed by their switch.
-        self.pending: set[AttachmentKey] = set()
-        #: Those that are confirmed, which the store does not say yet.
-        self._confirmed_ones: dict[AttachmentKey, AttachmentRecord] = {}
-        #: Those that their switch refuses, and why; it is asked again from time to time.
-        self._refused: dict[AttachmentKey, str] = {}
-        self._telling: asyncio.Task[None] | None = None
+        self.confirmations = Confirmations(ledger, cluster, watchers, services)
         self._together = Together(self._attach)
 
     async def attach(self, node: str, attachment: types_pb2.Attachment, answer: Answer) -> None:
@@ -91,7 +86,7 @@ class Attachments:
             new = [record for _, record in right if attachments.get(key_of(record)) != record]
             if new:
                 await self._ledger.write(
-                    [_put(one, pending=self._moves(attachments.get(key_of(one)), one)) for one in new],
+                    [put(one, pending=self._moves(attachments.get(key_of(one)), one)) for one in new],
                     nodes=dict.fromkeys(one.node for one in new),
                 )
             for asked, record in right:
@@ -160,7 +155,7 @@ class Attachments:
             changed = [record for key, record in wanted.items() if present.get(key) != record]
             operations: list[Operation] = [Delete(attachment_key(*key_of(record))) for record in gone]
             operations += [
-                _put(record, pending=self._moves(present.get(key_of(record)), record)) for record in changed
+                put(record, pending=self._moves(present.get(key_of(record)), record)) for record in changed
             ]
             await self._ledger.write(operations, node=node)
             for record in gone:
@@ -178,11 +173,10 @@ class Attachments:
 
             def settled(refused: str | None) -> None:
                 # What the switch said of each of them was taken in before.
-                of_switch = {
-                    index: self._refused[key_of(record)]
-                    for index, record in accepted.items()
-                    if key_of(record) in self._refused
-                }
+                refusals = (
+                    (index, self.confirmations.refusal(key_of(one))) for index, one in accepted.items()
+                )
+                of_switch = {index: why for index, why in refusals if why is not None}
                 if refused is None:  # else nothing is in force, so there is nothing that the others are not
                     wrong.update(sorted((problems | of_switch).items()))
                 answer(refused or "; ".join(wrong.values()) or None)
@@ -250,75 +244,20 @@ class Attachments:
                 answer(refused)
             return
         if refused is None:
-            self._refused.pop(key_of(record), None)
             if answer is not None:
                 answer(None)
-            self.confirmed(record)
+            self.confirmations.confirmed(record)
         elif answer is None:
-            self._refused[key_of(record)] = refused
+            self.confirmations.refused(record, refused)
         else:
             task = self._loop.create_task(self._take_back(record, answer, refused))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def confirmed(self, record: AttachmentRecord) -> None:
-        """The switch has confirmed an attachment: it counts from now on, for this controller and all others."""
-        self._in_force(record)
-        self._tell_others(record)
-
-    async def told(self) -> None:
-        """Return when the store says of all attachments that are confirmed that they are."""
-        while self._telling is not None:
-            await asyncio.wait([self._telling])
-
-    def _in_force(self, record: AttachmentRecord) -> None:
-        self._watchers.programmed.add(key_of(record))
-        self._services.in_force.add(key_of(record))
-        self._services.pod_changed(record.pod_namespace, record.pod_name)
-        self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
-
-    # Which attachments are in force decides what all switches hold: other controllers are told by the store.
-
-    def _tell_others(self, record: AttachmentRecord) -> None:
-        if key_of(record) in self.pending:
-            self._confirmed_ones[key_of(record)] = record
-            if self._telling is None:
-                self._telling = self._loop.create_task(self._store_confirmed())
-                self._telling.add_done_callback(self._told)
-
-    def _told(self, task: asyncio.Task[None]) -> None:
-        self._telling = None
-        if not task.cancelled() and (problem := task.exception()) is not None:
-            log.error("confirmed attachments are not stored", error=logs.error_text(problem))
-
-    async def _store_confirmed(self) -> None:
-        """Write what was confirmed, all that waits of one node at once."""
-        while self._confirmed_ones:
-            node = next(iter(self._confirmed_ones))[0]
-            await self._store_confirmed_of(node)
-
-    @whole
-    async def _store_confirmed_of(self, node: str) -> None:
-        async with self._ledger.lock:
-            mine = {key: record for key, record in self._confirmed_ones.items() if key[0] == node}
-            still = [record for key, record in mine.items() if self._cluster.attachments.get(key) is record]
-            try:
-                if still:
-                    await self._ledger.write([_put(record, pending=False) for record in still], node=node)
-            except ConflictError:
-                raise
-            except StoreError as problem:
-                # Whoever owns the node next has its switch confirm them again.
-                log.warning("confirmed attachments are not stored", node=node, error=str(problem))
-            else:
-                self.pending.difference_update(key_of(record) for record in still)
-            for key, record in mine.items():
-                if self._confirmed_ones.get(key) is record:
-                    del self._confirmed_ones[key]
-
     def _moves(self, before: AttachmentRecord | None, after: AttachmentRecord) -> bool:
         """Whether the switch has to confirm the attachment before others may send to it."""
-        return before is None or _place(before) != _place(after) or key_of(before) in self.pending
+        moved = before is None or _place(before) != _place(after)
+        return moved or self.confirmations.pending(key_of(after))
 
     # What other controllers have stored.
 
@@ -332,9 +271,7 @@ class Attachments:
             self.program(record, None, new=_other_addresses(known, record))
         else:
             record = known
-        self._note_pending(key, pending)
-        if not pending and key not in self._services.in_force:
-            self._in_force(record)
+        self.confirmations.stored(record, pending)
         self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
 
     def removed(self, key: AttachmentKey) -> None:
@@ -347,22 +284,13 @@ class Attachments:
     def load(self, record: AttachmentRecord, pending: bool) -> None:
         """Take in what is stored; it is programmed later."""
         self._cluster.put_attachment(record)
-        self._note_pending(key_of(record), pending)
-        if not pending:
-            self._services.in_force.add(key_of(record))
-            self._watchers.programmed.add(key_of(record))
+        self.confirmations.loaded(key_of(record), pending)
 
     def owned(self, node: str) -> None:
         """This controller has become the node's: what its switch was still to confirm, it is to confirm to us."""
         for record in self._cluster.attachments_on(node):
-            if key_of(record) in self.pending or key_of(record) not in self._watchers.programmed:
+            if self.confirmations.missing(key_of(record)):
                 self.program(record, None)
-
-    def _note_pending(self, key: AttachmentKey, pending: bool) -> None:
-        if pending:
-            self.pending.add(key)
-        else:
-            self.pending.discard(key)
 
     @whole
     async def _take_back(self, record: AttachmentRecord, answer: Answer, refused: str) -> None:
@@ -382,10 +310,7 @@ class Attachments:
         """An attachment is new, or another than before. Where it leads stays in force when only what is said
         about the pod is new.
         """
-        self._watchers.programmed.discard(key_of(after))
-        if before is None or _place(before) != _place(after):
-            self._services.in_force.discard(key_of(after))
-            self.pending.add(key_of(after))
+        self.confirmations.replaced(key_of(after), before is None or _place(before) != _place(after))
         gone = [address for address in before.addresses if address not in after.addresses] if before else []
         if before is not None and (before.pod_namespace, before.pod_name) != (
             after.pod_namespace,
@@ -407,10 +332,7 @@ class Attachments:
 
     def _forget(self, record: AttachmentRecord) -> None:
         self._cluster.remove_attachment(key_of(record))
-        self._watchers.programmed.discard(key_of(record))
-        self._services.in_force.discard(key_of(record))
-        self.pending.discard(key_of(record))
-        self._refused.pop(key_of(record), None)
+        self.confirmations.forgotten(key_of(record))
         self._services.pod_changed(record.pod_namespace, record.pod_name, record.addresses)
         self._watchers.changed("Pod", record.pod_namespace, record.pod_name)
 
@@ -430,10 +352,6 @@ class Attachments:
 def _other_addresses(before: AttachmentRecord | None, after: AttachmentRecord) -> bool:
     """Whether an attachment begins with its addresses."""
     return before is None or before.addresses != after.addresses
-
-
-def _put(record: AttachmentRecord, *, pending: bool) -> Put:
-    return Put(attachment_key(*key_of(record)), encode_attachment(record, pending=pending))
 
 
 def _place(record: AttachmentRecord) -> tuple[object, ...]:

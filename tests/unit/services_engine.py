@@ -59,8 +59,8 @@ async def register(engine: Engine, number: int, zone: str = "", **fields: Any) -
 async def confirm(engine: Engine) -> None:
     """The switches confirm all attachments."""
     for record in list(engine.cluster.attachments.values()):
-        engine.attachments.confirmed(record)
-    await engine.attachments.told()
+        engine.attachments.confirmations.confirmed(record)
+    await engine.attachments.confirmations.told()
     await engine.loadbalancing.idle()
 
 
