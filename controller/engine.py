@@ -158,6 +158,8 @@ class Engine:
         self.policies.on_changed = Refreshes(lambda node: self.refresh_datapath(node)).wanted
         #: Ends a node's session, since another controller owns it now; set by the session service.
         self.end_session: Callable[[str], None] = lambda _node: None
+        #: Told of a node whose agent or switch has another state, or another owner; set likewise.
+        self.on_switch: Callable[[str], None] = lambda _node: None
         #: Keeps this controller's record, when it is one of several; set by whoever makes it.
         self.announce_draining: Callable[[bool], object] = lambda _draining: None
         #: Told of each change that others have stored, and of those of this controller's own record. Set likewise.
@@ -232,6 +234,7 @@ class Engine:
 
     def connection_changed(self, node: str) -> None:
         """A node's agent or switch has connected, or is gone."""
+        self.on_switch(node)
         self.watchers.changed("Node", "", node)
         if not self.ownership.owns(node):
             self._switches.discard(node)
@@ -264,6 +267,7 @@ class Engine:
         self.end_session(node)
         self._switches.discard(node)
         self.absences.unowned(node)
+        self.on_switch(node)
         self.watchers.changed("Node", "", node)
 
     def _deposed(self, node: str, generation: int, seen: int) -> None:

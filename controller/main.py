@@ -122,7 +122,8 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
     verdicts.to_agent = sessions.send_verdicts
     sessions.on_verdicts_lost = verdicts.untold
     server = grpc.aio.server(options=_GRPC_OPTIONS)
-    liveness = _add_services(server, engine, sessions, verdicts)
+    inspection = InspectionService(engine, verdicts)
+    liveness = _add_services(server, sessions, inspection)
     own_socket = False
     presence: Presence | None = None
     try:
@@ -145,6 +146,7 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
         sessions.end_all()
         if presence is not None:
             await presence.gone()
+        await inspection.close()
         await server.stop(GRACE_SECONDS)
         engine.stop()
         switchboard.close()
@@ -195,10 +197,10 @@ def _tls_context(config: ControllerSettings) -> ssl.SSLContext | None:
 
 
 def _add_services(
-    server: grpc.aio.Server, engine: Engine, sessions: ControllerService, verdicts: Verdicts
+    server: grpc.aio.Server, sessions: ControllerService, inspection: InspectionService
 ) -> health.aio.HealthServicer:
     controller_pb2_grpc.add_ControllerServicer_to_server(sessions, server)
-    inspection_pb2_grpc.add_InspectionServicer_to_server(InspectionService(engine, verdicts), server)
+    inspection_pb2_grpc.add_InspectionServicer_to_server(inspection, server)
     inspection_pb2_grpc.add_DaemonServicer_to_server(DaemonService(PROGRAM), server)
     liveness = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(liveness, server)

@@ -137,6 +137,8 @@ class Watchers:
         self.programmed: set[AttachmentKey] = set()
         #: Whether the agent of a node has a session; set by the session service.
         self.agent_connected: Callable[[str], bool] = lambda _name: False
+        #: The same of every node, whosever its switch is, and how the switch stands; set by who asks other controllers.
+        self.node_state: Callable[[str], tuple[bool, Status]] = self._own_node_state
         #: EndpointSlices that nobody declared, of the Services of a namespace (empty: of all), or of the one that
         #: is named; set by whoever derives them. They carry their Service's name as declared ones do.
         self.derived_slices: Callable[[str, str], Iterable[EndpointSlice]] = lambda _namespace, _service: ()
@@ -164,12 +166,14 @@ class Watchers:
             case "Event":
                 return self._events.document(namespace, name)
             case "Node":
-                synchronizer = self._programs.synchronizer(name)
-                status = synchronizer.status if synchronizer is not None else Status()
-                return node_document(self._cluster, name, self.agent_connected(name), status)
+                return node_document(self._cluster, name, *self.node_state(name))
         # Of other kinds nothing is known but what was declared.
         declared = self._cluster.objects[kind].get((namespace, name))
         return to_document(declared) if declared is not None else None
+
+    def _own_node_state(self, node: str) -> tuple[bool, Status]:
+        synchronizer = self._programs.synchronizer(node)
+        return self.agent_connected(node), synchronizer.status if synchronizer is not None else Status()
 
     def _slice_document(self, namespace: str, name: str) -> Document | None:
         declared = self._cluster.objects["EndpointSlice"].get((namespace, name))

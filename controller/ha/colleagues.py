@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import grpc
 
+from controller.errors import UnavailableError
 from controller.ha.ownership import Ownership
-from sdn.v1 import inspection_pb2, inspection_pb2_grpc
+from sdn.v1 import controller_pb2, inspection_pb2, inspection_pb2_grpc, types_pb2
 
 T = TypeVar("T")
 
@@ -39,12 +40,10 @@ class Colleagues:
         self, name: str, question: Callable[[inspection_pb2_grpc.InspectionAsyncStub], Awaitable[T]]
     ) -> T | None:
         """What another controller answers; None: it does not."""
-        address = self.others().get(name)
-        if address is None:
+        stub = self._stub(name)
+        if stub is None:
             return None
         try:
-            # Generated without types; the stubs that say them name it InspectionAsyncStub.
-            stub: inspection_pb2_grpc.InspectionAsyncStub = _Stub(self._channel(address))
             return await question(stub)
         except grpc.aio.AioRpcError:
             return None
@@ -54,6 +53,39 @@ class Colleagues:
         request = inspection_pb2.ListSwitchesRequest(own_only=True)
         answer = await self.ask(name, lambda stub: stub.ListSwitches(request, timeout=ASK_SECONDS))
         return list(answer.switches) if answer is not None else []
+
+    async def count_connections(
+        self, node: str, endpoints: Iterable[controller_pb2.Destination], seconds: float
+    ) -> controller_pb2.ConnectionCounts:
+        """What the owner of a node's switch says, within so many seconds. UnavailableError."""
+        owner = self._ownership.owner(node)
+        stub = self._stub(owner.controller) if owner is not None else None
+        if stub is None:
+            raise UnavailableError(f"no controller owns Node {node} now")
+        request = inspection_pb2.CountConnectionsRequest(node=node, endpoints=endpoints)
+        try:
+            return await stub.CountConnections(request, timeout=seconds)
+        except grpc.aio.AioRpcError as problem:
+            raise UnavailableError(problem.details() or f"the owner of Node {node} does not answer") from None
+
+    async def watch_switches(self, name: str) -> AsyncIterator[inspection_pb2.Switch]:
+        """What another controller tells of the switches that it owns, for as long as it does. AioRpcError."""
+        if (stub := self._stub(name)) is not None:
+            async for switch in stub.WatchSwitches(inspection_pb2.WatchSwitchesRequest()):
+                yield switch
+
+    async def verdicts(
+        self, name: str, request: inspection_pb2.WatchVerdictsRequest
+    ) -> AsyncIterator[types_pb2.VerdictRecord]:
+        """What another controller tells of verdicts. AioRpcError."""
+        if (stub := self._stub(name)) is not None:
+            async for record in stub.WatchVerdicts(request, timeout=None if request.follow else ASK_SECONDS):
+                yield record
+
+    def _stub(self, name: str) -> inspection_pb2_grpc.InspectionAsyncStub | None:
+        address = self.others().get(name)
+        # Generated without types; the stubs that say them name it InspectionAsyncStub.
+        return _Stub(self._channel(address)) if address is not None else None
 
     def _channel(self, address: str) -> grpc.aio.Channel:
         channel = self._channels.get(address)

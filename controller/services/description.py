@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from controller.connection import SwitchConnection
-from controller.engine import Engine
+from controller.engine import CountConnections, Engine
 from controller.errors import NotFoundError, UnavailableError
 from controller.services.convert import to_struct
 from controller.services.listing import read_entries
@@ -40,10 +40,11 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Describer:
-    """Reads switches in ``threads``."""
+    """Reads switches in ``threads``; ``count`` asks whoever has a session with the node's agent."""
 
     engine: Engine
     threads: Executor
+    count: CountConnections
 
     async def describe(self, namespace: str, name: str, node: str) -> inspection_pb2.DescribeServiceResponse:
         """``node`` empty: as all nodes have it. NotFoundError."""
@@ -122,7 +123,7 @@ class Describer:
             controller_pb2.Destination(address=address, port=port, protocol=protocol)
             for address, port, protocol in targets
         ]
-        return await self.engine.count_connections(node, destinations, PATIENCE)
+        return await self.count(node, destinations, PATIENCE)
 
 
 async def read_switch(

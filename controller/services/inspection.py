@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -19,11 +19,13 @@ from controller.errors import NotFoundError, PreconditionError, UnavailableError
 from controller.events import EVENT
 from controller.ha.colleagues import ASK_SECONDS, Colleagues
 from controller.services.convert import fill_struct, from_struct, to_struct
-from controller.services.description import Describer
+from controller.services.description import PATIENCE, Describer
 from controller.services.errors import TOLD, code_of
 from controller.services.listing import Flows, Groups
 from controller.services.policycheck import Checker
 from controller.services.policydescription import PolicyDescriber
+from controller.services.switches import Switches
+from controller.services.verdictstreams import VerdictStreams
 from controller.transport import ConnectionClosedError
 from controller.turns import Turns
 from controller.watchers import Selection
@@ -33,7 +35,7 @@ from sdn.openflow import CodecError
 from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.owner import Owner
 from sdn.pipeline.tables import TABLES
-from sdn.v1 import inspection_pb2, inspection_pb2_grpc, types_pb2
+from sdn.v1 import controller_pb2, inspection_pb2, inspection_pb2_grpc, types_pb2
 
 log = logs.get("controller.inspection")
 
@@ -73,12 +75,18 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         without TLS.
         """
         self._engine = engine
-        self._verdicts = reported
         self._threads = ThreadPoolExecutor(READERS, "inspection")
-        self._describer = Describer(engine, self._threads)
+        self._describer = Describer(engine, self._threads, self._count)
         self._policy_describer = PolicyDescriber(engine, self._threads)
         self._checker = Checker(engine, self._threads)
         self._colleagues = Colleagues(engine.ownership, credentials)
+        self._switches = Switches(engine, self._colleagues)
+        self._streams = VerdictStreams(reported, self._colleagues)
+
+    async def close(self) -> None:
+        """Let go of the other controllers."""
+        await self._switches.close()
+        await self._colleagues.close()
 
     async def Apply(  # noqa: N802 - named in the .proto, as are those that follow
         self, request: inspection_pb2.ApplyRequest, context: Context
@@ -113,7 +121,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     async def _delete_node(self, name: str) -> None:
         """Withdraw the declaration and forget the registration, whichever there is."""
         registered = name in self._engine.cluster.nodes
-        if registered and self._engine.watchers.agent_connected(name):
+        if registered and self._switches.state(name)[0]:
             raise PreconditionError(
                 f"Node {name}: its agent is connected, and would register it again; stop the agent first"
             )
@@ -168,28 +176,30 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     async def ListSwitches(  # noqa: N802
         self, request: inspection_pb2.ListSwitchesRequest, context: Context
     ) -> inspection_pb2.ListSwitchesResponse:
-        ownership = self._engine.ownership
-        own = {name: self._switch(name) for name in self._engine.cluster.nodes if ownership.owns(name)}
-        if request.own_only:
-            return inspection_pb2.ListSwitchesResponse(switches=[own[name] for name in sorted(own)])
-        answers = await asyncio.gather(*map(self._colleagues.switches, self._colleagues.others()))
-        told = {switch.node: switch for switches in answers for switch in switches}
-        return inspection_pb2.ListSwitchesResponse(
-            switches=[
-                own.get(name) or told.get(name) or self._unheard(name)
-                for name in sorted(self._engine.cluster.nodes)
-            ],
-        )
+        return inspection_pb2.ListSwitchesResponse(switches=await self._switches.list(request.own_only))
 
-    def _unheard(self, node: str) -> inspection_pb2.Switch:
-        """A switch of whose owner nothing is heard."""
-        owner = self._engine.ownership.owners().get(node)
-        return inspection_pb2.Switch(
-            node=node,
-            datapath_id=self._engine.cluster.nodes[node].datapath_id,
-            owner=owner.controller if owner is not None else "",
-            generation=owner.generation if owner is not None else 0,
-        )
+    async def WatchSwitches(  # noqa: N802
+        self, request: inspection_pb2.WatchSwitchesRequest, context: Context
+    ) -> AsyncIterator[inspection_pb2.Switch]:
+        async with contextlib.aclosing(self._switches.watch()) as switches:
+            async for switch in switches:
+                yield switch
+
+    async def CountConnections(  # noqa: N802
+        self, request: inspection_pb2.CountConnectionsRequest, context: Context
+    ) -> controller_pb2.ConnectionCounts:
+        try:
+            return await self._engine.count_connections(request.node, request.endpoints, PATIENCE)
+        except TOLD as problem:
+            await _abort(context, problem)
+
+    async def _count(
+        self, node: str, endpoints: Sequence[controller_pb2.Destination], seconds: float
+    ) -> controller_pb2.ConnectionCounts:
+        """The same, whosever the switch is."""
+        mine = self._engine.ownership.owns(node)
+        ask = self._engine.count_connections if mine else self._colleagues.count_connections
+        return await ask(node, endpoints, seconds)
 
     async def ListControllers(  # noqa: N802
         self, request: inspection_pb2.ListControllersRequest, context: Context
@@ -242,35 +252,6 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             if asked is None:
                 await _abort(context, UnavailableError(f"Controller {request.name} does not answer"))
         return inspection_pb2.DrainControllerResponse()
-
-    def _switch(self, node: str) -> inspection_pb2.Switch:
-        synchronizer = self._engine.programs.synchronizer(node)
-        if synchronizer is None:
-            raise AssertionError(f"registered node {node} has no synchronizer")
-        status = synchronizer.status
-        switch = inspection_pb2.Switch(
-            node=node,
-            datapath_id=self._engine.cluster.nodes[node].datapath_id,
-            address=status.address,
-            connected=status.connected,
-            desired_flows=status.desired_flows,
-            installed_flows=status.installed_flows,
-            desired_groups=status.desired_groups,
-            installed_groups=status.installed_groups,
-            synchronized=status.synchronized,
-            repaired=status.repaired,
-            last_error=status.last_error,
-            owner=self._engine.ownership.members.name,
-            generation=self._engine.ownership.generation_of(node) or 0,
-            agent_connected=self._engine.watchers.agent_connected(node),
-            pipeline=status.pipeline,
-        )
-        _set_time(switch.connected_since, status.connected_since)
-        _set_time(switch.synchronized_at, status.synchronized_at)
-        for repair in synchronizer.repairs.last():
-            told = switch.last_repairs.add(kind=repair.kind, what=repair.what)
-            _set_time(told.time, repair.at)
-        return switch
 
     async def ListFlows(  # noqa: N802
         self, request: inspection_pb2.ListFlowsRequest, context: Context
@@ -384,17 +365,12 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     ) -> AsyncIterator[types_pb2.VerdictRecord]:
         if request.node and request.node not in self._engine.cluster.nodes:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Node {request.node} is not registered")
-        meant = verdicts.Selection(request.node, request.namespace, request.policy)
-        reader = self._verdicts.open(meant)
         try:
-            for record in reader.recent:
-                yield record
-            while request.follow:
-                yield await reader.next()
+            async with contextlib.aclosing(self._streams.watch(request)) as records:
+                async for record in records:
+                    yield record
         except TOLD as problem:
             await _abort(context, problem)
-        finally:
-            self._verdicts.close(reader)
 
 
 def _portion(entries: Iterator[inspection_pb2.GroupEntry]) -> list[inspection_pb2.GroupEntry]:
@@ -442,11 +418,6 @@ def _selection(request: inspection_pb2.GetRequest | inspection_pb2.WatchRequest)
 
 def _full(selection: Selection) -> str:
     return f"{selection.namespace}/{selection.name}" if selection.namespace else selection.name
-
-
-def _set_time(field: Any, value: datetime | None) -> None:
-    if value is not None:
-        field.FromDatetime(value)
 
 
 async def _abort(context: Context, problem: Exception) -> NoReturn:

@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from sdn.v1 import controller_pb2 as _controller_pb2
 from sdn.v1 import types_pb2 as _types_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -109,6 +110,18 @@ class ListSwitchesRequest(_message.Message):
     OWN_ONLY_FIELD_NUMBER: _ClassVar[int]
     own_only: bool
     def __init__(self, own_only: _Optional[bool] = ...) -> None: ...
+
+class WatchSwitchesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CountConnectionsRequest(_message.Message):
+    __slots__ = ("node", "endpoints")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    endpoints: _containers.RepeatedCompositeFieldContainer[_controller_pb2.Destination]
+    def __init__(self, node: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[_controller_pb2.Destination, _Mapping]]] = ...) -> None: ...
 
 class ListSwitchesResponse(_message.Message):
     __slots__ = ("switches",)
@@ -539,16 +552,20 @@ class PolicyDecision(_message.Message):
     def __init__(self, allowed: _Optional[bool] = ..., reason: _Optional[str] = ..., policy: _Optional[str] = ..., rule: _Optional[str] = ..., tier: _Optional[str] = ..., action: _Optional[str] = ..., passed: _Optional[str] = ..., isolating: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WatchVerdictsRequest(_message.Message):
-    __slots__ = ("node", "namespace", "policy", "follow")
+    __slots__ = ("node", "namespace", "policy", "follow", "own_only", "new_only")
     NODE_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    OWN_ONLY_FIELD_NUMBER: _ClassVar[int]
+    NEW_ONLY_FIELD_NUMBER: _ClassVar[int]
     node: str
     namespace: str
     policy: str
     follow: bool
-    def __init__(self, node: _Optional[str] = ..., namespace: _Optional[str] = ..., policy: _Optional[str] = ..., follow: _Optional[bool] = ...) -> None: ...
+    own_only: bool
+    new_only: bool
+    def __init__(self, node: _Optional[str] = ..., namespace: _Optional[str] = ..., policy: _Optional[str] = ..., follow: _Optional[bool] = ..., own_only: _Optional[bool] = ..., new_only: _Optional[bool] = ...) -> None: ...
 
 class GetVersionRequest(_message.Message):
     __slots__ = ()

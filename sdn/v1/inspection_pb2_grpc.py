@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from sdn.v1 import controller_pb2 as sdn_dot_v1_dot_controller__pb2
 from sdn.v1 import inspection_pb2 as sdn_dot_v1_dot_inspection__pb2
 from sdn.v1 import types_pb2 as sdn_dot_v1_dot_types__pb2
 
@@ -59,6 +60,16 @@ class InspectionStub:
                 '/sdn.v1.Inspection/ListSwitches',
                 request_serializer=sdn_dot_v1_dot_inspection__pb2.ListSwitchesRequest.SerializeToString,
                 response_deserializer=sdn_dot_v1_dot_inspection__pb2.ListSwitchesResponse.FromString,
+                _registered_method=True)
+        self.WatchSwitches = channel.unary_stream(
+                '/sdn.v1.Inspection/WatchSwitches',
+                request_serializer=sdn_dot_v1_dot_inspection__pb2.WatchSwitchesRequest.SerializeToString,
+                response_deserializer=sdn_dot_v1_dot_inspection__pb2.Switch.FromString,
+                _registered_method=True)
+        self.CountConnections = channel.unary_unary(
+                '/sdn.v1.Inspection/CountConnections',
+                request_serializer=sdn_dot_v1_dot_inspection__pb2.CountConnectionsRequest.SerializeToString,
+                response_deserializer=sdn_dot_v1_dot_controller__pb2.ConnectionCounts.FromString,
                 _registered_method=True)
         self.ListControllers = channel.unary_unary(
                 '/sdn.v1.Inspection/ListControllers',
@@ -135,6 +146,22 @@ class InspectionServicer:
 
     def ListSwitches(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSwitches(self, request, context):
+        """The switches that the controller that is asked owns: all of them, then each whose state is another one, as often as that
+        happens; not for counts of entries alone. One that it does not own any longer has no owner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountConnections(self, request, context):
+        """How many connections to these endpoints a node's switch tracks, as its agent counts them; asked of the controller that owns
+        the switch. UNAVAILABLE, the agent is not connected here.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -227,6 +254,16 @@ def add_InspectionServicer_to_server(servicer, server):
                     servicer.ListSwitches,
                     request_deserializer=sdn_dot_v1_dot_inspection__pb2.ListSwitchesRequest.FromString,
                     response_serializer=sdn_dot_v1_dot_inspection__pb2.ListSwitchesResponse.SerializeToString,
+            ),
+            'WatchSwitches': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSwitches,
+                    request_deserializer=sdn_dot_v1_dot_inspection__pb2.WatchSwitchesRequest.FromString,
+                    response_serializer=sdn_dot_v1_dot_inspection__pb2.Switch.SerializeToString,
+            ),
+            'CountConnections': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountConnections,
+                    request_deserializer=sdn_dot_v1_dot_inspection__pb2.CountConnectionsRequest.FromString,
+                    response_serializer=sdn_dot_v1_dot_controller__pb2.ConnectionCounts.SerializeToString,
             ),
             'ListControllers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListControllers,
@@ -404,6 +441,60 @@ class Inspection:
             '/sdn.v1.Inspection/ListSwitches',
             sdn_dot_v1_dot_inspection__pb2.ListSwitchesRequest.SerializeToString,
             sdn_dot_v1_dot_inspection__pb2.ListSwitchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSwitches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sdn.v1.Inspection/WatchSwitches',
+            sdn_dot_v1_dot_inspection__pb2.WatchSwitchesRequest.SerializeToString,
+            sdn_dot_v1_dot_inspection__pb2.Switch.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountConnections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sdn.v1.Inspection/CountConnections',
+            sdn_dot_v1_dot_inspection__pb2.CountConnectionsRequest.SerializeToString,
+            sdn_dot_v1_dot_controller__pb2.ConnectionCounts.FromString,
             options,
             channel_credentials,
             insecure,

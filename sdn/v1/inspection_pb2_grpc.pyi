@@ -7,6 +7,7 @@ What a person asks of a controller, through sdnctl or any gRPC client.
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from sdn.v1 import controller_pb2 as _controller_pb2
 from sdn.v1 import inspection_pb2 as _inspection_pb2
 from sdn.v1 import types_pb2 as _types_pb2
 import abc as _abc_1
@@ -44,6 +45,14 @@ class InspectionStub:
     Watch: _grpc.UnaryStreamMultiCallable[_inspection_pb2.WatchRequest, _inspection_pb2.WatchEvent]
     """First every object that exists (ADDED), then one event (BOOKMARK), then changes as they happen."""
     ListSwitches: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.ListSwitchesRequest, _inspection_pb2.ListSwitchesResponse]
+    WatchSwitches: _grpc.UnaryStreamMultiCallable[_inspection_pb2.WatchSwitchesRequest, _inspection_pb2.Switch]
+    """The switches that the controller that is asked owns: all of them, then each whose state is another one, as often as that
+    happens; not for counts of entries alone. One that it does not own any longer has no owner.
+    """
+    CountConnections: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.CountConnectionsRequest, _controller_pb2.ConnectionCounts]
+    """How many connections to these endpoints a node's switch tracks, as its agent counts them; asked of the controller that owns
+    the switch. UNAVAILABLE, the agent is not connected here.
+    """
     ListControllers: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.ListControllersRequest, _inspection_pb2.ListControllersResponse]
     """The controllers of this cluster, as the one that is asked sees them."""
     DrainController: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.DrainControllerRequest, _inspection_pb2.DrainControllerResponse]
@@ -83,6 +92,14 @@ class InspectionAsyncStub(InspectionStub):
     Watch: _aio.UnaryStreamMultiCallable[_inspection_pb2.WatchRequest, _inspection_pb2.WatchEvent]  # type: ignore[assignment]
     """First every object that exists (ADDED), then one event (BOOKMARK), then changes as they happen."""
     ListSwitches: _aio.UnaryUnaryMultiCallable[_inspection_pb2.ListSwitchesRequest, _inspection_pb2.ListSwitchesResponse]  # type: ignore[assignment]
+    WatchSwitches: _aio.UnaryStreamMultiCallable[_inspection_pb2.WatchSwitchesRequest, _inspection_pb2.Switch]  # type: ignore[assignment]
+    """The switches that the controller that is asked owns: all of them, then each whose state is another one, as often as that
+    happens; not for counts of entries alone. One that it does not own any longer has no owner.
+    """
+    CountConnections: _aio.UnaryUnaryMultiCallable[_inspection_pb2.CountConnectionsRequest, _controller_pb2.ConnectionCounts]  # type: ignore[assignment]
+    """How many connections to these endpoints a node's switch tracks, as its agent counts them; asked of the controller that owns
+    the switch. UNAVAILABLE, the agent is not connected here.
+    """
     ListControllers: _aio.UnaryUnaryMultiCallable[_inspection_pb2.ListControllersRequest, _inspection_pb2.ListControllersResponse]  # type: ignore[assignment]
     """The controllers of this cluster, as the one that is asked sees them."""
     DrainController: _aio.UnaryUnaryMultiCallable[_inspection_pb2.DrainControllerRequest, _inspection_pb2.DrainControllerResponse]  # type: ignore[assignment]
@@ -149,6 +166,26 @@ class InspectionServicer(metaclass=_abc_1.ABCMeta):
         request: _inspection_pb2.ListSwitchesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inspection_pb2.ListSwitchesResponse, _abc.Awaitable[_inspection_pb2.ListSwitchesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WatchSwitches(
+        self,
+        request: _inspection_pb2.WatchSwitchesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inspection_pb2.Switch], _abc.AsyncIterator[_inspection_pb2.Switch]]:
+        """The switches that the controller that is asked owns: all of them, then each whose state is another one, as often as that
+        happens; not for counts of entries alone. One that it does not own any longer has no owner.
+        """
+
+    @_abc_1.abstractmethod
+    def CountConnections(
+        self,
+        request: _inspection_pb2.CountConnectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_controller_pb2.ConnectionCounts, _abc.Awaitable[_controller_pb2.ConnectionCounts]]:
+        """How many connections to these endpoints a node's switch tracks, as its agent counts them; asked of the controller that owns
+        the switch. UNAVAILABLE, the agent is not connected here.
+        """
 
     @_abc_1.abstractmethod
     def ListControllers(
