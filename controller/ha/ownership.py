@@ -350,7 +350,7 @@ class Ownership:
 
     async def _take(self, nodes: Sequence[str]) -> None:
         known = {node: self._owners[node] for node in nodes if node in self._owners}
-        records = {node: self._record(known.get(node), self._again.pop(node, 0)) for node in nodes}
+        records = {node: self._record(known.get(node), self._again.get(node, 0)) for node in nodes}
         puts = [
             Put(owner_key(node), encode(record), expect=known[node].revision if node in known else 0)
             for node, record in records.items()
@@ -362,6 +362,7 @@ class Ownership:
             self._look.set()
             return
         for node, record in records.items():
+            self._again.pop(node, None)
             self._set_owner(node, Owner(record, revision))
 
     def _record(self, before: Owner | None, seen: int) -> OwnerRecord:
@@ -403,6 +404,7 @@ class Ownership:
         holds = self._may_write and owner is not None and owner.record.is_of(me.name, me.incarnation)
         if node in self._held and not holds:
             self._held.discard(node)
+            self._again.pop(node, None)
             self.on_lost(node)
         elif holds and (again or node not in self._held):
             self._held.add(node)

@@ -8,9 +8,11 @@ import threading
 from pathlib import Path
 
 from controller.engine import Engine
-from controller.records import ATTACHMENTS
+from controller.records import ATTACHMENTS, encode, member_key
+from controller.store import Put, open_store
 from tests.switch.controller_process import attachment
 from tests.unit.services_engine import register, running_engine
+from tests.unit.several_engines import member, one_of_several, until
 
 
 async def compiled(engine: Engine, node: str) -> None:
@@ -63,5 +65,34 @@ def test_an_attachment_that_waits_is_neither_refused_nor_taken_back_when_the_swi
             synchronizer = engine.programs.synchronizer("node-1")
             assert synchronizer is not None
             assert synchronizer.generation is not None
+
+    asyncio.run(scenario())
+
+
+def test_a_switch_is_taken_once_more_also_when_others_write_first(tmp_path: Path) -> None:
+    """The write that takes it says that this controller's own record is as it was, which is written just then."""
+
+    async def scenario() -> None:
+        store = open_store(f"sqlite://{tmp_path}/store.db")
+        me = member("a")
+        async with one_of_several(store, me) as engine:
+            node = await register(engine, 1)
+            await until(lambda: engine.ownership.owns("node-1"), "the node to be owned")
+            before = engine.ownership.generation_of("node-1")
+            assert before is not None
+            async with engine.ledger.lock:  # Nothing of others is taken in meanwhile.
+                store.write([Put(member_key("a"), encode(me))])
+                engine.ownership.deposed("node-1", before, 5000)
+                await asyncio.sleep(2)
+            await until(
+                lambda: (engine.ownership.generation_of("node-1") or 0) > 5000,
+                "a generation above what was seen",
+            )
+            revision = engine.ownership.revision_of("node-1")
+            assert revision is not None
+            assert revision < 5000
+            # What is written for the node is still fenced by the record's revision.
+            await engine.attachments.attach("node-1", attachment(node, 1), lambda _why: None)
+        store.close()
 
     asyncio.run(scenario())
