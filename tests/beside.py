@@ -29,8 +29,10 @@ import pytest
 
 KERNEL = "kernel"
 
-BESIDE = frozenset(("unit", "property", "switch", "clients", "docs"))
-"""Folders whose tests run at the same time as those of the kernel."""
+BESIDE = frozenset(("unit", "property", "switch", "node", "clients", "docs"))
+"""Folders whose tests run at the same time as those of the kernel, but for those that are marked ALONE."""
+
+ALONE = "alone"
 
 LOG = Path("results/kernel.log")
 
@@ -90,12 +92,17 @@ class _Receiving:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Put first what the kernel's tests run beside, then them, and start them; pytest itself runs the others."""
-        folders = {item: self._folder(item) for item in session.items}
-        beside = [item for item in session.items if folders[item] in BESIDE]
-        kernel = [item for item in session.items if folders[item] == KERNEL]
+        beside, kernel, alone = [], [], []
+        for item in session.items:
+            folder = self._folder(item)
+            if folder == KERNEL:
+                kernel.append(item)
+            elif folder in BESIDE and item.get_closest_marker(ALONE) is None:
+                beside.append(item)
+            else:
+                alone.append(item)
         if not beside or not kernel or session.testsfailed:
             return
-        alone = [item for item in session.items if folders[item] not in (*BESIDE, KERNEL)]
         session.items[:] = [*beside, *kernel, *alone]
         self._start([item.nodeid for item in kernel])
         self._say(f"{len(kernel)} tests of the kernel datapath run beside the first {len(beside)} ({LOG})")

@@ -20,6 +20,8 @@ import pytest
 from tests.node.node import run
 from tests.unit.heartbeat_process import Remote, Told
 
+pytestmark = pytest.mark.alone
+
 ROUNDS = int(os.environ.get("SDN_HEARTBEAT_ROUNDS", "2"))
 
 

@@ -87,8 +87,11 @@ def test_what_measures_runs_when_the_kernels_tests_have_ended(tree: Path) -> Non
         "import time, pathlib\ndef test_kernel(): time.sleep(2); pathlib.Path('ended').touch()",
     )
     write(tree, "lab", "import pathlib\ndef test_lab(): assert pathlib.Path('ended').exists()")
+    marked = "import pytest\n@pytest.mark.alone\ndef test_alone(): assert pathlib.Path('ended').exists()\n"
+    write(tree, "unit", f"import pathlib\n{marked}def test_unit(): pass")
     done = run(tree)
     assert done.returncode == 0, done.stdout
+    assert [line.split()[0] for line in told(done)] == ["test_unit", "test_kernel", "test_alone", "test_lab"]
 
 
 def test_a_failure_beside_fails_the_run_and_is_shown(tree: Path) -> None:
