@@ -39,7 +39,7 @@ LOG = Path("results/kernel.log")
 _PIPE = "SDN_TESTS_REPORTS_TO"
 """Tells the second pytest the number of the file descriptor that its reports go to."""
 
-_NICENESS = "10"
+_NICENESS = "5"
 
 _PATIENCE = 60.0
 """Seconds in which the second pytest must end when it is interrupted: it ends a guest."""
