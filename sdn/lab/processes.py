@@ -18,6 +18,10 @@ import msgspec
 
 from sdn.lab.waiting import patience
 
+#: Where /proc/PID/stat tells the end of the environment (its field 51), counted from the state on; 0 until it has one.
+_ENV_END = 48
+_EXEC_SECONDS = 10.0
+
 
 class Identity(msgspec.Struct, frozen=True):
     """One process, for ever: `started` is field 22 of /proc/PID/stat, in clock ticks since boot (proc(5))."""
@@ -85,16 +89,21 @@ def with_mark(mark: str) -> list[Identity]:
 
 
 def _environment(entry: Path) -> bytes:
-    """What a process was started with. In the middle of exec(2) that reads as empty, so what is empty is read again;
-    kernel threads, which have no executable, stay so (FileNotFoundError).
+    """What a process was started with. In the middle of exec(2) that reads as empty, on a busy machine for as long as
+    the process waits for its turn, so what is empty is read again until the kernel has an environment for it, be it
+    an empty one. Kernel threads, which have no executable, never do (FileNotFoundError).
     """
-    for _ in range(20):
+    deadline = time.monotonic() + patience(_EXEC_SECONDS)
+    while True:
+        before = _stat(int(entry.name))
         content = (entry / "environ").read_bytes()
-        if content:
+        after = _stat(int(entry.name))
+        if content or before is None or after is None:
+            return content
+        if before[_ENV_END] == after[_ENV_END] != "0" or time.monotonic() > deadline:
             return content
         (entry / "exe").readlink()
         time.sleep(0.005)
-    return b""
 
 
 def myself_and_ancestors() -> set[int]:

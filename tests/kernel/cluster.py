@@ -88,6 +88,18 @@ class Cluster:
         done = self.sdnctl(*arguments, "-o", "json", timeout=timeout)
         return json.loads(done.stdout) if done.stdout else done.check()
 
+    def apply(self, documents: Sequence[object]) -> None:
+        """Declare objects."""
+        self._of_file("apply", documents)
+
+    def delete(self, documents: Sequence[object]) -> None:
+        """Remove declared objects; each must be there."""
+        self._of_file("delete", documents)
+
+    def _of_file(self, verb: str, documents: Sequence[object]) -> None:
+        self.guest.run(["tee", "/tmp/documents.json"], stdin=json.dumps(documents)).check()
+        self.sdnctl(verb, "-f", "/tmp/documents.json", timeout=600).check()
+
     def places(self) -> dict[str, Place]:
         """Pods and machines by name, as the lab tells them."""
         status = self.json("lab", "status")

@@ -22,8 +22,7 @@ from sdn.model.pod import Pod
 from sdn.policy.evaluator import evaluate
 from sdn.policy.values import NamedPort, PolicyNode, PolicyPod, Protocol
 from sdn.policy.verdict import PolicyCluster, connection_between
-from tests.kernel.cluster import NAME, SLOWNESS, TREE, Cluster
-from tests.kernel.guest import Guest
+from tests.kernel.cluster import SLOWNESS, TREE, Cluster
 from tests.kernel.image import Report
 from tests.lab.policies import objects
 from tests.lab.policies.objects import Document, labels, network_policy, port
@@ -33,7 +32,8 @@ from tests.lab.service_clients import Answer, Listener
 
 pytestmark = [pytest.mark.kernel, pytest.mark.root, pytest.mark.lab, pytest.mark.slow]
 
-PODS = {"server": "node-1", "near": "node-1", "far": "node-2"}
+PODS = {"server": "web-1", "near": "web-2", "far": "db-1"}
+"""What the lab's pods are here: one is on the server's node, the other one is not."""
 TRANSPORTS = ("tcp", "udp", "sctp")
 PORTS = (8080, 8081)
 NAMED_PORTS = [("web", "TCP", 8081), ("web", "SCTP", 8080)]
@@ -55,25 +55,16 @@ def let_out(*rules: Document) -> Document:
 
 
 @pytest.fixture(scope="module")
-def cluster(guest: Guest, report: Report) -> Iterator[Cluster]:
-    guest.shell("modprobe sctp").check()
-    cluster = Cluster(guest)
-    report(f"bringing up lab {NAME} in the guest, and {len(PODS)} pods: some minutes")
-    cluster.up("geneve", list(PODS.items()))
-    yield cluster
-    cluster.down()
-
-
-@pytest.fixture(scope="module")
-def policies(cluster: Cluster, report: Report) -> GuestPolicies:
+def policies(cluster: Cluster, report: Report) -> Iterator[GuestPolicies]:
     found = GuestPolicies(cluster, report)
     found.declare(
         *(
-            objects.pod(f"default/{pod}", {"pod": pod}, NAMED_PORTS, nodeName=node)
-            for pod, node in PODS.items()
+            objects.pod(f"default/{pod}", {"pod": role}, NAMED_PORTS, nodeName=found.places[role].node)
+            for role, pod in PODS.items()
         )
     )
-    return found
+    yield found
+    found.forget()
 
 
 class GuestPolicies:
@@ -83,21 +74,26 @@ class GuestPolicies:
         self._cluster = cluster
         self._report = report
         self._declared: dict[tuple[str, str], Document] = {}
+        roles = {pod: role for role, pod in PODS.items()}
         self.places = {
-            place.name: Place(
-                place.name,
+            name: Place(
+                name,
                 place.netns,
                 place.node,
                 dict(zip(FAMILIES, (place.ipv4, place.ipv6), strict=True)),
-                is_pod=place.name in PODS,
+                is_pod=name in PODS,
             )
             for place in cluster.places().values()
+            for name in [roles.get(place.name, place.name)]
         }
 
     def declare(self, *documents: Document) -> None:
-        self._cluster.guest.run(["tee", "/tmp/policies.json"], stdin=json.dumps(documents)).check()
-        self._cluster.sdnctl("apply", "-f", "/tmp/policies.json", timeout=600).check()
+        self._cluster.apply(documents)
         self._declared |= {(one["kind"], one["metadata"]["name"]): one for one in documents}
+
+    def forget(self) -> None:
+        """Remove all that was declared."""
+        self._cluster.delete(list(self._declared.values()))
 
     def model(self) -> PolicyCluster:
         """The cluster as the reference looks at it."""
@@ -110,19 +106,19 @@ class GuestPolicies:
             ),
             pods=tuple(
                 PolicyPod(
-                    key=name,
+                    key=pod,
                     namespace="default",
-                    name=name,
-                    node=node,
-                    labels=pods[name].metadata.labels,
-                    addresses=tuple(map(Address.parse, self.places[name].addresses.values())),
+                    name=pod,
+                    node=self.places[role].node,
+                    labels=pods[pod].metadata.labels,
+                    addresses=tuple(map(Address.parse, self.places[role].addresses.values())),
                     ofport=0,
                     named_ports=tuple(
                         NamedPort(each, Protocol[protocol], number)
-                        for each, protocol, number in pods[name].named_ports
+                        for each, protocol, number in pods[pod].named_ports
                     ),
                 )
-                for name, node in PODS.items()
+                for role, pod in PODS.items()
             ),
             policies=tuple(
                 one for one in parsed.values() if isinstance(one, NetworkPolicy | ClusterNetworkPolicy)

@@ -129,6 +129,7 @@ class ServiceLab:
 def serving(short: str, **options: Any) -> Iterator[ServiceLab]:
     """The lab for the time of the `with` block."""
     with labs.running(short, nodes=3, **options) as lab, Servers() as servers:
+        labs.compare_often(lab)
         found = ServiceLab(lab, servers)
         for number in (1, 2, 3):
             found.add(f"web-{number}", f"node-{number}", {"app": "web"})

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Controllers die, are stopped, cut off or ended, and nobody loses a packet; a new pod on the orphaned node starts.
 
-`SDN_HA_KILLS` sets how often each of it happens (default 5).
+`SDN_HA_KILLS` sets how often each of it happens (default 2).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sdn.lab.waiting import wait_until
 from tests.lab import accounts, labs
 from tests.lab.steady import Steady
 
-TIMES = int(os.environ.get("SDN_HA_KILLS", "5"))
+TIMES = int(os.environ.get("SDN_HA_KILLS", "2"))
 NODES = ("node-1", "node-2", "node-3")
 ATTEMPTS = 3
 STALL = 0.1

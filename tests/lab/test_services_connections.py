@@ -237,26 +237,31 @@ def test_a_client_stays_with_its_endpoint_and_clients_are_spread(
         assert len(homes) > 1, homes
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_affinity_ends_with_its_time_out_and_lasts_while_the_client_comes_again(
-    cluster: ServiceLab, family: str
-) -> None:
-    def homes(address: str) -> dict[str, str]:
-        return {client: next(iter(cluster.answerers(client, address, count=1))) for client in CLIENTS}
+def test_affinity_ends_with_its_time_out_and_lasts_while_the_client_comes_again(cluster: ServiceLab) -> None:
+    def homes(addresses: dict[str, str]) -> dict[str, set[str]]:
+        """Who answers all clients, by family."""
+        return {
+            family: {
+                name for client in CLIENTS for name in cluster.answerers(client, addresses[family], count=1)
+            }
+            for family in FAMILIES
+        }
 
+    first = {family: {"web-1"} for family in FAMILIES}
     cluster.ready("web-2", False)
     cluster.ready("web-3", False)
     with cluster.service("sticky", objects.both(80, 8080), {"app": "web"}, **AFFINITY) as name:
-        address = cluster.cluster_ip(name, family)
-        assert set(homes(address).values()) == {"web-1"}
+        addresses = {family: cluster.cluster_ip(name, family) for family in FAMILIES}
+        assert homes(addresses) == first
         cluster.ready("web-2")
         cluster.ready("web-3")
         for _ in range(4):
-            assert set(homes(address).values()) == {"web-1"}, "it ended although each client came in time"
+            assert homes(addresses) == first, "it ended although each client came in time"
             time.sleep(2)
         time.sleep(4)
         # Six clients, three endpoints: that all choose the old one again is next to impossible.
-        assert set(homes(address).values()) != {"web-1"}
+        for family, found in homes(addresses).items():
+            assert found != {"web-1"}, family
 
 
 @pytest.mark.parametrize(*EACH)

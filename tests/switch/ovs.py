@@ -20,6 +20,7 @@ plain bytes.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import struct
@@ -120,6 +121,9 @@ class Connection:
         return answers
 
     def close(self) -> None:
+        # A thread that waits for a message holds the stream; this ends its waiting.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._stream.close()
         self._socket.close()
 

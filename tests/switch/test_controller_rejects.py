@@ -91,6 +91,7 @@ def test_the_same_for_ipv6(switch: PrivateSwitch, node: ServiceNode) -> None:
     assert (error.type_, error.code) == (1, 4)
 
 
+@pytest.mark.alone
 def test_a_flood_of_them_slows_neither_echoes_nor_changes(switch: PrivateSwitch, node: ServiceNode) -> None:
     """The switch asks for signs of life and gives a silent controller up; a bundle waits for nobody."""
     node.put(service(1, [], Protocol.TCP))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -61,6 +62,38 @@ def test_no_signal_reaches_another_process_that_has_the_pid_now(sleeper: subproc
 def test_marked_processes_are_found_by_their_environment(sleeper: subprocess.Popen[bytes]) -> None:
     assert processes.with_mark(f"LAB_TEST_MARK={os.getpid()}") == [identity(sleeper.pid)]
     assert processes.with_mark("LAB_TEST_MARK=another") == []
+
+
+def test_a_process_in_the_middle_of_exec_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long its turn is away: who takes it for one without a mark leaves it behind."""
+    entry = tmp_path / "4711"
+    entry.mkdir()
+    (entry / "environ").write_bytes(b"")
+    (entry / "exe").symlink_to("/usr/bin/python3")
+    looks = 0
+
+    def stat(pid: int) -> list[str]:
+        nonlocal looks
+        assert pid == 4711
+        looks += 1
+        if looks == 200:
+            (entry / "environ").write_bytes(b"MARK=1\0")
+        return ["R", *["0"] * 49]
+
+    monkeypatch.setattr(processes, "_stat", stat)
+    assert processes._environment(entry) == b"MARK=1\0"
+
+
+def test_a_process_without_an_environment_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_EXEC_SECONDS", 600.0)
+    with subprocess.Popen(["/bin/sleep", "600"], env={}) as process:
+        wait_until(
+            lambda: Path(f"/proc/{process.pid}/exe").readlink().name != Path(sys.executable).name, "exec", 10
+        )
+        assert processes.with_mark("LAB_TEST_MARK=1") == []
+        process.kill()
 
 
 def test_a_process_that_ignores_the_request_is_killed() -> None:

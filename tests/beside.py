@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pytest plugin: the tests of the kernel datapath run beside those of other folders, in a process of their own.
+
+They take many minutes, nearly all of them of one emulated processor that shares nothing with the machine it runs on. So
+in a run of several folders (scripts/run-tests loads this by `-p tests.beside`) a second pytest runs them while this one
+runs those that measure no time (BESIDE), and gives way to it wherever both want the same core (`nice`). Tests of whole
+clusters and figures wait until it has ended, and have the machine to themselves.
+
+The run stays one: the second pytest hands over its reports, which are told, counted and written here, each when it is
+that test's turn. What it prints itself, such as how far the guest is, goes to LOG. A run of the kernel's tests alone,
+or of none of them, is as without this plugin.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KERNEL = "kernel"
+
+BESIDE = frozenset(("unit", "property", "switch", "node", "clients", "docs"))
+"""Folders whose tests run at the same time as those of the kernel, but for those that are marked ALONE."""
+
+ALONE = "alone"
+
+LOG = Path("results/kernel.log")
+
+_PIPE = "SDN_TESTS_REPORTS_TO"
+"""Tells the second pytest the number of the file descriptor that its reports go to."""
+
+_NICENESS = "5"
+
+_PATIENCE = 60.0
+"""Seconds in which the second pytest must end when it is interrupted: it ends a guest."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    pipe = os.environ.pop(_PIPE, None)
+    if pipe is not None:
+        config.pluginmanager.register(_Reporting(config, int(pipe)))
+    elif not config.option.collectonly and not config.option.usepdb:
+        config.pluginmanager.register(_Receiving(config))
+
+
+class _Reporting:
+    """In the second pytest: each report as a line of JSON, and the name of each test that is over."""
+
+    def __init__(self, config: pytest.Config, pipe: int) -> None:
+        self._config = config
+        self._pipe = pipe
+        os.set_inheritable(pipe, False)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._send(
+            {"report": self._config.hook.pytest_report_to_serializable(config=self._config, report=report)}
+        )
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._send({"over": nodeid})
+
+    def _send(self, message: dict[str, object]) -> None:
+        data = json.dumps(message).encode() + b"\n"
+        while data:
+            data = data[os.write(self._pipe, data) :]
+
+
+class _Receiving:
+    """In the pytest that a person started."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._tests = config.rootpath / "tests"
+        self._log = config.rootpath / LOG
+        self._waiting: set[str] = set()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reports: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._over: set[str] = set()
+        self._ended = False
+        self._changed = threading.Condition()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Put first what the kernel's tests run beside, then them, and start them; pytest itself runs the others."""
+        beside, kernel, alone = [], [], []
+        for item in session.items:
+            folder = self._folder(item)
+            if folder == KERNEL:
+                kernel.append(item)
+            elif folder in BESIDE and item.get_closest_marker(ALONE) is None:
+                beside.append(item)
+            else:
+                alone.append(item)
+        if not beside or not kernel or session.testsfailed:
+            return
+        session.items[:] = [*beside, *kernel, *alone]
+        self._start([item.nodeid for item in kernel])
+        self._say(f"{len(kernel)} tests of the kernel datapath run beside the first {len(beside)} ({LOG})")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Tell what the second pytest tells of a test that it runs, instead of running it."""
+        if item.nodeid not in self._waiting:
+            return None
+        hook = item.ihook
+        hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for report in self._await(item):
+            hook.pytest_runtest_logreport(report=report)
+        hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Also of a run that was interrupted, or that stops at its first failure: nothing goes on behind it."""
+        if self._process is None:
+            return
+        interrupted = not self._ended and not self._waiting <= self._over
+        if interrupted:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            code = self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        if not interrupted and code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            self._say(f"the pytest that ran the kernel's tests exited with {code}: see {LOG}")
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    def _folder(self, item: pytest.Item) -> str:
+        parts = item.path.relative_to(self._tests).parts if item.path.is_relative_to(self._tests) else ()
+        return parts[0] if len(parts) > 1 else ""
+
+    def _start(self, names: Iterable[str]) -> None:
+        self._waiting = set(names)
+        self._log.parent.mkdir(exist_ok=True)
+        reading, writing = os.pipe()
+        with tempfile.NamedTemporaryFile("w", prefix="sdn-tests-", delete=False) as chosen:
+            chosen.writelines(f"{name}\n" for name in names)
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    # Should this process die without a word, the other one is ended.
+                    *("setpriv", "--pdeathsig", "TERM", "nice", "-n", _NICENESS),
+                    *(sys.executable, "-m", "pytest", "-p", "tests.beside", "-p", "no:cacheprovider", "-v"),
+                    f"@{chosen.name}",
+                ],
+                cwd=self._config.rootpath,
+                env={**os.environ, _PIPE: str(writing)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[writing],
+            )
+        os.close(writing)
+        threading.Thread(target=self._read, args=(reading, Path(chosen.name)), daemon=True).start()
+
+    def _read(self, pipe: int, chosen: Path) -> None:
+        with open(pipe, encoding="utf-8") as lines:
+            for line in lines:
+                message = json.loads(line)
+                with self._changed:
+                    if "report" in message:
+                        self._reports[message["report"]["nodeid"]].append(message["report"])
+                    else:
+                        self._over.add(message["over"])
+                    self._changed.notify_all()
+        chosen.unlink()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _await(self, item: pytest.Item) -> list[pytest.TestReport]:
+        """All reports of a test, once it is over; one that says so when it will never be."""
+        with self._changed:
+            self._changed.wait_for(lambda: item.nodeid in self._over or self._ended)
+            told = self._reports[item.nodeid]
+            whole = item.nodeid in self._over
+        hook = self._config.hook
+        reports = [hook.pytest_report_from_serializable(config=self._config, data=data) for data in told]
+        if not whole:
+            end = self._log.read_text(encoding="utf-8", errors="replace")[-6000:]
+            what = f"the pytest that runs the kernel's tests ended before this one; the end of {LOG}:\n{end}"
+            reports.append(
+                pytest.TestReport(
+                    item.nodeid, item.location, {}, outcome="failed", longrepr=what, when="setup"
+                )
+            )
+        return reports
+
+    def _say(self, line: str) -> None:
+        terminal = self._config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None:
+            terminal.write_line(line)
