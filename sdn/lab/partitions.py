@@ -10,7 +10,8 @@ connects processes of one machine stays, and so do the unix sockets through whic
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from sdn.lab.command import run
 from sdn.lab.lab import Lab
@@ -31,6 +32,19 @@ add rule {_TABLE} cuts iifname . oifname @unheard ether type arp accept
 add rule {_TABLE} cuts iifname . oifname @unheard icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
 add rule {_TABLE} cuts iifname . oifname @unheard drop
 """
+
+
+class Cut(NamedTuple):
+    """What does not pass: between `one` and `other`, in both directions or only what `one` sends; without `other`:
+    between `one` and all the rest.
+    """
+
+    one: str
+    other: str = ""
+    one_way: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.one} {'->' if self.one_way else '|'} {self.other or 'all'}"
 
 
 def cut(lab: Lab, machine: str, *others: str) -> None:
@@ -60,7 +74,19 @@ def heal(lab: Lab, machine: str, *others: str) -> None:
 
 def heal_all(lab: Lab) -> None:
     """Undo everything."""
-    _apply(lab, [f"flush set {_TABLE} {name}" for name in ("alone", "apart", "unheard")])
+    become(lab, ())
+
+
+def become(lab: Lab, cuts: Iterable[Cut]) -> None:
+    """From now on these cuts, and no others, in one step: what was cut and is among them stays cut meanwhile."""
+    changes = [f"flush set {_TABLE} {name}" for name in ("alone", "apart", "unheard")]
+    for one, other, one_way in cuts:
+        if one_way:
+            elements = [_way(lab, "unheard", one, other)]
+        else:
+            elements = _elements(lab, one, (other,) if other else ())
+        changes += [f"add {element}" for element in elements]
+    _apply(lab, changes)
 
 
 @contextlib.contextmanager

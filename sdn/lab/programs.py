@@ -59,6 +59,11 @@ def controller_socket(folder: Folder, controller: str = "controller-1") -> Path:
     return folder / controller / "controller.sock"
 
 
+def switch_log(folder: Folder, node: str) -> Path:
+    """What the node's ovs-vswitchd writes of those of its modules that are told to write to a file."""
+    return node_folder(folder, node) / "ovs-vswitchd.log"
+
+
 def switch_environment(folder: Folder, node: str) -> dict[str, str]:
     """What makes Open vSwitch's programs speak with this node's switch and no other."""
     place = str(node_folder(folder, node))
@@ -100,6 +105,9 @@ def _switch(spec: LabSpec, folder: Folder, node: Machine) -> Program:
             "--no-chdir",
             "-vconsole:info",
             "-vsyslog:off",
+            # Empty until somebody asks for more (`ovs-appctl vlog/set vconn:file:dbg`): a record without size limit.
+            "-vfile:off",
+            f"--log-file={switch_log(folder, node.name)}",
         ),
         environment=switch_environment(folder, node.name),
         priority=30,
