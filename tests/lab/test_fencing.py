@@ -36,8 +36,8 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def watched(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Witness]:
-    with witness.watching(lab, tmp_path_factory.mktemp("fencing")) as found:
+def watched(lab: Lab) -> Iterator[Witness]:
+    with witness.watching(lab) as found:
         yield found
 
 

@@ -13,6 +13,7 @@ import pytest
 from sdn.lab import etcd, faults, partitions
 from sdn.lab.errors import CniError, LabError
 from sdn.lab.lab import Lab
+from sdn.lab.partitions import Cut
 from sdn.lab.waiting import wait_until
 from sdn.v1 import inspection_pb2, inspection_pb2_grpc
 from tests.lab import accounts, labs, traffic
@@ -166,6 +167,12 @@ def test_machines_are_cut_from_each_other_and_healed(lab: Lab) -> None:
     partitions.heal(lab, "etcd-3", "node-2")  # never was cut
     partitions.heal_all(lab)
     assert_ways(lab, through=[store, ("etcd-2", "etcd-3"), ("controller-1", "etcd-2")])
+    partitions.become(lab, [Cut("controller-1", "node-1"), Cut("etcd-2")])
+    assert_ways(lab, cut=[there, ("etcd-2", "etcd-3")], through=[store])
+    partitions.become(lab, [Cut("controller-1", "etcd-1"), Cut("etcd-1", "node-1", one_way=True)])
+    assert_ways(lab, cut=[store, ("etcd-1", "node-1")], through=[there, ("node-1", "etcd-1"), ("etcd-2", "etcd-3")])
+    partitions.heal_all(lab)
+    assert_ways(lab, through=[store, ("etcd-1", "node-1")])
     with pytest.raises(LabError, match="no machine 'node-9'"):
         partitions.cut(lab, "node-9")
     accounts.wait_until_settled(lab)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from sdn.lab.lab import Lab
 from sdn.lab.programs import OPENFLOW_PORT
@@ -60,9 +59,9 @@ class Witness:
 
 
 @contextmanager
-def watching(lab: Lab, folder: Path) -> Iterator[Witness]:
-    """From now on both are written; `folder` keeps what etcd says. The controllers are started anew first."""
-    with OwnerHistory(lab, folder / "owners.json") as history:
+def watching(lab: Lab) -> Iterator[Witness]:
+    """For the time of the `with` block both are written. The controllers are started anew first."""
+    with OwnerHistory(lab) as history:
         switchlog.begin(lab)
         wait_whole(lab)
         yield Witness(lab, history)

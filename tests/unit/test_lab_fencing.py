@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import pytest
 
 from tests.lab import fencing, ownerhistory, switchlog
@@ -174,11 +173,13 @@ def test_a_flush_of_one_that_is_not_the_master_is_counted() -> None:
 
 def test_owners_are_read_from_what_etcd_tells() -> None:
     line = (
-        '{"Header":{"cluster_id":2492412168555228470,"revision":48},"Events":[{"kv":{"key":"L3Nkbi9vd25lcnMvbm9kZS0x",'
-        '"create_revision":13,"mod_revision":27,"version":3,"value":"eyJjb250cm9sbGVyIjoiY29udHJvbGxlci0yIiwiaW5jYXJuY'
-        'XRpb24iOiI3M2Q3NmRmYS02ZjNmLTQ4N2YtYjY1MS1mYWYyMGY3OGVkYzIifQ=="}},{"type":1,"kv":{"key":"L3Nkbi9vd25lcnMvbm9k'
-        'ZS0x","mod_revision":28}}]}'
+        '{"result":{"header":{"cluster_id":"2492412168555228470","revision":"48"},"events":[{"kv":{"key":'
+        '"L3Nkbi9vd25lcnMvbm9kZS0x","create_revision":"13","mod_revision":"27","version":"3","value":'
+        '"eyJjb250cm9sbGVyIjoiY29udHJvbGxlci0yIiwiaW5jYXJuYXRpb24iOiI3M2Q3NmRmYS02ZjNmLTQ4N2YtYjY1MS1mYWYyMGY3OGVkYzIi'
+        'fQ=="}},{"type":"DELETE","kv":{"key":"L3Nkbi9vd25lcnMvbm9kZS0x","mod_revision":"28"}}]}}\n'
     )
-    assert ownerhistory.read([line]) == {"node-1": {27: "controller-2"}}
-    with pytest.raises(msgspec.DecodeError):
-        ownerhistory.read(["Error: etcdserver: mvcc: required revision has been compacted"])
+    assert ownerhistory.read(line) == [("node-1", 27, "controller-2")]
+    with pytest.raises(ValueError, match="the watch has ended"):
+        ownerhistory.read('{"result":{"header":{},"canceled":true,"compact_revision":"7"}}')
+    with pytest.raises(ValueError, match="JSON is malformed"):
+        ownerhistory.read("Not Found")
