@@ -165,11 +165,23 @@ class SwitchConnection:
         self.on_flow_updates: Callable[[Iterable[FlowUpdate]], None] = lambda _updates: None
         self.on_group_change: Callable[[], None] = lambda: None
         self._monitored = False
+        #: Flushes may be on their way that the switch has not confirmed.
+        self._flushing = False
         datapath.receiver = self._receive
 
     def close(self) -> None:
         """End the connection; whoever waits for an answer gets ConnectionClosedError."""
         self._transport.close()
+
+    def give_up(self) -> None:
+        """The switch is another's now, for all that is known: its packets are not wanted, and flushes that have not
+        arrived must not arrive. The switch would do them, so where there may be any the connection is ended. In any
+        thread.
+        """
+        self.packets_wanted = False
+        if self._flushing:
+            log.warning("connection ended with flushes under way", address=self.address)
+            self._transport.abort()
 
     def ended(self) -> None:
         """To be called when the connection has ended."""
@@ -218,7 +230,7 @@ class SwitchConnection:
             )
             return
         if status.role is Role.SLAVE:
-            self.packets_wanted = False
+            self.give_up()
         self.on_role_status(status)
 
     def _receive_updates(self, message: bytes) -> None:
@@ -377,14 +389,21 @@ class SwitchConnection:
         nothing.
 
         A switch that has another master does what is asked all the same, but for what takes a packet to be sent: then
-        DeposedError. ConnectionClosedError.
+        DeposedError, as when it was given up. ConnectionClosedError.
         """
         wanted = [message for flush in flushes for message in forgetting.messages(flush)]
         with self._exchange(len(wanted) + 1) as exchange:
             barrier = exchange.last
             messages = [message(xid) for xid, message in enumerate(wanted, exchange.first)]
-            self._transport.write([b"".join(messages) + barrier_request(barrier)])
-            errors = self._until_barrier(exchange, barrier)
+            self._flushing = True
+            try:
+                # Whoever gives it up from here on sees the flag.
+                if not self.packets_wanted:
+                    raise DeposedError("the switch was given up")
+                self._transport.write([b"".join(messages) + barrier_request(barrier)])
+                errors = self._until_barrier(exchange, barrier)
+            finally:
+                self._flushing = False
         if deposed := next(filter(tells_deposed, errors), None):
             raise DeposedError(str(deposed))
         return "; ".join(sorted({str(error) for error in errors}))

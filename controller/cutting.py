@@ -30,20 +30,27 @@ _MOST_PASSES = 20
 Clock = Callable[[], float]
 
 
-def cut(connection: SwitchConnection, stale: Iterable[Stale], clock: Clock = time.monotonic) -> str:
+def cut(
+    connection: SwitchConnection,
+    stale: Iterable[Stale],
+    clock: Clock = time.monotonic,
+    ask: Callable[[], None] = lambda: None,
+) -> str:
     """Make the switch forget connections; returns when it has. What it answers should it refuse.
 
-    ConnectionClosedError.
+    ``ask`` is called before each flush; it raises when it must not be made. ConnectionClosedError, DeposedError.
     """
     wanted = list(flushes(stale))
     former = 0.0
     for count in range(_MOST_PASSES):
+        ask()
         began = clock()
         error = connection.flush(wanted)
         took = clock() - began
         if error:
             return error
         if took <= CHEAP:
+            ask()
             return connection.flush(wanted * REPEATED)
         if count and took > former * _SHRINKING:
             break

@@ -176,7 +176,7 @@ class Synchronizer:
             self._inbox.generation = None
             self._inbox.known = max(self._inbox.known, known)
             if self._inbox.connection is not None:
-                self._inbox.connection.packets_wanted = False
+                self._inbox.connection.give_up()
             self._condition.notify()
 
     def connected(self, connection: SwitchConnection) -> None:
@@ -258,7 +258,7 @@ class Synchronizer:
             self._inbox.generation = None
             self._inbox.lost = generation
             if self._inbox.connection is not None:
-                self._inbox.connection.packets_wanted = False
+                self._inbox.connection.give_up()
             self._condition.notify()
         self._log.warning("deposed", generation=generation, reason=why)
         self._update(last_error=f"deposed: {why}")

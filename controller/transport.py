@@ -36,6 +36,8 @@ STALL_SECONDS = 60.0
 #: Greatest version number believed; TLS, HTTP and SSH all begin with greater bytes.
 MAX_VERSION = 15
 _READ_SIZE = 1 << 18
+#: struct linger (socket(7)): what waits to be sent is thrown away when the socket is closed.
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 #: version, type, xid, the whole message with its header
 MessageHandler = Callable[[int, int, int, bytes], None]
@@ -236,6 +238,14 @@ class Transport:
         with contextlib.suppress(OSError):  # The peer was quicker.
             self._socket.shutdown(socket.SHUT_RDWR)
         self._wake()
+
+    def abort(self) -> None:
+        """End the connection as :meth:`close` does, and let nothing arrive any more that is still on its way: what the
+        peer has not acknowledged is not sent again. May be called from any thread.
+        """
+        with contextlib.suppress(OSError):  # The peer was quicker.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.close()
 
     def release(self) -> None:
         """Give the descriptors back, once the receiving thread has ended."""

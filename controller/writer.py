@@ -6,6 +6,7 @@ It knows whether the switch is ours by what it was told last; the synchronizer k
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -18,7 +19,7 @@ from controller.drift import Drift
 from controller.forgetting import Flush
 from controller.holdings import Holdings
 from controller.repairs import Repairs, entry_text
-from controller.stale import Gone, StaleConnections
+from controller.stale import Gone, Stale, StaleConnections
 from controller.waiting import Waiting
 from sdn.logs import Logger
 from sdn.openflow import CodecError, Role, wants_group
@@ -251,8 +252,7 @@ class Writer:
         if not self._fresh:
             return
         former = [Gone(address, both_ways=True) for address in sorted(self._fresh, key=str)]
-        self._check_master(connection)
-        if error := cut(connection, former):
+        if error := self._make_forget(connection, former):
             self._log.error("former connections stay", address=connection.address, error=error)
             self._note(f"the switch does not forget former connections: {error}")
         self._fresh.clear()
@@ -262,8 +262,7 @@ class Writer:
         while self._ours() and (stale := self._stale.take(time.monotonic())):
             began = time.monotonic()
             try:
-                self._check_master(connection)
-                error = cut(connection, stale)
+                error = self._make_forget(connection, stale)
             except BaseException:
                 self._stale.interrupted()
                 raise
@@ -286,6 +285,10 @@ class Writer:
             if error:
                 self._log.error("denied connections stay", address=connection.address, error=error)
                 self._note(f"the switch does not forget denied connections: {error}")
+
+    def _make_forget(self, connection: SwitchConnection, stale: Iterable[Stale]) -> str:
+        """See :func:`cut`. It may take long, so the switch is asked again and again whose it is."""
+        return cut(connection, stale, ask=functools.partial(self._check_master, connection))
 
     def _check_master(self, connection: SwitchConnection) -> None:
         """DeposedError when another controller is the master: the switch itself lets everybody flush."""

@@ -41,6 +41,9 @@ class ScriptedSwitch:
         self.roles = roles or Roles()
         #: Called before a commit is looked at.
         self.before_commit: Callable[[], None] = lambda: None
+        #: Called after a flush, before it is confirmed; False: it never is.
+        self.after_flush: Callable[[], bool] = lambda: True
+        self._silent = False
         self.peer = peer
         self.on_close = on_close
         self._flows = flows
@@ -65,6 +68,7 @@ class ScriptedSwitch:
             return message(OFPT_ERROR, Roles.IS_SLAVE, xid)
         if kind == OFPT_EXPERIMENTER:
             self.flushes += 1
+            self._silent = not self.after_flush()
             return None
         if kind == OFPT_MULTIPART_REQUEST:
             if body[:2] == struct.pack("!H", OFPMP_DESC):
@@ -75,6 +79,8 @@ class ScriptedSwitch:
                 OFPT_MULTIPART_REPLY, body[:2] + bytes(6) + (self._flows if is_flows else b""), xid
             )
         if kind == OFPT_BARRIER_REQUEST:
+            if self._silent:
+                return None
             return message(OFPT_BARRIER_REPLY, xid=xid)
         if kind == OFPT_BUNDLE_CONTROL:
             bundle_id, request, flags = struct.unpack("!IHH", body[:8])

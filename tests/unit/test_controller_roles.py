@@ -364,6 +364,61 @@ def test_stale_connections_are_not_cut_by_one_that_is_deposed_and_does_not_know(
     wait_for(lambda: switch.flushes, "the flush")
 
 
+def test_stale_connections_are_not_cut_any_further_by_one_that_is_deposed_meanwhile(make: Make) -> None:
+    """Flushes are repeated until all is forgotten, and the switch takes each."""
+    node = make(5)
+    node.submit("node", 1)
+    switch = node.connect()
+    node.wait_synchronized()
+
+    def deposed_at_the_first() -> bool:
+        if switch.flushes == 1:
+            switch.roles.generation = 6
+            switch.roles.depose(switch.peer, tell=False)
+        return True
+
+    switch.after_flush = deposed_at_the_first
+    node.synchronizer.submit("pod", None, node.told.append, (ADDRESS,))
+    wait_for(lambda: node.deposed, "the owner to be deposed")
+    wait_for(lambda: len(node.told) == 2, "those who wait to be told")
+    node.wait_role(Role.SLAVE)
+    assert switch.flushes == 1
+
+
+@pytest.mark.parametrize("way", ["told by the switch", "told by the store"])
+def test_a_flush_that_is_under_way_does_not_arrive_after_the_switch_was_given_up(
+    make: Make, way: str
+) -> None:
+    """It may wait in the kernel for a network that is away just now."""
+    osken.set_keepalive(3600.0, 3)  # not for its silence
+    node = make(5)
+    node.submit("node", 1)
+    switch = node.connect()
+    node.wait_synchronized()
+    switch.after_flush = lambda: False
+    node.synchronizer.flush([TRACKED])
+    wait_for(lambda: switch.flushes, "the flush")
+    if way == "told by the switch":
+        switch.roles.generation = 6
+        switch.roles.depose(switch.peer)
+    else:
+        node.synchronizer.disown(6)
+    wait_for(lambda: node.synchronizer.connection is None, "the connection to end")
+
+
+def test_a_switch_that_is_given_up_with_no_flush_under_way_stays_connected(make: Make) -> None:
+    node = make(5)
+    node.submit("node", 1)
+    switch = node.connect()
+    node.wait_synchronized()
+    node.synchronizer.flush([TRACKED])
+    wait_for(lambda: switch.flushes, "the flush")
+    node.wait_synchronized()
+    node.synchronizer.disown(6)
+    node.wait_role(Role.SLAVE)
+    assert not node.connection.packets_wanted
+
+
 def test_a_refused_part_is_what_it_was_for_the_next_owner(make: Make) -> None:
     node = make(5)
     switch = node.connect()
