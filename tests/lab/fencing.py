@@ -80,8 +80,10 @@ class Account:
 
     grants: list[Grant] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
-    #: Flushes of the connection tracker, which Open vSwitch takes from everybody.
+    #: Flushes of the connection tracker, which Open vSwitch takes from everybody; and those before which the sender was
+    #: not told that it is the master, since the switch had last confirmed something.
     flushes: list[Write] = field(default_factory=list)
+    unasked: list[Write] = field(default_factory=list)
     #: Each time the switch refused something since another one is its master: parts of bundles count one by one.
     refusals: list[Refusal] = field(default_factory=list)
     #: Role requests that were refused with STALE.
@@ -106,6 +108,8 @@ class _Switch:
         self.account = Account()
         self._roles: dict[str, str] = {}
         self._greeted: set[str] = set()
+        #: Who was told to be the master by the last answer.
+        self._asked: set[str] = set()
         self._highest: int | None = None
         self._waiting: dict[tuple[str, int], Write] = {}
         #: Of role requests the answer that there must be: the role, and the highest generation, None: not known yet; or
@@ -124,7 +128,10 @@ class _Switch:
         elif message.kind in _WRITES or "type=COMMIT_REQUEST" in message.text:
             self.account.writes.append(self._written(message))
         elif message.kind == _FLUSH:
-            self.account.flushes.append(self._written(message))
+            flush = self._written(message)
+            self.account.flushes.append(flush)
+            if message.connection not in self._asked:
+                self.account.unasked.append(flush)
 
     def _begun(self, connection: str) -> None:
         if connection not in self._greeted:
@@ -132,6 +139,7 @@ class _Switch:
             self._greeted.add(connection)
             self.account.connected[connection] += 1
         self._roles[connection] = EQUAL
+        self._asked.discard(connection)
         for waiting in (self._waiting, self._roles_asked):
             for key in [key for key in waiting if key[0] == connection]:
                 del waiting[key]
@@ -166,7 +174,10 @@ class _Switch:
 
     def _sent(self, message: Message) -> None:
         connection, key = message.connection, (message.connection, message.xid)
+        if message.kind == "OFPT_ROLE_REPLY" and message.text.startswith(f"role={PRIMARY} "):
+            self._asked.add(connection)
         if message.kind == "OFPT_BARRIER_REPLY":
+            self._asked.discard(connection)
             # All that came before it and was not refused is done.
             for waiting in [each for each in self._waiting if each[0] == connection]:
                 self._waiting.pop(waiting).answer = ACCEPTED
@@ -218,6 +229,8 @@ def violations(told: Account, controllers: Mapping[str, str], owners: Mapping[in
             write.answer == ACCEPTED or (write.answer == UNANSWERED and write.role != SECONDARY)
         ):
             yield f"a write was accepted from one that is not the master: {write}"
+    for flush in told.unasked:
+        yield f"a flush came from one that had not asked whether it is the master: {flush}"
     before: Grant | None = None
     for grant in told.grants:
         controller = controllers.get(grant.connection, grant.connection)
@@ -238,8 +251,10 @@ def violations(told: Account, controllers: Mapping[str, str], owners: Mapping[in
         before = grant
 
 
-def strange_flushes(told: Account) -> list[Write]:
-    """Flushes by others than the master. Open vSwitch does them all."""
+def late_flushes(told: Account) -> list[Write]:
+    """Flushes by others than the master, which Open vSwitch does: they were on their way when their sender was deposed,
+    or it did not ask (see Account.unasked).
+    """
     return [flush for flush in told.flushes if flush.role != PRIMARY]
 
 

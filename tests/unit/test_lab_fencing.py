@@ -81,7 +81,7 @@ def test_who_is_the_master_and_what_is_refused_is_seen() -> None:
     ]
     assert [refusal.xid for refusal in found.refusals] == [0xD]
     assert [(flush.role, flush.answer) for flush in found.flushes] == [(PRIMARY, ACCEPTED)] * 2
-    assert fencing.strange_flushes(found) == []
+    assert fencing.late_flushes(found) == []
     assert set(found.connected.values()) == {1}
     assert wrong(RECORDED) == []
 
@@ -160,15 +160,23 @@ def test_an_answer_that_contradicts_the_rules_is_told() -> None:
 
 def test_a_new_connection_is_nobodys_master() -> None:
     hello, flush = RECORDED.splitlines()[0], "2026-11-27T23:41:12.617Z|00743|"
-    anew = instead(flush, f"{hello}\n{flush}")
-    found = told(anew)
+    found = told(instead(flush, f"{hello}\n{flush}"))
     assert found.connected["tcp:172.30.0.101:6653"] == 2
-    assert [flush.role for flush in fencing.strange_flushes(found)] == [EQUAL, EQUAL]
+    assert [flush.role for flush in fencing.late_flushes(found)] == [EQUAL, EQUAL]
 
 
 def test_a_flush_of_one_that_is_not_the_master_is_counted() -> None:
     found = told(RECORDED.replace("101:6653: received: NXT_CT_FLUSH", "103:6653: received: NXT_CT_FLUSH"))
-    assert [flush.role for flush in fencing.strange_flushes(found)] == [SECONDARY, SECONDARY]
+    assert [flush.role for flush in fencing.late_flushes(found)] == [SECONDARY, SECONDARY]
+
+
+def test_a_flush_without_a_question_before_it_is_told() -> None:
+    """What was answered before something else was confirmed is of no worth any more."""
+    flush = "2026-11-27T23:41:12.618Z|00745|"
+    (barrier,) = (line for line in RECORDED.splitlines() if "OFPT_BARRIER_REPLY (OF1.5) (xid=0x1a)" in line)
+    found = wrong(instead(flush, f"{barrier}\n{flush}"))
+    assert len(found) == 2
+    assert all("had not asked whether it is the master" in line for line in found)
 
 
 def test_owners_are_read_from_what_etcd_tells() -> None:
