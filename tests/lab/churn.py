@@ -40,11 +40,10 @@ class Churn:
         self._lab = lab
         self._nodes = [machine.name for machine in lab.spec.node_machines]
         self._controllers = [machine.name for machine in lab.spec.controller_machines]
-        self._rng = rng
         self._end = threading.Event()
         self._problem: BaseException | None = None
         self._threads = [
-            threading.Thread(target=self._run, args=(work,), name=name)
+            threading.Thread(target=self._run, args=(work, random.Random(rng.random())), name=name)
             for name, work in (("pods", self._pod), ("declarations", self._declare))
         ]
         self._steady = [pod.addresses[0] for pod in lab.pods()]
@@ -71,8 +70,7 @@ class Churn:
         if self._problem is not None:
             raise self._problem
 
-    def _run(self, work: Callable[[random.Random], None]) -> None:
-        rng = random.Random(self._rng.random())
+    def _run(self, work: Callable[[random.Random], None], rng: random.Random) -> None:
         try:
             while not self._end.wait(_PAUSE):
                 work(rng)
