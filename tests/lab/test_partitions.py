@@ -78,13 +78,12 @@ def test_two_owners_never_write_to_one_switch(lab: Lab, seed: int) -> None:
     with witness.watching(lab) as watched:
         accounts.wait_until_settled(lab)
         began = time.monotonic()
-        try:
-            with Watch(lab.pods()) as pings, Churn(lab, rng) as churn:
+        with Watch(lab.pods()) as pings, Churn(lab, rng) as churn:
+            try:
                 past = weather(lab, storm, churn)
                 seconds = time.monotonic() - began
+            finally:
                 partitions.heal_all(lab)
-        finally:
-            partitions.heal_all(lab)
         witness.wait_whole(lab)
         accounts.wait_until_settled(lab)
         healed = time.monotonic() - began - seconds
