@@ -72,6 +72,7 @@ def figures(told: dict[str, Account]) -> str:
     )
 
 
+@pytest.mark.timeout(300 + 6 * COUNT)
 def test_two_owners_never_write_to_one_switch(lab: Lab, seed: int) -> None:
     rng = random.Random(seed)
     storm = Storm(lab.spec, random.Random(rng.random()))
