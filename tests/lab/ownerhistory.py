@@ -50,7 +50,8 @@ class _Answer(msgspec.Struct):
 
 
 def read(line: str | bytes) -> list[tuple[str, int, str]]:
-    """The owners of a line of a watch's answer: node, generation (which is the revision of the write), controller.
+    """The owners of a line of a watch's answer: node, generation, controller. A generation is the revision of the
+    write, above the record's base.
 
     ValueError: the watch has ended, or that is no such line.
     """
@@ -62,7 +63,7 @@ def read(line: str | bytes) -> list[tuple[str, int, str]]:
         if event.type == "PUT":
             node = base64.b64decode(event.kv.key).decode().removeprefix(_PREFIX)
             record: dict[str, Any] = msgspec.json.decode(base64.b64decode(event.kv.value))
-            found.append((node, event.kv.mod_revision, record["controller"]))
+            found.append((node, record.get("base", 0) + event.kv.mod_revision, record["controller"]))
     return found
 
 
