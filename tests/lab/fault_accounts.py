@@ -8,7 +8,9 @@ switch as they want it; what is no more must have left a switch as it was before
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 
@@ -57,9 +59,10 @@ def compared(before: Holdings, after: Holdings) -> list[str]:
 
 
 def settle(lab: Lab, seconds: float = 120) -> None:
-    """Wait until every controller serves, and all accounts of pods agree."""
+    """Wait until every controller serves and is held for one that does, and all accounts of pods agree."""
     controllers = len(lab.spec.controller_machines)
     wait_until(lambda: len(lab.serving()) == controllers, "all controllers to serve", seconds)
+    wait_until(lambda: not _down(lab), "no controller to be marked as down", seconds, every=0.5)
     accounts.wait_until_settled(lab, seconds)
 
 
@@ -147,6 +150,10 @@ def of_store(lab: Lab, churn: Churn) -> list[str]:
     ]
 
 
+def _down(lab: Lab) -> list[str]:
+    return [key for key in _keys(lab) if key.startswith("down/")]
+
+
 def _keys(lab: Lab) -> list[str]:
     machine = lab.spec.store_machines[0]
     endpoint = f"{machine.ipv4}:{ETCD_CLIENT_PORT}"
@@ -159,7 +166,10 @@ def _keys(lab: Lab) -> list[str]:
 def of_objects(lab: Lab, churn: Churn) -> Iterator[str]:
     """Declared objects that a controller does not know, or still knows."""
     steady = [f"only-{number}" for number in range(1, len(lab.spec.node_machines) + 1)]
-    wanted = {"Service": {*churn.services, *steady}, "NetworkPolicy": {*churn.grants, "friends-only"}}
+    wanted = {
+        "Service": {*churn.services, *steady, "kube-dns"},
+        "NetworkPolicy": {*churn.grants, "friends-only"},
+    }
     for controller in lab.serving():
         for kind, names in wanted.items():
             held = {document["metadata"]["name"] for document in accounts.objects(lab, kind, controller)}
@@ -243,6 +253,18 @@ def complaints(lab: Lab, process: str) -> list[str]:
         for line in log.splitlines()
         if "Traceback" in line or "assertion" in line or '"level":"error"' in line or "|EMER|" in line
     ]
+
+
+def keep_logs(lab: Lab, folder: Path) -> Path:
+    """A copy of all logs, and what each switch has counted, to be read when the lab is gone."""
+    logs = Path(shutil.copytree(lab.folder.logs, folder / "logs"))
+    for node in lab.spec.node_machines:
+        for what in ("coverage/show", "dpif-netdev/pmd-stats-show", "upcall/show"):
+            told = lab.run(node.name, "ovs-appctl", "--timeout=10", what)
+            (logs / f"{node.name}-{what.replace('/', '-')}").write_text(
+                told.stdout + told.stderr, encoding="utf-8"
+            )
+    return logs
 
 
 def _run(lab: Lab, target: str, *command: str) -> str:

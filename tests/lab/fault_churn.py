@@ -150,7 +150,9 @@ class Churn:
                 done = call()
             except CniError as problem:
                 self.counts[f"{verb}: code {problem.code}"] += 1
-                if problem.code != TRY_AGAIN or time.monotonic() > deadline:
+                if problem.code != TRY_AGAIN:
+                    self.problems.append(f"{verb} was answered code {problem.code}: {problem}")
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
             else:
@@ -207,8 +209,12 @@ class Churn:
                 if unsure and verb == "delete" and code == grpc.StatusCode.NOT_FOUND:
                     break
                 self.counts[f"{verb}: {code.name}"] += 1
-                if code not in EXPLAINED or time.monotonic() > deadline:
-                    raise LabError(f"{verb} was answered {code.name}: {problem.details()}") from problem
+                if code not in EXPLAINED:
+                    self.problems.append(f"{verb} was answered {code.name}: {problem.details()}")
+                if time.monotonic() > deadline:
+                    raise LabError(
+                        f"{verb} was not accepted for {_AT_LAST:.0f} s: {problem.details()}"
+                    ) from problem
                 unsure = True
                 time.sleep(0.3)
             else:

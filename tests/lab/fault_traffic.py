@@ -210,7 +210,8 @@ class Traffic:
             for one in stream.record.get(way, ()):
                 if one.sent < end:
                     self.sent += 1
-                    if not one.answered:
+                    # What comes back to a socket that does not stay may come too late for it.
+                    if not one.received or (one.steady and not one.answered):
                         half = "the answer to it" if one.received else "it"
                         what = f"{way.source} -> {way.destination} {way.address}: {half} was lost"
                         self.lost.append(Loss(what, nodes, one.sent, one.sent))

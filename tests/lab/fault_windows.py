@@ -21,9 +21,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from sdn.lab.lab import Lab
 from tests.lab.service_clients import TREE
+
+if TYPE_CHECKING:
+    from sdn.lab.lab import Lab
 
 #: Between two looks, seconds.
 _EVERY = 0.05
@@ -110,6 +113,10 @@ class Stalls:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if kind is not None:
+            return
+        if self._process.returncode != 0:
+            raise OSError(f"the process that looks for stalls ended with {self._process.returncode}")
         lines = self._output.read_text(encoding="ascii").splitlines()
         self.spans = [Span(*json.loads(line)) for line in lines]
 

@@ -149,7 +149,21 @@ def test_whatever_fails_nothing_leaks_and_packets_go_on(
     outages, churn = Outages(), Churn(lab, seed)
     world = World(lab, steady, churn, outages)
     loop = Loop(world, random.Random(seed), SECONDS)
-    with Traffic(lab, steady, outages, tmp_path) as traffic:
+    try:
+        failures = survive(loop, world, servers, empty, tmp_path)
+        assert set(loop.counts) == set(KINDS)
+        assert not failures, f"seed {seed}: {len(failures)} problems:\n" + "\n".join(failures[:100])
+    except BaseException:
+        print(f"seed {seed}; the logs are in {fault_accounts.keep_logs(lab, tmp_path)}")
+        raise
+
+
+def survive(
+    loop: Loop, world: World, servers: Servers, empty: fault_accounts.Holdings, folder: Path
+) -> list[str]:
+    """Let the loop run while things change and traffic flows; all that was not as it should be."""
+    lab, churn = world.lab, world.churn
+    with Traffic(lab, world.steady, world.outages, folder) as traffic:
         try:
             with churn:
                 loop.run()
@@ -159,16 +173,14 @@ def test_whatever_fails_nothing_leaks_and_packets_go_on(
     print(f"faults: {dict(loop.counts)}, {loop.pairs} times two at once")
     print(f"changes: {churn.told()}; ADDs whose agent was killed: {dict(Counter(world.adds))}")
     print(traffic.told())
-    failures = [
+    return [
         *world.problems,
         *churn.problems,
         *traffic.problems,
         *(f"{loss.what}, sent at {loss.begin:.3f}" for loss in traffic.unexcused()),
         *(f"denied, and came through: {what}" for what in traffic.leaked),
-        *in_the_end(lab, churn, steady, servers, empty),
+        *in_the_end(lab, churn, world.steady, servers, empty),
     ]
-    assert set(loop.counts) == set(KINDS)
-    assert not failures, f"seed {seed}: {len(failures)} problems:\n" + "\n".join(failures[:60])
 
 
 def in_the_end(
