@@ -257,7 +257,7 @@ def complaints(lab: Lab, process: str) -> list[str]:
 
 def keep_logs(lab: Lab, folder: Path) -> Path:
     """A copy of all logs, and what each switch has counted, to be read when the lab is gone."""
-    logs = Path(shutil.copytree(lab.folder.logs, folder / "logs"))
+    logs = Path(shutil.copytree(lab.folder.logs, folder, dirs_exist_ok=True))
     for node in lab.spec.node_machines:
         for what in ("coverage/show", "dpif-netdev/pmd-stats-show", "upcall/show"):
             told = lab.run(node.name, "ovs-appctl", "--timeout=10", what)

@@ -6,6 +6,7 @@ A fault is a value: what it is called, whom it hits, for how long, how it begins
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sdn.lab import disks, etcd, faults, partitions
-from sdn.lab.errors import CniError
+from sdn.lab.errors import CniError, LabError
 from sdn.lab.lab import Lab
 from sdn.lab.pods import TRY_AGAIN
 from sdn.lab.waiting import wait_until
@@ -178,7 +179,9 @@ def _full(kind: str, world: World, rng: random.Random, names: Iterable[str]) -> 
     def begin() -> None:
         disks.fill(world.lab, name)
         if anew:
-            world.lab.kill(name)
+            # One that cannot write may have ended by itself already, as etcd does.
+            with contextlib.suppress(LabError):
+                world.lab.kill(name)
 
     def end() -> None:
         disks.free(world.lab, name)

@@ -113,8 +113,6 @@ class Stalls:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if kind is not None:
-            return
         if self._process.returncode != 0:
             raise OSError(f"the process that looks for stalls ended with {self._process.returncode}")
         lines = self._output.read_text(encoding="ascii").splitlines()

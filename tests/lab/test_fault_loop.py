@@ -33,6 +33,8 @@ CONTROLLER_DISK, MEMBER_DISK = 2, 320
 """MB. etcd reserves 128 of them."""
 TOGETHER = 0.4
 """So often a second fault begins before the first ends."""
+RESULTS = Path(__file__).parents[2] / "results"
+"""Where the logs of a run that failed are kept."""
 UNHURRIED = 0.6
 """So often the next fault waits until the cluster has recovered from the last one."""
 RECOVERY = 120.0
@@ -154,7 +156,7 @@ def test_whatever_fails_nothing_leaks_and_packets_go_on(
         assert set(loop.counts) == set(KINDS)
         assert not failures, f"seed {seed}: {len(failures)} problems:\n" + "\n".join(failures[:100])
     except BaseException:
-        print(f"seed {seed}; the logs are in {fault_accounts.keep_logs(lab, tmp_path)}")
+        print(f"seed {seed}; the logs are in {fault_accounts.keep_logs(lab, RESULTS / f'faults-{seed}')}")
         raise
 
 
@@ -163,16 +165,19 @@ def survive(
 ) -> list[str]:
     """Let the loop run while things change and traffic flows; all that was not as it should be."""
     lab, churn = world.lab, world.churn
-    with Traffic(lab, world.steady, world.outages, folder) as traffic:
-        try:
-            with churn:
-                loop.run()
-        finally:
-            partitions.heal_all(lab)
-        fault_accounts.settle(lab)
-    print(f"faults: {dict(loop.counts)}, {loop.pairs} times two at once")
-    print(f"changes: {churn.told()}; ADDs whose agent was killed: {dict(Counter(world.adds))}")
-    print(traffic.told())
+    traffic = Traffic(lab, world.steady, world.outages, folder)
+    try:
+        with traffic:
+            try:
+                with churn:
+                    loop.run()
+            finally:
+                partitions.heal_all(lab)
+            fault_accounts.settle(lab)
+    finally:
+        print(f"faults: {dict(loop.counts)}, {loop.pairs} times two at once")
+        print(f"changes: {churn.told()}; ADDs whose agent was killed: {dict(Counter(world.adds))}")
+        print(traffic.told(), *traffic.unexcused()[:100], sep="\n")
     return [
         *world.problems,
         *churn.problems,
