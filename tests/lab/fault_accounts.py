@@ -235,14 +235,28 @@ def of_daemons(lab: Lab) -> list[str]:
     """Daemons that do not run, that ended by themselves at any time, or that complained of a defect."""
     found = [f"{state.name} is {state.state}" for state in lab.state().processes if state.state != "RUNNING"]
     told = (lab.folder.logs / "supervisord.log").read_text(encoding="utf-8", errors="replace")
+    ends: dict[str, list[str]] = {}
     for match in _EXITED.finditer(told):
         # Whoever finds no place on his disk may end, and etcd does.
         if match["how"] != _EXPECTED_END and not match["name"].startswith("etcd-"):
-            found.append(f"{match['name']} ended by itself: {match['how']}")
+            ends.setdefault(match["name"], []).append(match["how"])
+    for name, how in ends.items():
+        if len(how) > _without_store(lab, name):
+            found.append(f"{name} ended by itself {len(how)} times: {', '.join(sorted(set(how)))}")
     for state in lab.state().processes:
         if not state.name.startswith("etcd-"):
             found += [f"{state.name}: {line}" for line in complaints(lab, state.name)]
     return found
+
+
+def _without_store(lab: Lab, process: str) -> int:
+    """How often a controller has ended because its store could not be asked when it was started; then it is started
+    again, until it can.
+    """
+    if not process.startswith("controller-"):
+        return 0
+    lines = lab.log(process).read_text(encoding="utf-8", errors="replace").splitlines()
+    return sum('"event":"cannot start"' in line and '"error":"setting store: ' in line for line in lines)
 
 
 def complaints(lab: Lab, process: str) -> list[str]:

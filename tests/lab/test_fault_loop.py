@@ -60,7 +60,11 @@ def servers() -> Iterator[Servers]:
 
 @pytest.fixture(scope="module")
 def steady(lab: Lab, servers: Servers) -> Steady:
-    return fault_traffic.make(lab, servers)
+    try:
+        return fault_traffic.make(lab, servers)
+    except BaseException:
+        print(f"the logs are in {fault_accounts.keep_logs(lab, RESULTS / 'faults-setup')}")
+        raise
 
 
 class Loop:
@@ -202,7 +206,6 @@ def in_the_end(
         f"{count} requests among {len(churn.pods)} pods, {len(churn.services)} Services, {len(churn.grants)} policies"
     )
     yield from wrong
-    yield from fault_accounts.of_daemons(lab)
     held = fault_accounts.holdings(lab)
     fault_accounts.start_controllers_anew(lab)
     yield from (f"of new controllers: {what}" for what in fault_accounts.repaired(lab))
@@ -214,3 +217,4 @@ def in_the_end(
     fault_accounts.settle(lab)
     yield from (f"left: {what}" for what in fault_accounts.compared(empty, fault_accounts.holdings(lab)))
     yield from (f"left: {what}" for what in fault_accounts.of_store(lab, churn))
+    yield from fault_accounts.of_daemons(lab)
