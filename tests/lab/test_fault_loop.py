@@ -120,7 +120,7 @@ class Loop:
         self._tell(f"    over: {fault}")
 
     def _recover(self) -> None:
-        """Every controller serves, every switch has an owner that has synchronized it."""
+        """Every controller serves, every switch has an owner that has synchronized it and hears the node's agent."""
         lab, nodes = self._world.lab, len(self._world.nodes)
         began = time.monotonic()
 
@@ -129,12 +129,16 @@ class Loop:
             return (
                 lab.serving() == CONTROLLERS
                 and len(switches) == nodes
-                and all(switch.connected and switch.synchronized for switch in switches)
+                and all(one.connected and one.synchronized and one.agent_connected for one in switches)
             )
 
         def why() -> str:
-            held = {name: (s.owner, s.connected, s.synchronized) for name, s in lab.switches().items()}
-            return f"{lab.serving()} serve, switches {held}"
+            held = [
+                f"{name}: of {one.owner or 'nobody'}, connected {one.connected}, synchronized {one.synchronized},"
+                f" agent connected {one.agent_connected}"
+                for name, one in lab.switches().items()
+            ]
+            return f"{', '.join(lab.serving()) or 'none'} serve; {'; '.join(held)}"
 
         wait_until(whole, "the cluster to recover", RECOVERY, because=why)
         self._tell(f"    recovered after {time.monotonic() - began:.1f} s")
