@@ -27,6 +27,7 @@ once the
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -57,6 +58,10 @@ _ERROR = struct.Struct("!HH")
 Accept = Callable[[], None]
 
 
+#: The applications are being ended, or have been.
+_stopping = threading.Event()
+
+
 class TaskExit(BaseException):
     """Ends an os-ken thread; raised by nobody but os-ken itself."""
 
@@ -84,6 +89,7 @@ def start(applications: list[str], accept: Accept, **contexts: object) -> app_ma
     ``contexts`` reach each application's constructor as keyword arguments. End it with :func:`stop`.
     """
     install()
+    _stopping.clear()
     # The place where the handshake application takes the listening side from.
     ofp_handler.OpenFlowController = lambda: accept
     manager = app_manager.AppManager()
@@ -94,6 +100,7 @@ def start(applications: list[str], accept: Accept, **contexts: object) -> app_ma
 
 def stop(manager: app_manager.AppManager) -> None:
     """End the applications' event loops. The caller has closed the listener."""
+    _stopping.set()
     manager.close()
 
 
@@ -154,8 +161,14 @@ def _send(datapath: Any, buffer: bytes, close_socket: bool = False) -> bool:
 
 def _close(datapath: Any) -> None:
     """Fires the DEAD event; called at the end of each connection, however it ended."""
-    datapath.set_state(osken_controller.DEAD_DISPATCHER)
-    datapath.transport.close()
+    try:
+        datapath.set_state(osken_controller.DEAD_DISPATCHER)
+    except KeyError:
+        # os-ken looks up an application that has ended: nobody is left who had to know.
+        if not _stopping.is_set():
+            raise
+    finally:
+        datapath.transport.close()
 
 
 def _serve(datapath: Any) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from sdn.lab import namespaces, preflight, processes, readiness, trees, underlay
+from sdn.lab import mounts, namespaces, preflight, processes, readiness, trees, underlay
 from sdn.lab.command import run
 from sdn.lab.errors import LabError
 from sdn.lab.processes import Identity
@@ -203,6 +203,7 @@ def down(name: str, progress: Progress = silent) -> bool:
     progress(f"removing {len(remaining)} network namespaces")
     for netns in remaining:
         namespaces.delete(netns)
+    mounts.remove_below(folder.path)
     folder.remove()
     return True
 

@@ -15,6 +15,8 @@ from sdn.lab.state import Folder, replace
 #: The package that holds the library, and where it puts it on any architecture.
 PACKAGE = "libfaketime"
 _PLACES = (Path("/usr/lib"), "*/faketime/libfaketimeMT.so.1")
+#: Python's own sleep fails under the library.
+_SLEEPING = Path(__file__).with_name("clocked")
 #: After this many seconds a process has noticed that its clock was set.
 NOTICED = 1
 
@@ -34,6 +36,7 @@ def environment(folder: Folder, process: str) -> dict[str, str]:
         "FAKETIME_TIMESTAMP_FILE": str(_file(folder, process)),
         "FAKETIME_CACHE_DURATION": str(NOTICED),
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "PYTHONPATH": str(_SLEEPING),
     }
 
 

@@ -220,6 +220,8 @@ def _with_clock(program: Program, folder: Folder) -> Program:
 
 def _with_tree(program: Program, folder: Folder) -> Program:
     variables = {**program.environment, **trees.environment(folder, program.name)}
+    if before := program.environment.get("PYTHONPATH"):
+        variables["PYTHONPATH"] += f":{before}"
     return msgspec.structs.replace(program, environment=variables)
 
 

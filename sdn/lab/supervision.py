@@ -201,6 +201,10 @@ class Supervisor:
         """Start a process that was stopped. No error when it runs."""
         self._call("startProcess", _full(name), True, unless=_ALREADY_STARTED)
 
+    def begin_process(self, name: str) -> None:
+        """As `start_process`, but not waiting whether it stays; if it does not, it is started again."""
+        self._call("startProcess", _full(name), False, unless=_ALREADY_STARTED)
+
     def shutdown(self) -> None:
         """End all processes, then supervisord."""
         self._call("shutdown")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import grpc
 import pytest
 
-from sdn.lab import etcd, faults, partitions
+from sdn.lab import disks, etcd, faults, mounts, partitions
 from sdn.lab.errors import CniError, LabError
 from sdn.lab.lab import Lab
 from sdn.lab.partitions import Cut
@@ -240,4 +240,26 @@ def test_another_controller_is_asked_when_the_first_is(several: Lab, way: str) -
     finally:
         faults.thaw(several, "controller-1")
         several.start("controller-1")
+    wait_until(lambda: several.serving() == CONTROLLERS, "all to serve again", 60)
+
+
+def test_the_disk_of_one_controller_is_full_and_no_other(several: Lab) -> None:
+    with pytest.raises(LabError, match="has no small disk"):
+        disks.fill(several, "controller-2")
+    with pytest.raises(LabError, match="neither a controller nor a member"):
+        disks.fill(several, "node-1")
+    place = several.folder / "controller-2"
+    with disks.small(several, "controller-2", 1):
+        wait_until(lambda: several.serving() == CONTROLLERS, "all to serve again", 60)
+        assert 0 < disks.fill(several, "controller-2") <= 1 << 20
+        with pytest.raises(OSError, match="No space left"):
+            (place / "more").write_bytes(b"more")
+        (several.folder / "controller-1" / "more").write_bytes(b"more")
+        several.kill("controller-2")
+        wait_until(lambda: several.serving() == CONTROLLERS, "it to start without a free byte", 60)
+        disks.free(several, "controller-2")
+        disks.free(several, "controller-2")
+        (place / "more").write_bytes(b"more")
+    assert str(place) not in mounts.places()
+    several.restart("controller-2")
     wait_until(lambda: several.serving() == CONTROLLERS, "all to serve again", 60)

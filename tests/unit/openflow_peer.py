@@ -175,11 +175,15 @@ class OpenFlowSide:
         wait_for(lambda: len(self.recorder.came) > before, "the application to hear of the switch")
         return peer
 
+    def end_applications(self) -> None:
+        """Safe to repeat. Connections go on."""
+        self.listener.close()
+        osken.stop(self._manager)
+
     def close(self) -> None:
         for peer in self._peers:
             peer.close()
-        self.listener.close()
-        osken.stop(self._manager)
+        self.end_applications()
 
 
 @contextmanager

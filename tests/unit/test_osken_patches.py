@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from os_ken.base import app_manager
 from os_ken.lib import hub
 from os_ken.ofproto import ofproto_v1_5, ofproto_v1_5_parser
 
@@ -210,6 +211,36 @@ def test_a_defect_that_one_peer_finds_ends_only_its_connection(
         assert peer.closed_by_controller()
     side.switch(3)
     assert uncaught == []
+
+
+class Leaving(dict[str, object]):
+    """os-ken's applications as a thread sees them that looks for one just before it goes, and takes it just after."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def test_a_connection_that_ends_with_the_applications_is_no_defect(
+    side: OpenFlowSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[BaseException | None] = []
+
+    def serve(connection: object, address: tuple[object, ...]) -> None:
+        try:
+            osken.serve_connection(connection, address)
+        except BaseException as problem:
+            ended.append(problem)
+            raise
+        ended.append(None)
+
+    monkeypatch.setattr(side.listener, "_serve", serve)
+    peer = side.switch(1)
+    side.end_applications()
+    with monkeypatch.context() as leaving:
+        leaving.setattr(app_manager, "SERVICE_BRICKS", Leaving())
+        peer.close()
+        wait_for(lambda: bool(ended), "the connection to end")
+    assert ended == [None]
 
 
 def test_flow_descriptions_reach_the_session_unparsed(side: OpenFlowSide) -> None:
