@@ -170,7 +170,9 @@ def test_machines_are_cut_from_each_other_and_healed(lab: Lab) -> None:
     partitions.become(lab, [Cut("controller-1", "node-1"), Cut("etcd-2")])
     assert_ways(lab, cut=[there, ("etcd-2", "etcd-3")], through=[store])
     partitions.become(lab, [Cut("controller-1", "etcd-1"), Cut("etcd-1", "node-1", one_way=True)])
-    assert_ways(lab, cut=[store, ("etcd-1", "node-1")], through=[there, ("node-1", "etcd-1"), ("etcd-2", "etcd-3")])
+    assert_ways(
+        lab, cut=[store, ("etcd-1", "node-1")], through=[there, ("node-1", "etcd-1"), ("etcd-2", "etcd-3")]
+    )
     partitions.heal_all(lab)
     assert_ways(lab, through=[store, ("etcd-1", "node-1")])
     with pytest.raises(LabError, match="no machine 'node-9'"):
