@@ -15,10 +15,13 @@ from controller.cluster import Cluster
 from controller.ledger import Ledger, under, whole
 from controller.loadbalancing.election import Candidates
 from controller.records import ABSENT_NODES, absent_key
-from controller.store import ConflictError, Delete, Entry, Operation, Put, StoreError
+from controller.store import Delete, Entry, Operation, Put
 from sdn import logs
 
 log = logs.get("controller.loadbalancing")
+
+#: Seconds until what could not be stored is tried again.
+AGAIN_SECONDS = 5.0
 
 
 class Absences:
@@ -61,7 +64,15 @@ class Absences:
             return  # Of a thousand nodes that come at once each would look at all of them.
         self._next = task = self._loop.create_task(self._store())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._next is task:
+            self._next = None  # It never came to look.
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            log.warning("absent nodes are not stored", error=logs.error_text(problem))
+            self._loop.call_later(AGAIN_SECONDS, self.changed)
 
     async def stored(self) -> None:
         """Return when what has changed is stored."""
@@ -79,12 +90,5 @@ class Absences:
             operations += [Delete(absent_key(node)) for node in back]
             if not operations:
                 return
-            try:
-                await self._ledger.write(operations)
-            except ConflictError:
-                raise
-            except StoreError as problem:
-                # Only the next start of a controller would gain by it; the next change writes it, too.
-                log.warning("absent nodes are not stored", nodes=sorted(absent), error=str(problem))
-            else:
-                self._stored = (self._stored | absent) - back
+            await self._ledger.write(operations)
+            self._stored = (self._stored | absent) - back
