@@ -82,6 +82,8 @@ class Ownership:
         self._me = me
         self._loop = asyncio.get_running_loop()
         self._owners: dict[str, Owner] = {}
+        #: The highest generation that each node's owner ever had, as far as this controller knows.
+        self._highest: dict[str, int] = {}
         self.members = Members(me)
         #: Members that this controller does not hear, by name: their incarnation.
         self._silent: dict[str, str] = {}
@@ -105,6 +107,8 @@ class Ownership:
         #: Told of a node that this controller owns from now on, or does not own any longer.
         self.on_held: OnNode = lambda _node: None
         self.on_lost: OnNode = lambda _node: None
+        #: Told of a node that has another owner, whoever it is.
+        self.on_owner: OnNode = lambda _node: None
         #: Told when other controllers have come, gone or changed.
         self.on_members: Callable[[], None] = lambda: None
 
@@ -218,7 +222,7 @@ class Ownership:
 
         def look() -> None:
             owner = self._owners.get(node)
-            if node in self._held and owner is not None and owner.generation == generation:
+            if self._mine(owner) and owner is not None and owner.generation == generation:
                 self._again[node] = max(seen, self._again.get(node, 0))
                 self._look.set()
 
@@ -350,7 +354,10 @@ class Ownership:
 
     async def _take(self, nodes: Sequence[str]) -> None:
         known = {node: self._owners[node] for node in nodes if node in self._owners}
-        records = {node: self._record(known.get(node), self._again.get(node, 0)) for node in nodes}
+        records = {
+            node: self._record(known.get(node), max(self._again.get(node, 0), self._highest.get(node, 0)))
+            for node in nodes
+        }
         puts = [
             Put(owner_key(node), encode(record), expect=known[node].revision if node in known else 0)
             for node, record in records.items()
@@ -369,8 +376,9 @@ class Ownership:
         """This controller's as the next owner, with a generation above the one before and what the switch has seen."""
         assert self._me is not None
         base = before.record.base if before is not None else 0
-        if before is not None and seen >= before.generation:
-            base = seen
+        # The write's revision is above all that are known.
+        known = max(self._ledger.revision, before.revision if before is not None else 0)
+        base = max(base, seen - known)
         return OwnerRecord(controller=self._me.name, incarnation=self._me.incarnation, base=base)
 
     # Consequences.
@@ -390,21 +398,29 @@ class Ownership:
             return
         if owner is None:
             self._owners.pop(node)
-        elif before is None or owner.generation > before.generation:
+        elif before is None or owner.revision > before.revision:
             self._owners[node] = owner
+            self._highest[node] = max(owner.generation, self._highest.get(node, 0))
         self._judge(node, again=True)
         self._look.set()
         self._tell(node)
+        self.on_owner(node)
+
+    def _mine(self, owner: Owner | None) -> bool:
+        """Whether the store says that this start of this controller owns a node, held or not."""
+        me = self._me
+        return me is not None and owner is not None and owner.record.is_of(me.name, me.incarnation)
 
     def _judge(self, node: str, *, again: bool = False) -> None:
         """Whether this controller holds a node, and who has to know; ``again``: its generation is another one."""
         me, owner = self._me, self._owners.get(node)
         if me is None:
             return
-        holds = self._may_write and owner is not None and owner.record.is_of(me.name, me.incarnation)
+        holds = self._may_write and self._mine(owner)
+        if not self._mine(owner):
+            self._again.pop(node, None)
         if node in self._held and not holds:
             self._held.discard(node)
-            self._again.pop(node, None)
             self.on_lost(node)
         elif holds and (again or node not in self._held):
             self._held.add(node)
