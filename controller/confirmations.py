@@ -87,7 +87,10 @@ class Confirmations:
         """Another controller has stored an attachment, or that it is confirmed."""
         key = key_of(record)
         self._note(key, pending)
-        if not pending and key not in self._services.in_force:
+        if pending:
+            return
+        self._refused.pop(key, None)
+        if key not in self._services.in_force:
             self._in_force(record)
 
     def replaced(self, key: AttachmentKey, moved: bool) -> None:
@@ -104,6 +107,11 @@ class Confirmations:
         self._services.in_force.discard(key)
         self._pending.discard(key)
         self._refused.pop(key, None)
+
+    def unowned(self, node: str) -> None:
+        """The node's switch is another controller's: what it refuses is told to that one."""
+        for key in [key for key in self._refused if key[0] == node]:
+            del self._refused[key]
 
     def _note(self, key: AttachmentKey, pending: bool) -> None:
         if pending:

@@ -118,6 +118,7 @@ class Engine:
         self.absences = Absences(self.ledger, self.cluster, self.states.candidates, self.ownership.owns)
         self.states.on_candidates = self.absences.changed
         self.watchers = Watchers(self.cluster, self.programs, self.allocation, self.events)
+        self.ownership.on_owner = lambda node: self.watchers.changed("Node", "", node)
         self.registrations = Registrations(
             self.ledger,
             ranges,
@@ -264,6 +265,7 @@ class Engine:
         log.info("no longer owner of the switch", node=node)
         owner = self.ownership.owners().get(node)
         self.programs.disown(node, owner.generation if owner is not None else 0)
+        self.attachments.confirmations.unowned(node)
         self.end_session(node)
         self._switches.discard(node)
         self.absences.unowned(node)

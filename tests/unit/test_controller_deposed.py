@@ -7,9 +7,13 @@ import asyncio
 import threading
 from pathlib import Path
 
+import pytest
+
+from controller.cluster import key_of
 from controller.engine import Engine
-from controller.records import ATTACHMENTS, encode, member_key
-from controller.store import Put, open_store
+from controller.loadbalancing import absence
+from controller.records import ATTACHMENTS, OwnerRecord, encode, member_key, owner_key
+from controller.store import Put, StoreError, open_store
 from tests.switch.controller_process import attachment
 from tests.unit.services_engine import register, running_engine
 from tests.unit.several_engines import member, one_of_several, until
@@ -94,5 +98,107 @@ def test_a_switch_is_taken_once_more_also_when_others_write_first(tmp_path: Path
             # What is written for the node is still fenced by the record's revision.
             await engine.attachments.attach("node-1", attachment(node, 1), lambda _why: None)
         store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_switch_that_deposed_its_owner_is_taken_again_also_after_a_lease_that_was_lost(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        store = open_store(f"sqlite://{tmp_path}/store.db")
+        async with one_of_several(store, member("a")) as engine:
+            await register(engine, 1)
+            ownership = engine.ownership
+            await until(lambda: ownership.owns("node-1"), "the node to be owned")
+            before = ownership.generation_of("node-1")
+            assert before is not None
+            ownership.deposed("node-1", before, 5000)
+            ownership.lease(False)
+            await asyncio.sleep(1.5)
+            ownership.lease(True)
+            await until(
+                lambda: (ownership.generation_of("node-1") or 0) > 5000, "a generation above what was seen"
+            )
+        store.close()
+
+    asyncio.run(scenario())
+
+
+def test_generations_grow_also_over_an_owner_that_knows_no_base(tmp_path: Path) -> None:
+    """A controller of a former build takes a switch, and its record says nothing of a base."""
+
+    async def scenario() -> None:
+        store = open_store(f"sqlite://{tmp_path}/store.db")
+        async with one_of_several(store, member("a")) as engine:
+            await register(engine, 1)
+            ownership = engine.ownership
+            await until(lambda: ownership.owns("node-1"), "the node to be owned")
+            before = ownership.generation_of("node-1")
+            assert before is not None
+            ownership.deposed("node-1", before, 5000)
+            await until(
+                lambda: (ownership.generation_of("node-1") or 0) > 5000, "a generation above what was seen"
+            )
+            highest = ownership.generation_of("node-1") or 0
+            former = OwnerRecord(controller="former", incarnation="former/1")
+            store.write([Put(owner_key("node-1"), encode(former))])
+            # It is not there, so this one takes it, by what the store says and above all that was.
+            await until(
+                lambda: (ownership.generation_of("node-1") or 0) > highest, "the node to be owned again"
+            )
+            # Once above, the base stays.
+            base = ownership.owners()["node-1"].record.base
+            ownership.deposed("node-1", ownership.generation_of("node-1") or 0, 0)
+            highest = ownership.generation_of("node-1") or 0
+            await until(
+                lambda: (ownership.generation_of("node-1") or 0) > highest, "the node to be taken once more"
+            )
+            assert ownership.owners()["node-1"].record.base == base
+        store.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_a_switch_refused_is_no_longer_so_when_another_owner_has_it_confirmed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running_engine(tmp_path) as engine:
+            node = await register(engine, 1)
+            await engine.attachments.attach("node-1", attachment(node, 1), lambda _why: None)
+            (record,) = engine.cluster.attachments.values()
+            confirmations = engine.attachments.confirmations
+            confirmations.refused(record, "no room")
+            assert confirmations.refusal(key_of(record)) == "no room"
+            confirmations.stored(record, pending=True)
+            assert confirmations.refusal(key_of(record)) == "no room"
+            confirmations.stored(record, pending=False)
+            assert confirmations.refusal(key_of(record)) is None
+
+    asyncio.run(scenario())
+
+
+def test_absent_nodes_are_stored_when_the_store_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(absence, "AGAIN_SECONDS", 0.1)
+
+    async def scenario() -> None:
+        async with running_engine(tmp_path) as engine:
+            await register(engine, 1)
+
+            def stored() -> bool:
+                return "node-1" in engine.absences._stored
+
+            def unwritable(*_: object) -> int:
+                raise StoreError("the store has no majority")
+
+            with monkeypatch.context() as away:
+                away.setattr(engine.ledger._store, "write", unwritable)
+                engine.ledger._in_doubt = True  # as after a write of which nobody knows whether it was made
+                engine.states.candidates.connected("node-1", True)
+                engine.states.candidates.remove("node-1")
+                await asyncio.sleep(0.5)
+                assert not stored()
+            await until(stored, "the absence to be stored")
 
     asyncio.run(scenario())
