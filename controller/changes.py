@@ -113,6 +113,8 @@ class Inbox:
     #: The highest generation heard of, and the highest one with which the switch was lost to another controller.
     known: int = 0
     lost: int = -1
+    #: How often it was given up: it may come back as it was before anybody looks.
+    given_up: int = 0
     changes: list[Change] = field(default_factory=list)
     #: When the changes are to be taken in, in the terms of time.monotonic().
     due: float = NEVER

@@ -93,6 +93,7 @@ class Synchronizer:
         # From here on: the synchronizer's thread only.
         #: The generation by which this thread acts; the inbox has the one that counts.
         self._generation = owned
+        self._given_up = 0
         #: For which connection and generation the switch has given this controller its role.
         self._role_of: tuple[SwitchConnection, int | None] | None = None
         self._writer = Writer(
@@ -174,6 +175,7 @@ class Synchronizer:
         """
         with self._condition:
             self._inbox.generation = None
+            self._inbox.given_up += 1
             self._inbox.known = max(self._inbox.known, known)
             if self._inbox.connection is not None:
                 self._inbox.connection.give_up()
@@ -219,7 +221,7 @@ class Synchronizer:
             inbox, status = self._inbox, replace(self._status, repaired=self.repairs.count)
             if inbox.generation is None:
                 return replace(status, owner=False, connected=False, synchronized=False)
-            if self._at_work or inbox.changes or inbox.generation != self._generation:
+            if self._at_work or inbox.changes or self._changes_hands(inbox):
                 return replace(status, synchronized=False)
             return status
 
@@ -256,6 +258,7 @@ class Synchronizer:
             if self._inbox.generation != generation:
                 return  # It was given up, or is owned anew.
             self._inbox.generation = None
+            self._inbox.given_up += 1
             self._inbox.lost = generation
             if self._inbox.connection is not None:
                 self._inbox.connection.give_up()
@@ -280,8 +283,8 @@ class Synchronizer:
                 self._work(inbox)
 
     def _work(self, inbox: Inbox) -> None:
-        if inbox.generation != self._generation:
-            self._change_hands(inbox.generation)
+        if self._changes_hands(inbox):
+            self._change_hands(inbox)
         connection = inbox.connection
         # Before anything is compiled: nobody else writes from then on.
         reached = connection is not None and self._attempt(connection, self._take_role)
@@ -331,7 +334,7 @@ class Synchronizer:
 
     def _has_work(self) -> bool:
         inbox = self._inbox
-        if inbox.stopping or inbox.flushes or inbox.generation != self._generation:
+        if inbox.stopping or inbox.flushes or self._changes_hands(inbox):
             return True
         if inbox.connection is None and self._status.linked:
             return True
@@ -351,11 +354,14 @@ class Synchronizer:
 
     # Whose the switch is.
 
-    def _change_hands(self, generation: int | None) -> None:
+    def _changes_hands(self, inbox: Inbox) -> bool:
+        return (inbox.generation, inbox.given_up) != (self._generation, self._given_up)
+
+    def _change_hands(self, inbox: Inbox) -> None:
         """The switch is ours, or no longer, or anew. Whatever was read of it may be another's work since."""
-        self._generation = generation
+        self._generation, self._given_up = inbox.generation, inbox.given_up
         self._role_of = None
-        self._writer.change_hands(generation is not None)
+        self._writer.change_hands(self._generation is not None)
 
     def _take_role(self, connection: SwitchConnection) -> None:
         """Ask the switch for the role that is ours."""
@@ -381,7 +387,7 @@ class Synchronizer:
     def _ours(self) -> bool:
         """Whether the switch is still ours as it was when this thread looked last."""
         with self._condition:
-            return self._inbox.generation == self._generation
+            return not self._changes_hands(self._inbox)
 
     def _busy(self) -> bool:
         with self._condition:
