@@ -28,6 +28,8 @@ TICK_SECONDS: Final = 0.5
 #: A controller whose loop has not been at work for so long hangs. Others have its switches then: so it is long enough
 #: for whatever keeps a busy one.
 HUNG_SECONDS: Final = 10.0
+#: The process ends by itself in this time.
+END_SECONDS: Final = 2.0
 #: The longest thing that is said.
 READ_SIZE: Final = 1 << 16
 
@@ -101,7 +103,11 @@ class Pulse:
             return
         self._closed = True
         self._ours.shutdown(socket.SHUT_RDWR)
-        self._process.wait()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # It was stopped, as this one was.
+            self._process.wait()
         self._thread.join()
         self._ours.close()
 
