@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -18,6 +18,18 @@ _Stub: Any = inspection_pb2_grpc.InspectionStub
 
 #: Seconds that another controller gets for an answer.
 ASK_SECONDS = 2.0
+#: One that is behind a cut network must not be believed for ever: streams from it say nothing for hours.
+_OPTIONS: Final = (
+    ("grpc.keepalive_time_ms", 2_000),
+    ("grpc.keepalive_timeout_ms", 1_500),
+    # One that takes what is sent and does not answer: gRPC waits a minute unless it is told this.
+    ("grpc.http2.ping_timeout_ms", 4_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+)
 
 
 class Colleagues:
@@ -91,9 +103,9 @@ class Colleagues:
         channel = self._channels.get(address)
         if channel is None:
             if self._credentials is None:
-                channel = grpc.aio.insecure_channel(address)
+                channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
             else:
-                channel = grpc.aio.secure_channel(address, self._credentials)
+                channel = grpc.aio.secure_channel(address, self._credentials, options=_OPTIONS)
             self._channels[address] = channel
         return channel
 

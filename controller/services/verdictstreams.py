@@ -76,19 +76,20 @@ class _Joined:
         self._request = _own(request, follow=True)
         self._records: asyncio.Queue[Record | Exception] = asyncio.Queue(BACKLOG)
         self._loop = asyncio.get_running_loop()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._others: dict[str, asyncio.Task[None]] = {}
         #: Told already, while the streams began.
         self._remembered: set[bytes] = set()
 
     def follow(self, reader: Reader, remembered: Iterable[Record]) -> None:
         """What this controller's own switches tell goes in from now on, too. ``remembered`` was told."""
         self._remembered = {record.SerializeToString(deterministic=True) for record in remembered}
-        self._tasks[""] = self._loop.create_task(self._own(reader))
+        self._tasks.append(self._loop.create_task(self._own(reader)))
 
     def follow_others(self) -> None:
         """What other controllers tell goes in from now on, and what those tell that come later."""
         self._follow_new()
-        self._tasks["."] = self._loop.create_task(self._look())
+        self._tasks.append(self._loop.create_task(self._look()))
 
     async def next(self) -> Record:
         """TooSlowError: some were lost."""
@@ -100,7 +101,7 @@ class _Joined:
                 return said
 
     def close(self) -> None:
-        for task in self._tasks.values():
+        for task in (*self._tasks, *self._others.values()):
             task.cancel()
 
     async def _own(self, reader: Reader) -> None:
@@ -116,9 +117,12 @@ class _Joined:
             self._follow_new()
 
     def _follow_new(self) -> None:
-        for name in self._colleagues.others():
-            if name not in self._tasks or self._tasks[name].done():
-                self._tasks[name] = self._loop.create_task(self._other(name))
+        others = self._colleagues.others()
+        for name in self._others.keys() - others.keys():
+            self._others.pop(name).cancel()
+        for name in others:
+            if name not in self._others or self._others[name].done():
+                self._others[name] = self._loop.create_task(self._other(name))
 
     async def _other(self, name: str) -> None:
         try:

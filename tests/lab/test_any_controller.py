@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -13,7 +14,7 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from sdn.lab import faults
+from sdn.lab import faults, partitions
 from sdn.lab.lab import Lab
 from sdn.lab.waiting import wait_until
 from sdn.v1 import inspection_pb2, inspection_pb2_grpc, types_pb2
@@ -212,6 +213,13 @@ def test_every_controller_counts_the_connections_on_all_nodes(lab: Lab) -> None:
 
         wait_until(lambda: counts() == [1, 1, 1], "every controller to count the connection", 30)
     service_objects.delete(lab, "Service", "counted")
+
+
+def test_controllers_that_were_cut_from_each_other_know_of_each_others_nodes_again(lab: Lab) -> None:
+    wait_all_well(lab)
+    with partitions.apart(lab, CONTROLLERS[0], *CONTROLLERS[1:]):
+        time.sleep(8)  # Longer than what is sent, and not answered, keeps a connection.
+    wait_all_well(lab)
 
 
 def test_nodes_of_an_owner_that_dies_are_shown_by_whoever_owns_them_next(lab: Lab) -> None:
