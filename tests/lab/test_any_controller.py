@@ -51,10 +51,14 @@ def nodes(lab: Lab, controller: str) -> dict[str, dict[str, bool]]:
 def wait_all_well(lab: Lab) -> None:
     well = dict.fromkeys(("Registered", "AgentConnected", "SwitchConnected", "SwitchSynchronized"), True)
 
-    def all_well() -> bool:
-        return all(nodes(lab, name) == dict.fromkeys(NODES, well) for name in lab.serving())
+    shown: dict[str, dict[str, dict[str, bool]]] = {}
 
-    wait_until(all_well, "every controller to show that all nodes are well", 60)
+    def all_well() -> bool:
+        shown.clear()
+        shown.update({name: nodes(lab, name) for name in lab.serving()})
+        return all(found == dict.fromkeys(NODES, well) for found in shown.values())
+
+    wait_until(all_well, "every controller to show that all nodes are well", 120, because=lambda: f"{shown}")
 
 
 class Shown(threading.Thread):
