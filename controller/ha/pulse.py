@@ -27,7 +27,7 @@ from sdn import logs
 TICK_SECONDS: Final = 0.5
 #: A controller whose loop has not been at work for so long hangs. Others have its switches then: so it is long enough
 #: for whatever keeps a busy one.
-HUNG_SECONDS: Final = 10.0
+HUNG_SECONDS: Final = 30.0
 #: The process ends by itself in this time.
 END_SECONDS: Final = 2.0
 #: The longest thing that is said.
