@@ -90,6 +90,8 @@ class Synchronizer:
         self.repairs = Repairs()
         #: Changes were taken out of the inbox, and what came of them is not in the status yet.
         self._at_work = False
+        #: Somebody was told that the switch is not synchronized, since changes were under way.
+        self._told_busy = False
         # From here on: the synchronizer's thread only.
         #: The generation by which this thread acts; the inbox has the one that counts.
         self._generation = owned
@@ -222,6 +224,7 @@ class Synchronizer:
             if inbox.generation is None:
                 return replace(status, owner=False, connected=False, synchronized=False)
             if self._at_work or inbox.changes or self._changes_hands(inbox):
+                self._told_busy = True
                 return replace(status, synchronized=False)
             return status
 
@@ -422,7 +425,11 @@ class Synchronizer:
         with self._condition:
             self._at_work = False
             after = self._status
-        if _stands(before) != _stands(after):
+            # Whoever was told in the meantime is told how it ended.
+            over = self._told_busy and not self._inbox.changes
+            if over:
+                self._told_busy = False
+        if over or _stands(before) != _stands(after):
             self._on_status()
 
     def _update(self, **fields: Any) -> None:

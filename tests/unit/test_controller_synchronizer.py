@@ -59,6 +59,32 @@ def test_a_refusal_that_names_no_entry_is_compared_and_tried_again(
     wait_for(lambda: node.status.synchronized, "the switch to be synchronized")
 
 
+def test_whoever_was_told_that_changes_are_under_way_is_told_when_they_are_over(side: OpenFlowSide) -> None:
+    told: list[bool] = []
+    node = Synchronizer("node-1", on_status=lambda: told.append(node.status.synchronized))
+    try:
+        switch = ScriptedSwitch(side.switch(1))
+        node.submit("node", lambda: [FLOW])
+        node.connected(side.recorder.came[0])
+        wait_for(lambda: told and told[-1], "the switch to be synchronized")
+        asked: list[bool] = []
+        switch.before_commit = lambda: asked.append(node.status.synchronized)
+        told.clear()
+        node.submit("node", list)
+        wait_for(lambda: asked, "the change to be under way")
+        assert asked == [False]
+        wait_for(lambda: told, "the end of the change to be told")
+        assert told == [True]
+        # Nobody asked: nobody is told.
+        switch.before_commit = lambda: None
+        done: list[str | None] = []
+        node.submit("node", lambda: [FLOW], done.append)
+        wait_for(lambda: done, "the part to be in force")
+        assert told == [True]
+    finally:
+        node.stop(close=True)
+
+
 def test_a_switch_that_answers_nonsense_is_let_go(side: OpenFlowSide, node: Synchronizer) -> None:
     ScriptedSwitch(side.switch(1), flows=bytes(40))
     node.submit("node", lambda: [FLOW])
