@@ -99,7 +99,9 @@ def test_down_cleans_up_after_an_up_that_was_killed(name: str, step: str) -> Non
 
 
 def test_an_up_that_is_interrupted_cleans_up_itself(name: str) -> None:
-    with subprocess.Popen([*SDNCTL, "lab", "up", "--name", name], stderr=subprocess.PIPE, text=True) as up:
+    # Tests that run in the background of a script are not to be interrupted, and what they start would inherit that.
+    up_command = ["env", "--default-signal=INT", *SDNCTL, "lab", "up", "--name", name]
+    with subprocess.Popen(up_command, stderr=subprocess.PIPE, text=True) as up:
         assert up.stderr is not None
         for line in up.stderr:
             if "supervisord" in line:
