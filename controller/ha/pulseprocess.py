@@ -98,9 +98,13 @@ def main(name: str, incarnation: str, listener: str, theirs: str, hung_seconds: 
     controller.tell("ready")
     try:
         _serve(controller, heartbeats)
-    except (EOFError, OSError):
-        # At once: with the sockets others see that nobody is here.
-        os._exit(0)
+    except EOFError:
+        pass
+    except OSError as problem:
+        # It may end between two looks at it; anything else is to be known.
+        log.warning("heartbeats end", error=logs.error_text(problem))
+    # At once: with the sockets others see that nobody is here.
+    os._exit(0)
 
 
 def _serve(controller: _Controller, heartbeats: Heartbeats) -> None:

@@ -32,6 +32,14 @@ async def compiled(engine: Engine, node: str) -> None:
         await asyncio.sleep(0)
 
 
+async def owned(engine: Engine) -> int:
+    """Wait until the first node's switch is this controller's; gives the generation."""
+    await until(lambda: engine.ownership.owns("node-1"), "the node to be owned")
+    generation = engine.ownership.generation_of("node-1")
+    assert generation is not None
+    return generation
+
+
 def test_an_attachment_that_waits_is_neither_refused_nor_taken_back_when_the_switch_is_lost(
     tmp_path: Path,
 ) -> None:
@@ -81,9 +89,7 @@ def test_a_switch_is_taken_once_more_also_when_others_write_first(tmp_path: Path
         me = member("a")
         async with one_of_several(store, me) as engine:
             node = await register(engine, 1)
-            await until(lambda: engine.ownership.owns("node-1"), "the node to be owned")
-            before = engine.ownership.generation_of("node-1")
-            assert before is not None
+            before = await owned(engine)
             async with engine.ledger.lock:  # Nothing of others is taken in meanwhile.
                 store.write([Put(member_key("a"), encode(me))])
                 engine.ownership.deposed("node-1", before, 5000)
@@ -110,9 +116,7 @@ def test_a_switch_that_deposed_its_owner_is_taken_again_also_after_a_lease_that_
         async with one_of_several(store, member("a")) as engine:
             await register(engine, 1)
             ownership = engine.ownership
-            await until(lambda: ownership.owns("node-1"), "the node to be owned")
-            before = ownership.generation_of("node-1")
-            assert before is not None
+            before = await owned(engine)
             ownership.deposed("node-1", before, 5000)
             ownership.lease(False)
             await asyncio.sleep(1.5)
@@ -133,9 +137,7 @@ def test_generations_grow_also_over_an_owner_that_knows_no_base(tmp_path: Path) 
         async with one_of_several(store, member("a")) as engine:
             await register(engine, 1)
             ownership = engine.ownership
-            await until(lambda: ownership.owns("node-1"), "the node to be owned")
-            before = ownership.generation_of("node-1")
-            assert before is not None
+            before = await owned(engine)
             ownership.deposed("node-1", before, 5000)
             await until(
                 lambda: (ownership.generation_of("node-1") or 0) > 5000, "a generation above what was seen"
