@@ -150,6 +150,8 @@ class Declarations:
         async with self._ledger.lock:
             before = self._cluster.objects[kind].get((namespace, name))
             if before is None:
+                # Another controller may have stored it just now.
+                await self._ledger.confirm(object_key(kind, namespace, name))
                 if self._watchers.document(kind, namespace, name) is not None:
                     raise PreconditionError(
                         f"{kind} {_full(namespace, name)} exists, but was not declared here"

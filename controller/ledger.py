@@ -179,9 +179,8 @@ class Ledger:
                 await asyncio.wait_for(self._taken.wait(), left)
 
     async def confirm(self, key: str) -> None:
-        """The store has a key as the model has it. ConflictError, StoreError."""
-        if self._known.get(key):
-            await self._call(self._store.write, [Check(key, self._known[key])])
+        """The store has a key, or has it not, as the model does. ConflictError, StoreError."""
+        await self._call(self._store.write, [Check(key, self._known.get(key, 0))])
 
     def _fence(self, nodes: Iterable[str]) -> list[Operation]:
         fence: list[Operation] = []

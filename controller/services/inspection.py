@@ -126,9 +126,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
                 f"Node {name}: its agent is connected, and would register it again; stop the agent first"
             )
         declared = ("", name) in self._engine.cluster.objects["Node"]
-        if not registered and not declared:
-            raise NotFoundError(f"Node {name} does not exist")
-        if declared:
+        if declared or not registered:
             await self._engine.declarations.remove("Node", "", name)
         if registered:
             await self._engine.registrations.forget(name)

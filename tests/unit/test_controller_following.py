@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from controller.engine import Engine
+from controller.errors import NotFoundError
 from controller.ledger import DeposedError
 from sdn.model import parse, to_document
 from tests.switch.controller_process import attachment
@@ -137,6 +138,21 @@ def test_what_was_written_before_a_key_was_removed_is_not_made_again(tmp_path: P
             engine = first if round_ % 2 else second
             await engine.declarations.apply(parse(service("web")), False)
             await engine.declarations.remove("Service", "default", "web")
+        await until_equal(first, second)
+        assert not first.allocation.services()
+
+    run(tmp_path, scenario)
+
+
+def test_what_one_was_told_another_removes_at_once(tmp_path: Path) -> None:
+    """Whoever was told that his object is stored finds it everywhere: not only where the change has come by already."""
+
+    async def scenario(first: Engine, second: Engine) -> None:
+        for _ in range(30):
+            await first.declarations.apply(parse(service("web")), False)
+            await second.declarations.remove("Service", "default", "web")
+        with pytest.raises(NotFoundError):
+            await first.declarations.remove("Service", "default", "web")
         await until_equal(first, second)
         assert not first.allocation.services()
 
