@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+import grpc
 import pytest
 
 from sdn.lab import faults
 from sdn.lab.lab import Lab
 from sdn.lab.programs import OPENFLOW_PORT
-from sdn.lab.waiting import wait_until
+from sdn.lab.waiting import patience, wait_until
+from sdn.v1 import inspection_pb2, inspection_pb2_grpc
 from tests.lab import accounts, labs, witness
 from tests.lab import service_objects as objects
 from tests.lab.fencing import IS_SECONDARY, SECONDARY, Write
@@ -55,6 +57,14 @@ def owner_of(lab: Lab, node: str) -> str:
     """Empty: nobody who answers."""
     switch = lab.switches().get(node)
     return switch.owner if switch is not None else ""
+
+
+def claims(lab: Lab, controller: str, node: str) -> bool:
+    """Whether a controller takes the node's switch for its own."""
+    request = inspection_pb2.ListSwitchesRequest(own_only=True)
+    with grpc.insecure_channel(lab.server_of(controller)) as channel:
+        answer = inspection_pb2_grpc.InspectionStub(channel).ListSwitches(request, timeout=patience(10))
+    return node in {switch.node for switch in answer.switches}
 
 
 def unacknowledged(lab: Lab, controller: str, node: str) -> int:
@@ -114,9 +124,7 @@ def frozen_in_a_bundle(lab: Lab, watched: Witness, node: str, name: str) -> Writ
         f"\n{victim} was frozen, and the switch has a master with generation {generation}: {found[0]}",
         flush=True,
     )
-    wait_until(
-        lambda: "deposed" in lab.log(victim).read_text(encoding="utf-8"), f"{victim} to learn of it", 30
-    )
+    wait_until(lambda: not claims(lab, victim, node), f"{victim} to learn of it", 30)
     assert found[0].connection == connection
     return found[0]
 
