@@ -115,6 +115,9 @@ class Inbox:
     lost: int = -1
     #: How often it was given up: it may come back as it was before anybody looks.
     given_up: int = 0
+    #: Nothing may be written to the switch by who owns it; and how often that was so.
+    paused: bool = False
+    pauses: int = 0
     changes: list[Change] = field(default_factory=list)
     #: When the changes are to be taken in, in the terms of time.monotonic().
     due: float = NEVER
@@ -134,10 +137,17 @@ class Inbox:
             self._merge_at = max(MERGE_ABOVE, 2 * len(self.changes))
 
     def take(self) -> Inbox:
-        """What is there now; changes and flushes are not there any more."""
+        """What is there now; changes are not there any more, nor flushes, if they can be made."""
         taken = replace(self)
-        self.changes, self.flushes, self._merge_at, self.due = [], {}, MERGE_ABOVE, NEVER
+        self.changes, self._merge_at, self.due = [], MERGE_ABOVE, NEVER
+        if not self.held_up:
+            self.flushes = {}
         return taken
+
+    @property
+    def held_up(self) -> bool:
+        """Whether the switch is ours, and must not be written."""
+        return self.paused and self.generation is not None
 
 
 def entries_of(compile: Compile | None) -> Entries:

@@ -106,6 +106,7 @@ class Engine:
         self.programs = Programs(switchboard, self.services, self._status_changed)
         self.loadbalancing = LoadBalancing(self.cluster, self.programs, self.allocation, ranges)
         self.programs.services_on = self.loadbalancing.entries_on
+        self.ownership.on_pause = self.programs.pause
         self.policies = Policies(self.cluster, self.programs)
         self.programs.policies_on = self.policies.on_node
         if me is not None:

@@ -108,6 +108,8 @@ class Programs:
         #: What each node owns on all other nodes' switches.
         self._peers: dict[str, SharedPeer] = {}
         self._datapaths: dict[str, int] = {}
+        #: Whether nothing may be written to any switch.
+        self._paused = False
         #: Of attachments, for people: whose they are.
         self._pods: dict[tuple[str, str], str] = {}
         #: Computes what all Services have on a node; set by the engine.
@@ -140,6 +142,7 @@ class Programs:
                 on_deposed=lambda node, generation, seen: self.on_deposed(node, generation, seen),
                 owner_of=functools.partial(self._owner_of, name),
             )
+            synchronizer.pause(self._paused)
             self._synchronizers[name] = synchronizer
             others = [Change(("peer", other), peer.encoded) for other, peer in self._peers.items()]
             synchronizer.submit_all(others, patient=True)
@@ -179,6 +182,12 @@ class Programs:
         synchronizer = self._synchronizers.get(node)
         if synchronizer is not None:
             synchronizer.disown(known)
+
+    def pause(self, paused: bool) -> None:
+        """Whether no switch may be written for now, see :meth:`Synchronizer.pause`."""
+        self._paused = paused
+        for synchronizer in self._synchronizers.values():
+            synchronizer.pause(paused)
 
     def remove_node(self, name: str) -> None:
         """Forget a node: its switch is let go as it is, the others lose their way to it."""

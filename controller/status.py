@@ -7,8 +7,11 @@ Of a switch that this controller does not own it says little: whoever owns it kn
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
+from controller.connection import SwitchConnection
+from controller.writer import Writer
 from sdn.openflow import Role
 
 
@@ -38,3 +41,35 @@ class Status:
     #: The version of the pipeline that the switch holds; 0: none that says so.
     pipeline: int = 0
     last_error: str = ""
+
+
+def seen(
+    before: Status, connection: SwitchConnection | None, writer: Writer, *, owner: bool, news: bool
+) -> dict[str, Any]:
+    """The fields of the status after work was done; ``news``: something was written since the status before."""
+    synchronized = connection is not None and writer.synchronized(connection)
+    desired_flows, desired_groups = writer.wanted()
+    installed_flows, installed_groups = writer.holdings.installed()
+    return {
+        "owner": owner,
+        "linked": connection is not None,
+        "role": before.role if connection is not None else None,
+        "connected": owner and connection is not None,
+        "address": connection.address if connection is not None else "",
+        "connected_since": connection.since if connection is not None else None,
+        "desired_flows": desired_flows,
+        "installed_flows": installed_flows,
+        "desired_groups": desired_groups,
+        "installed_groups": installed_groups,
+        "synchronized": synchronized,
+        # Audits that find nothing are none.
+        "synchronized_at": datetime.now(UTC)
+        if synchronized and (news or not before.synchronized)
+        else before.synchronized_at,
+        "pipeline": writer.holdings.pipeline,
+    }
+
+
+def stands(status: Status) -> tuple[bool, ...]:
+    """What others are told of when it changes."""
+    return status.owner, status.linked, status.connected, status.synchronized

@@ -30,7 +30,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from controller.changes import NEVER, NOT_OWNER, Change, Compile, Done, Inbox
@@ -39,7 +38,7 @@ from controller.desired import Part
 from controller.forgetting import Flush
 from controller.lanes import LARGE, SMALL, STAND_BY, Lane
 from controller.repairs import Repairs
-from controller.status import Status
+from controller.status import Status, seen, stands
 from controller.transport import ConnectionClosedError, ProtocolError
 from controller.writer import Writer
 from sdn import logs
@@ -95,9 +94,9 @@ class Synchronizer:
         # From here on: the synchronizer's thread only.
         #: The generation by which this thread acts; the inbox has the one that counts.
         self._generation = owned
-        self._given_up = 0
-        #: For which connection and generation the switch has given this controller its role.
-        self._role_of: tuple[SwitchConnection, int | None] | None = None
+        self._given_up = self._pauses = 0
+        #: For which connection and generation, and after how many pauses, the switch has given us our role.
+        self._role_of: tuple[SwitchConnection, int | None, int] | None = None
         self._writer = Writer(
             self._log,
             owner=owned is not None,
@@ -181,6 +180,20 @@ class Synchronizer:
             self._inbox.known = max(self._inbox.known, known)
             if self._inbox.connection is not None:
                 self._inbox.connection.give_up()
+            self._condition.notify()
+
+    def pause(self, paused: bool) -> None:
+        """Whether nothing may be written for now, though the switch is this controller's. Never waits; what is under
+        way ends after the next message. When the pause is over, the switch is asked first whether it is still this
+        controller's.
+        """
+        with self._condition:
+            inbox = self._inbox
+            inbox.paused = paused
+            if inbox.held_up:
+                inbox.pauses += 1
+                if inbox.connection is not None:
+                    inbox.connection.packets_wanted = False
             self._condition.notify()
 
     def connected(self, connection: SwitchConnection) -> None:
@@ -290,7 +303,8 @@ class Synchronizer:
             self._change_hands(inbox)
         connection = inbox.connection
         # Before anything is compiled: nobody else writes from then on.
-        reached = connection is not None and self._attempt(connection, self._take_role)
+        self._pauses = inbox.pauses
+        reached = connection is not None and not inbox.held_up and self._attempt(connection, self._take_role)
         self._writer.take_in(inbox.changes)
         if connection is None:
             self._writer.without_a_switch()
@@ -337,18 +351,20 @@ class Synchronizer:
 
     def _has_work(self) -> bool:
         inbox = self._inbox
-        if inbox.stopping or inbox.flushes or self._changes_hands(inbox):
+        if inbox.stopping or self._changes_hands(inbox):
             return True
         if inbox.connection is None and self._status.linked:
             return True
-        if inbox.connection is not None and self._role_of != (inbox.connection, inbox.generation):
-            return True
+        if not inbox.held_up:
+            role = inbox.connection, inbox.generation, inbox.pauses
+            if inbox.flushes or (inbox.connection is not None and self._role_of != role):
+                return True
         return self._seconds_to_wait() == 0.0
 
     def _seconds_to_wait(self) -> float | None:
         """Until something is due by itself; None: nothing is."""
         due = self._inbox.due
-        if self._inbox.connection is not None and self._generation is not None:
+        if self._inbox.connection is not None and self._generation is not None and not self._inbox.held_up:
             if self._inbox.connection is not self._writer.holdings.compared:
                 return 0.0
             by_itself = self._writer.due()
@@ -369,7 +385,8 @@ class Synchronizer:
     def _take_role(self, connection: SwitchConnection) -> None:
         """Ask the switch for the role that is ours."""
         generation = self._generation
-        if self._role_of == (connection, generation):
+        role = connection, generation, self._pauses
+        if self._role_of == role:
             return
         if generation is None:
             reply = connection.become_slave(self._inbox.known)
@@ -378,9 +395,9 @@ class Synchronizer:
             reply = connection.request_role(Role.MASTER, generation)
         if reply.role is not (Role.SLAVE if generation is None else Role.MASTER):
             raise CodecError(f"the switch gave the role {reply.role.name}")
-        self._role_of = (connection, generation)
+        self._role_of = role
         with self._condition:
-            if self._inbox.generation == generation:
+            if self._inbox.generation == generation and not self._inbox.held_up:
                 connection.packets_wanted = generation is not None
         self._update(role=reply.role, generation=reply.generation)
         self._log.debug(
@@ -388,9 +405,9 @@ class Synchronizer:
         )
 
     def _ours(self) -> bool:
-        """Whether the switch is still ours as it was when this thread looked last."""
+        """Whether the switch is still ours as it was when this thread looked last, and may be written."""
         with self._condition:
-            return not self._changes_hands(self._inbox)
+            return not self._changes_hands(self._inbox) and not self._inbox.held_up
 
     def _busy(self) -> bool:
         with self._condition:
@@ -399,29 +416,9 @@ class Synchronizer:
     # Status.
 
     def _publish(self) -> None:
-        connection, owner = self.connection, self._generation is not None
-        synchronized = connection is not None and self._writer.synchronized(connection)
-        desired_flows, desired_groups = self._writer.wanted()
-        installed_flows, installed_groups = self._writer.holdings.installed()
-        before = self._status
-        # Audits that find nothing are none.
-        news = not before.synchronized or self._writer.written != self._told_written
-        self._told_written = self._writer.written
-        self._update(
-            owner=owner,
-            linked=connection is not None,
-            role=before.role if connection is not None else None,
-            connected=owner and connection is not None,
-            address=connection.address if connection is not None else "",
-            connected_since=connection.since if connection is not None else None,
-            desired_flows=desired_flows,
-            installed_flows=installed_flows,
-            desired_groups=desired_groups,
-            installed_groups=installed_groups,
-            synchronized=synchronized,
-            synchronized_at=datetime.now(UTC) if news and synchronized else before.synchronized_at,
-            pipeline=self._writer.holdings.pipeline,
-        )
+        before, owner = self._status, self._generation is not None
+        news, self._told_written = self._writer.written != self._told_written, self._writer.written
+        self._update(**seen(before, self.connection, self._writer, owner=owner, news=news))
         with self._condition:
             self._at_work = False
             after = self._status
@@ -429,14 +426,9 @@ class Synchronizer:
             over = self._told_busy and not self._inbox.changes
             if over:
                 self._told_busy = False
-        if over or _stands(before) != _stands(after):
+        if over or stands(before) != stands(after):
             self._on_status()
 
     def _update(self, **fields: Any) -> None:
         with self._condition:
             self._status = replace(self._status, **fields)
-
-
-def _stands(status: Status) -> tuple[bool, ...]:
-    """What others are told of when it changes."""
-    return status.owner, status.linked, status.connected, status.synchronized

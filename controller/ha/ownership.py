@@ -11,6 +11,10 @@ is taken once more, with what it has seen as the *base* on which its owners' rev
 
 Which controllers are there is for :mod:`controller.ha.members` to say.
 
+A lease that is lost is a *pause* at first: nothing is written, and what is known of the switches is kept, so that one
+that is regained while nobody has taken them costs a question for the role each. What another has taken meanwhile is
+lost at once, by what the store says or by what the switch does; all of it when the pause has lasted for a while.
+
 A controller alone with its store is the only member, and owns everything. :meth:`Ownership.alone` does so without a
 store: for parts of a controller that run by themselves.
 """
@@ -20,33 +24,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from controller.cluster import Cluster
 from controller.ha.assignment import REBALANCE_SECONDS, preferred, wanted
-from controller.ha.damping import Damping
+from controller.ha.marks import Marks
 from controller.ha.members import Members
 from controller.ledger import Ledger, under
 from controller.records import (
     DOWN,
     MEMBERS,
     OWNERS,
-    DownRecord,
     MemberRecord,
     OwnerRecord,
     decode,
-    down_key,
     encode,
     owner_key,
 )
-from controller.store import ConflictError, Delete, Entry, Put, StoreError
+from controller.store import ConflictError, Entry, Put, StoreError
 from sdn import logs
 
 log = logs.get("controller.ownership")
 
 #: Switches that are taken in one write.
 _AT_ONCE = 48
+#: Seconds for which this controller keeps what it owns, without writing it, after its lease was lost.
+PAUSE_SECONDS = 5.0
 #: Seconds for which a new node waits for the controller that it belongs to, before another one takes it.
 _PATIENCE = 1.0
 _RETRY_SECONDS = 0.2
@@ -85,19 +88,17 @@ class Ownership:
         #: The highest generation that each node's owner ever had, as far as this controller knows.
         self._highest: dict[str, int] = {}
         self.members = Members(me)
-        #: Members that this controller does not hear, by name: their incarnation.
-        self._silent: dict[str, str] = {}
-        #: Nodes that this controller owns and may write.
+        #: Nodes that this controller owns, and writes while it has its lease.
         self._held: set[str] = set()
         #: Those of them that are to be taken once more, with a generation above this.
         self._again: dict[str, int] = {}
         self._may_write = me is None
+        #: Ends the pause for which they are kept without a lease; None: there is no pause.
+        self._pausing: asyncio.TimerHandle | None = None
         self._draining = False
         self._stable_since = self._loop.time()
-        #: Whether another controller has marked this one, and how often one did.
-        self._marked = False
-        self._damping = Damping()
         self._look = asyncio.Event()
+        self._marks = Marks(ledger, self.members, self._look, self._members_changed)
         self._changed = asyncio.Event()
         #: The same for those who wait for one node only.
         self._node_changed: dict[str, asyncio.Event] = {}
@@ -107,6 +108,8 @@ class Ownership:
         #: Told of a node that this controller owns from now on, or does not own any longer.
         self.on_held: OnNode = lambda _node: None
         self.on_lost: OnNode = lambda _node: None
+        #: Told that nothing may be written, whatever is owned, or that it may be again.
+        self.on_pause: Callable[[bool], None] = lambda _paused: None
         #: Told of a node that has another owner, whoever it is.
         self.on_owner: OnNode = lambda _node: None
         #: Told when other controllers have come, gone or changed.
@@ -115,7 +118,7 @@ class Ownership:
     # What others ask.
 
     def owns(self, node: str) -> bool:
-        """Whether this controller owns the node's switch, and may write it."""
+        """Whether this controller owns the node's switch. It writes it while it has its lease."""
         return self._me is None or node in self._held
 
     def generation_of(self, node: str) -> int | None:
@@ -193,16 +196,11 @@ class Ownership:
 
     def silent(self, name: str, incarnation: str, why: str) -> None:
         """A controller is not heard any more."""
-        log.warning("controller is silent", controller=name, why=why)
-        self._silent[name] = incarnation
-        self._look.set()
+        self._marks.silent(name, incarnation, why)
 
     def heard(self, name: str, incarnation: str) -> None:
         """A controller is heard again."""
-        if self._silent.get(name) == incarnation:
-            del self._silent[name]
-            log.info("controller is heard again", controller=name)
-            self._look.set()
+        self._marks.heard(name, incarnation)
 
     def lease(self, held: bool) -> None:
         """This controller's lease was lost, or regained: without it nothing is written."""
@@ -210,9 +208,21 @@ class Ownership:
             return
         self._may_write = held
         log.info("lease regained" if held else "lease lost: nothing is written any more")
-        for node in list(self._owners):
-            self._judge(node)
+        if self._pausing is not None:
+            self._pausing.cancel()
+            self._pausing = None
+        self.on_pause(not held)
+        if held:
+            self._judge_all()
+        else:
+            self._pausing = self._loop.call_later(PAUSE_SECONDS, self._end_pause)
+            for node in self._again.keys() & self._held:
+                self._give_up(node)
         self._look.set()
+
+    def _end_pause(self) -> None:
+        self._pausing = None
+        self._judge_all()
 
     def deposed(self, node: str, generation: int, seen: int) -> None:
         """The switch has seen a higher generation than this one: ``seen``, 0 when that is not known. If the store does
@@ -223,6 +233,9 @@ class Ownership:
         def look() -> None:
             owner = self._owners.get(node)
             if self._mine(owner) and owner is not None and owner.generation == generation:
+                if not self._may_write:
+                    # The store may not be heard. Whoever has the switch is found by the node's agent.
+                    self._give_up(node)
                 self._again[node] = max(seen, self._again.get(node, 0))
                 self._look.set()
 
@@ -279,8 +292,10 @@ class Ownership:
             self._look.clear()
             pause: float | None = _RETRY_SECONDS
             try:
-                await self._rise_in_time()
-                await self._mark_silent()
+                if self._may_write:
+                    await self._marks.rise_in_time()
+                if self._may_write:
+                    await self._marks.mark_silent()
                 pause = await self._take_wanted()
             except ConflictError as conflict:
                 await self._ledger.seen(conflict)
@@ -292,44 +307,6 @@ class Ownership:
 
     def _can_take(self) -> bool:
         return self._may_write and not self._draining and self._me is not None and self.members.standing()
-
-    async def _mark_silent(self) -> None:
-        if not self._may_write or not self.members.standing():
-            return
-        for name, incarnation in list(self._silent.items()):
-            member = self.members.all().get(name)
-            if (
-                member is None
-                or member.record.incarnation != incarnation
-                or self.members.down(name) is not None
-            ):
-                continue
-            at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            record = DownRecord(incarnation=incarnation, by=self.members.name, at=at)
-            checks = [check for check in self.members.fence() if check.key != down_key(name)]
-            await self._ledger.write([Put(down_key(name), encode(record)), *checks])
-            log.warning("controller is marked as down", controller=name)
-            self.members.mark(name, record)
-            self._members_changed()
-
-    async def _rise_in_time(self) -> None:
-        """Take away the mark that another controller has set on this one: of a former start at once, else after a
-        while that doubles with each time, so that one that comes and goes moves little.
-        """
-        if not self.members.marked(self.members.name) or not self._may_write:
-            return
-        if self.members.down(self.members.name) is not None:
-            now = self._loop.time()
-            if not self._marked:
-                self._marked, self._damping = True, self._damping.marked(now)
-                log.warning("found silent by another controller", seconds_away=self._damping.away_seconds)
-            if now < self._damping.back_at:
-                self._loop.call_at(self._damping.back_at, self._look.set)
-                return
-        self._marked = False
-        await self._ledger.write([Delete(down_key(self.members.name))])
-        self.members.mark(self.members.name, None)
-        self._members_changed()
 
     async def _take_wanted(self) -> float | None:
         """Take what is this controller's to take; seconds until there may be more, None: until something changes."""
@@ -416,15 +393,25 @@ class Ownership:
         me, owner = self._me, self._owners.get(node)
         if me is None:
             return
-        holds = self._may_write and self._mine(owner)
+        kept = self._pausing is not None and node in self._held
+        holds = self._mine(owner) and (self._may_write or kept)
         if not self._mine(owner):
             self._again.pop(node, None)
-        if node in self._held and not holds:
-            self._held.discard(node)
-            self.on_lost(node)
-        elif holds and (again or node not in self._held):
+        if not holds:
+            self._give_up(node)
+        elif again or node not in self._held:
             self._held.add(node)
             self.on_held(node)
+
+    def _judge_all(self) -> None:
+        for node in list(self._owners):
+            self._judge(node)
+
+    def _give_up(self, node: str) -> None:
+        """It is not held any longer."""
+        if node in self._held:
+            self._held.discard(node)
+            self.on_lost(node)
 
     def _tell(self, node: str = "") -> None:
         """What is known of a node has changed; empty: of all."""

@@ -483,3 +483,71 @@ def test_what_a_non_owner_remembers_does_not_grow_with_what_changes(make: Make) 
     assert len(writer_of._waiting) == 0
     assert len(writer_of.holdings.dirty) == 0
     assert node.synchronizer.status.desired_flows <= 1
+
+
+def test_in_a_pause_nothing_is_written_and_nothing_is_forgotten(make: Make) -> None:
+    """Its lease is lost, and nobody has taken the switch: what was wanted meanwhile is written after it, without
+    another comparison.
+    """
+    node = make(5)
+    node.submit("node", 1)
+    switch = node.connect()
+    node.wait_synchronized()
+    node.synchronizer.pause(True)
+    assert not node.connection.packets_wanted
+    node.submit("pod", 2)
+    node.synchronizer.flush([TRACKED])
+    node.settle()
+    wait_for(lambda: node.synchronizer.status.desired_flows == 2, "the change to be taken in")
+    assert (switch.commits, switch.flushes, node.told) == (1, 0, [None])
+    assert not node.synchronizer.status.synchronized
+    node.synchronizer.pause(False)
+    node.wait_synchronized()
+    wait_for(lambda: switch.flushes, "the flush")
+    assert node.told == [None, None]
+    assert (switch.comparisons, switch.commits) == (1, 2)
+    assert switch.roles.asked[:2] == [(MASTER, 5), (MASTER, 5)], "asked once more before it is written"
+    assert node.connection.packets_wanted
+
+
+def test_a_switch_that_comes_in_a_pause_is_asked_after_it(make: Make) -> None:
+    node = make(5)
+    node.synchronizer.pause(True)
+    node.submit("node", 1)
+    switch = node.connect()
+    node.settle()
+    assert (switch.roles.asked, switch.comparisons) == ([], 0)
+    node.synchronizer.pause(False)
+    node.wait_synchronized()
+    assert (switch.roles.asked, switch.commits) == ([(MASTER, 5)], 1)
+
+
+def test_who_was_replaced_in_a_pause_learns_it_from_the_switch_after_it(make: Make) -> None:
+    node = make(5)
+    node.submit("node", 1)
+    switch = node.connect()
+    node.wait_synchronized()
+    node.synchronizer.pause(True)
+    switch.roles.generation = 6
+    switch.roles.depose(switch.peer, tell=False)
+    node.submit("pod", 2)
+    node.settle()
+    assert node.deposed == []
+    node.synchronizer.pause(False)
+    wait_for(lambda: node.deposed == [("node-1", 5)], "the owner to be deposed")
+    node.wait_role(Role.SLAVE)
+    assert switch.commits == 1
+    assert node.told == [None, NOT_OWNER]
+
+
+def test_who_gives_a_switch_up_in_a_pause_asks_for_the_other_role(make: Make) -> None:
+    node = make(5)
+    node.submit("node", 1)
+    switch = node.connect()
+    node.wait_synchronized()
+    node.synchronizer.pause(True)
+    node.submit("pod", 2)
+    node.synchronizer.disown(6)
+    node.wait_role(Role.SLAVE)
+    wait_for(lambda: node.told == [None, NOT_OWNER], "all who wait to be told")
+    assert switch.commits == 1
