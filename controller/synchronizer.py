@@ -87,6 +87,8 @@ class Synchronizer:
         self._status = Status()
         #: What of the node was not as it must be. Any thread may add to it.
         self.repairs = Repairs()
+        #: The connection that the status is about.
+        self._shown: SwitchConnection | None = None
         #: Changes were taken out of the inbox, and what came of them is not in the status yet.
         self._at_work = False
         #: Somebody was told that the switch is not synchronized, since changes were under way.
@@ -236,7 +238,8 @@ class Synchronizer:
             inbox, status = self._inbox, replace(self._status, repaired=self.repairs.count)
             if inbox.generation is None:
                 return replace(status, owner=False, connected=False, synchronized=False)
-            if self._at_work or inbox.changes or self._changes_hands(inbox):
+            another = inbox.connection is not self._shown
+            if self._at_work or another or inbox.changes or self._changes_hands(inbox):
                 self._told_busy = True
                 return replace(status, synchronized=False)
             return status
@@ -418,8 +421,10 @@ class Synchronizer:
     def _publish(self) -> None:
         before, owner = self._status, self._generation is not None
         news, self._told_written = self._writer.written != self._told_written, self._writer.written
-        self._update(**seen(before, self.connection, self._writer, owner=owner, news=news))
+        connection = self.connection
+        self._update(**seen(before, connection, self._writer, owner=owner, news=news))
         with self._condition:
+            self._shown = connection
             self._at_work = False
             after = self._status
             # Whoever was told in the meantime is told how it ended.

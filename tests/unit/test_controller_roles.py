@@ -461,6 +461,18 @@ def test_connections_of_a_pod_that_another_owner_has_let_begin_are_left_alone(
     assert bool(switch.flushes) is not begun
 
 
+def test_a_switch_that_has_just_come_back_is_not_synchronized_yet(make: Make) -> None:
+    """What it holds is not known before it was read, whatever its former connection showed."""
+    node = make(5)
+    node.submit("node", 1)
+    node.connect()
+    node.wait_synchronized()
+    with node.synchronizer._condition:  # The synchronizer's thread sees nothing of it.
+        node.connect()
+        assert not node.synchronizer.status.synchronized
+    node.wait_synchronized()
+
+
 def test_packets_reach_the_master_only(make: Make) -> None:
     node = make(None)
     node.connect()
