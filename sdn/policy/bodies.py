@@ -12,7 +12,8 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Collection
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from itertools import takewhile
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 
 from sdn.policy import networks
 from sdn.policy.groups import PodGroup, Source
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Whose a rule is: kind, namespace and name of the policy, the rule's index among its policy's, and its text.
 Owner: TypeAlias = tuple[str, str, str, int, str]
+
+Ended = TypeVar("Ended")
 
 _LARGEST: Final = 0xFFFF_FFFF
 
@@ -117,7 +120,8 @@ class Bodies:
         self._journal = journal
         self._by_content: dict[Content, Body] = {}
         self.by_number: dict[int, Body] = {}
-        self._gone: set[Body] = set()
+        #: Those in force no more, with the change that ended them, in this order.
+        self._gone: dict[Body, int] = {}
 
     def claim(self, content: Content, owner: Owner) -> Body:
         """The body that says this is one owner's more."""
@@ -148,13 +152,14 @@ class Bodies:
         """When a body is in force that was not."""
         self._index.version += 1
         body.alive = True
-        self._gone.discard(body)
+        self._gone.pop(body, None)
 
     def went(self, body: Body) -> None:
         """When a body is in force no more."""
         self._index.version += 1
         body.alive = False
-        self._gone.add(body)
+        self._gone.pop(body, None)
+        self._gone[body] = self._journal.clock
 
     def _number(self, content: Content) -> int:
         digest = blake2b(content.text().encode(), digest_size=4).digest()
@@ -173,10 +178,10 @@ class Bodies:
         for code in content.networks:
             self._book.declare(code, body)
 
-    def purge(self) -> list[Source]:
-        """Forgets bodies whose end was taken; gives the groups and other sources that they needed."""
+    def purge(self, before: int) -> list[Source]:
+        """Forgets bodies that ended before a change; gives the groups and other sources that they needed."""
         needed: list[Source] = []
-        for body in self._gone:
+        for body in ended(self._gone, before):
             content = body.content
             del self._by_content[content]
             del self.by_number[body.number]
@@ -186,5 +191,12 @@ class Bodies:
             for code in content.networks:
                 self._book.withdraw(code, body)
             needed.extend((content.subject, *content.sources))
-        self._gone.clear()
         return needed
+
+
+def ended(gone: dict[Ended, int], before: int) -> list[Ended]:
+    """Takes out what ended before a change; changes ascend."""
+    found = list(takewhile(lambda one: gone[one] < before, gone))
+    for one in found:
+        del gone[one]
+    return found

@@ -1,41 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cells that differ between what was when changes were last taken and what is.
+"""The cells that differ between what nodes were told and what is.
 
-What was is in the journal. A rule's number is on a cell while three things are so: the rule is in force, its subject
-has pods on the node, and the address (or the pod and port) belongs to it. Each number that came to a cell or left it is
-found from the side that changed, for all nodes at once; then each cell is made anew. Cells that got their numbers back
-as they were cancel out.
+What was is in their notes (:mod:`sdn.policy.journal`). A rule's number is on a cell while three things are so: the rule
+is in force, its subject has pods on the node, and the address (or the pod and port) belongs to it. Each number that
+came to a cell or left it is found from the side that changed, for all nodes at once; then each cell is made anew. Cells
+that got their numbers back as they were cancel out.
+
+A comparison is made in steps. First comes what is looked at once for all nodes: rules and the other ends of
+connections. It is true until something changes. Then any of the nodes can be told; pods are looked at there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sdn.model.address import Range
-from sdn.policy.cells import Cell, CellKey, PeerCell, PeerKey, RuleKey, SubjectCell
+from sdn.policy.cells import Cell, CellKey, PeerCell, PeerKey, RuleKey
 from sdn.policy.compiled import stage_of
 from sdn.policy.domains import Domain
-from sdn.policy.groups import PodGroup, Source, kin_posture, standing
-from sdn.policy.members import Node, Pod, indexes
-from sdn.policy.networks import code_of, range_of
+from sdn.policy.groups import Source
+from sdn.policy.members import indexes
+from sdn.policy.networks import range_of
 from sdn.policy.peers import Peers
-from sdn.policy.postures import UNTOUCHED, Standing, alike, differences
-from sdn.policy.program import Subjects, policy_of, rule_cell, subject_key
-from sdn.policy.values import Action, PolicyRef
+from sdn.policy.podchanges import PodChanges, may_deny
+from sdn.policy.portions import portions
+from sdn.policy.program import policy_of, rule_cell
+from sdn.policy.values import PolicyRef
 
 if TYPE_CHECKING:
     from sdn.policy.addresses import AddressBook
     from sdn.policy.bodies import Bodies, Body
-    from sdn.policy.journal import Journal
+    from sdn.policy.journal import Notes
     from sdn.policy.nodes import Nodes
 
 
 _NOBODY: Final[tuple[list[int], list[int]]] = ([], [])
+#: What work counts, in the time in which a node is told of a cell that others have, too: to make a cell of that kind,
+#: to tell a pod's cells, and to hand a node what it is told.
+_A_PEER: Final = 12
+_A_POD: Final = 128
+_A_NODE: Final = 64
 
 
 class Changes(NamedTuple):
-    """What changed for each node that is subscribed to, by its name.
+    """What changed for nodes that are subscribed to, by name.
 
     ``cells``: cells that are new or other, None for one that is gone; one that ended as it was is not there.
     ``shrunk``: connections with an end in these ranges may be denied now that were allowed before; others are not.
@@ -46,101 +55,110 @@ class Changes(NamedTuple):
 
 
 class Comparison:
-    """One look at what was and what is. It is used once."""
+    """One look at what was and what is, for the nodes of a set. Each node can be told once."""
 
-    def __init__(self, journal: Journal, nodes: Nodes, book: AddressBook, bodies: Bodies) -> None:
-        self._journal = journal
+    def __init__(self, notes: Notes, mask: int, nodes: Nodes, book: AddressBook, bodies: Bodies) -> None:
+        self._notes = notes
+        self._mask = mask
         self._nodes = nodes
         self._book = book
         self._bodies = bodies
-        self._watched = nodes.watched
         self._peers = Peers(nodes, book)
-        self._subjects = Subjects()
-        self._cells: dict[int, dict[CellKey, Cell | None]] = {}
-        self._shrunk: dict[int, set[int]] = {}
+        self._pods = PodChanges(notes, mask, bodies)
         #: Addresses that came to a source, and that left it.
         self._moved: dict[Source, tuple[list[int], list[int]]] = {}
         #: Rules that nodes got (or know by another name), and that nodes lost.
         self._rules: dict[int, tuple[Body, int, int]] = {}
         #: Numbers that came or went, with the nodes on which they did, by stage and address.
         self._at_peers: dict[tuple[int, int], dict[int, int]] = {}
-        #: The same by node and port of the switch, then by stage and port code.
-        self._at_subjects: dict[tuple[int, int], dict[tuple[int, int], set[int]]] = {}
         #: Where the owner of a peer's cell may be another one, and on which nodes, by stage and address.
         self._renamed: dict[tuple[int, int], int] = {}
+        #: What came of it: cells with the nodes that are told, and ranges that have shrunk.
+        self._cells: list[tuple[int, CellKey, Cell | None]] = []
+        self._shrunk: list[tuple[int, Collection[int]]] = []
+        self._told = 0
+        self._touched = 0
+        self._steps = self._look()
+        #: Whether nodes can be told.
+        self.looked = False
 
-    def changes(self) -> Changes:
-        """All differences; nodes in no order."""
-        for body in self._affected():
-            self._compare(body)
-        self._rename_holders()
-        self._emit_rules()
-        self._emit_peers()
-        self._emit_ports()
-        self._lost_addresses()
-        by_index = self._nodes.by_index
-        return Changes(
-            {by_index[index].name: cells for index, cells in self._cells.items()},
-            {by_index[index].name: frozenset(map(range_of, codes)) for index, codes in self._shrunk.items()},
-        )
+    # What is the same for all nodes.
 
-    def _affected(self) -> set[Body]:
-        """Rules whose cells may differ."""
-        journal = self._journal
-        affected = set(journal.bodies)
-        for source, noted in journal.sources.items():
+    def look(self, steps: int | None) -> int | None:
+        """Go on for about so many steps, None: to the end. Gives how many are left; None: it is not at its end."""
+        if self.looked:
+            return steps
+        left = steps
+        for done in self._steps:
+            if left is not None:
+                left -= done
+                if left < 0:
+                    return None
+        self.looked = True
+        return left
+
+    def _look(self) -> Iterator[int]:
+        affected = set(self._notes.bodies)
+        for source, noted in self._notes.sources.items():
             came: list[int] = []
             went: list[int] = []
-            for code, was in noted.items():
-                if source.contains(code) != was:
-                    (went if was else came).append(code)
+            for some in portions(noted.items()):
+                for code, was in some:
+                    if source.contains(code) != was:
+                        (went if was else came).append(code)
+                yield len(some)
             if came or went:
                 self._moved[source] = came, went
                 affected.update(source.peer_of)
-        for group, span in journal.spans.items():
+        for group, span in self._notes.spans.items():
             if group.span != span:
                 affected.update(group.subject_of)
-        for group in journal.subjects:
+        for group in self._notes.subjects:
             affected.update(group.subject_of)
-        return affected
+        for body in affected:
+            yield from self._compare(body)
+        yield from self._rename_holders()
+        self._add_rules()
+        yield from self._add_peers()
+        yield from self._pods.look_at_ports()
+        self._add_lost_addresses()
+        self._touched |= self._pods.mask
 
-    def _compare(self, body: Body) -> None:
+    def _compare(self, body: Body) -> Iterator[int]:
         """What one rule contributes."""
-        content, journal, watched = body.content, self._journal, self._watched
+        content, notes, mask = body.content, self._notes, self._mask
         group = content.subject
-        was_alive, owner = journal.bodies.get(body, (body.alive, body.owner))
-        before = journal.spans.get(group, group.span) & watched if was_alive else 0
-        now = group.span & watched if body.alive else 0
+        was_alive, owner = notes.bodies.get(body, (body.alive, body.owner))
+        before = notes.spans.get(group, group.span) & mask if was_alive else 0
+        now = group.span & mask if body.alive else 0
         came, gone, stay = now & ~before, before & ~now, now & before
         renamed = stay if owner != body.owner else 0
         if came or gone or renamed:
             self._rules[body.number] = body, came | renamed, gone
         stage, number = content.stage, body.number
         if came:
-            self._flip(stage, number, body.codes(), came)
+            yield from self._flip(stage, number, body.codes(), came)
         if gone:
-            self._flip(stage, number, self._codes_before(body), gone)
+            yield from self._flip(stage, number, self._codes_before(body), gone)
         if stay:
             for codes, on in zip(self._moved_of(body), (True, False), strict=True):
-                self._flip(stage, number, codes, stay)
-                if codes and _may_deny(body, on):
+                yield from self._flip(stage, number, codes, stay)
+                if codes and may_deny(body, on):
                     self._shrink(stay, codes)
             if renamed:
                 for code in _nameless(body):
                     self._renamed[stage, code] = self._renamed.get((stage, code), 0) | stay
-        for pod in self._pods_moved(group, was_alive, body.alive):
-            if pod.node.bit & watched:
-                at = self._at_subjects.setdefault((pod.node.index, pod.spec.ofport), {})
-                for port in body.subject_codes(pod):
-                    at.setdefault((stage, port), set()).symmetric_difference_update((number,))
+        yield from self._pods.compare(body, was_alive)
 
-    def _flip(self, stage: int, number: int, codes: Iterable[int], mask: int) -> None:
-        for code in codes:
-            at = self._at_peers.get((stage, code))
-            if at is None:
-                self._at_peers[stage, code] = {number: mask}
-            else:
-                at[number] = at.get(number, 0) ^ mask
+    def _flip(self, stage: int, number: int, codes: Iterable[int], mask: int) -> Iterator[int]:
+        for some in portions(codes):
+            for code in some:
+                at = self._at_peers.get((stage, code))
+                if at is None:
+                    self._at_peers[stage, code] = {number: mask}
+                else:
+                    at[number] = at.get(number, 0) ^ mask
+            yield len(some)
 
     def _moved_of(self, body: Body) -> tuple[list[int], list[int]]:
         """Addresses that became peers of a rule, and that ceased to be."""
@@ -173,71 +191,62 @@ class Comparison:
     def _reached(self, body: Body, code: int) -> bool:
         """Whether this address, or exactly this range, was a peer of a rule's."""
         content = body.content
-        return code in content.networks or any(
-            self._journal.was_in(source, code) for source in content.sources
-        )
-
-    def _pods_moved(self, group: PodGroup, was_alive: bool, alive: bool) -> Iterable[Pod]:
-        """Pods that became subjects of a rule for this group, or ceased to be."""
-        noted = self._journal.subjects.get(group, {})
-        if was_alive and alive:
-            return [pod for pod, was in noted.items() if was != group.has(pod)]
-        if alive:
-            return group.pods()
-        if was_alive:
-            pods = {pod for pod in group.pods() if noted.get(pod, True)}
-            return pods.union(pod for pod, was in noted.items() if was)
-        return ()
+        return code in content.networks or any(self._notes.was_in(source, code) for source in content.sources)
 
     def _shrink(self, mask: int, codes: Collection[int]) -> None:
-        if codes:
-            for index in indexes(mask):
-                self._shrunk.setdefault(index, set()).update(codes)
+        if mask and codes:
+            self._shrunk.append((mask, codes))
+            self._touched |= mask
 
     # Rules and peers.
 
-    def _put(self, mask: int, key: CellKey, cell: Cell | None) -> None:
-        for index in indexes(mask):
-            there = self._cells.get(index)
-            if there is None:
-                there = self._cells[index] = {}
-            there[key] = cell
+    def _add(self, mask: int, key: CellKey, cell: Cell | None) -> None:
+        if mask:
+            self._cells.append((mask, key, cell))
+            self._told += mask.bit_count()
+            self._touched |= mask
 
-    def _emit_rules(self) -> None:
+    def _add_rules(self) -> None:
         for number in sorted(self._rules):
             body, came, gone = self._rules[number]
             key = RuleKey(number)
             if came:
-                self._put(came, key, rule_cell(body))
-            self._put(gone, key, None)
+                self._add(came, key, rule_cell(body))
+            self._add(gone, key, None)
 
-    def _rename_holders(self) -> None:
+    def _rename_holders(self) -> Iterator[int]:
         """Where a pod or a node came to an address, or left it, the cells of the address are another one's."""
-        for code, holder in self._journal.holders.items():
-            if holder != self._book.holder(code):
-                for stage, mask in self._peers.spans(code):
-                    key = stage, code
-                    self._renamed[key] = self._renamed.get(key, 0) | mask & self._watched
+        for some in portions(self._notes.holders.items()):
+            for code, holder in some:
+                if holder != self._book.holder(code):
+                    for stage, mask in self._peers.spans(code):
+                        key = stage, code
+                        self._renamed[key] = self._renamed.get(key, 0) | mask & self._mask
+            yield len(some) * _A_PEER
 
-    def _emit_peers(self) -> None:
+    def _add_peers(self) -> Iterator[int]:
         # By address, since the rules of one address are found together.
-        for stage, code in sorted(
-            {*self._at_peers, *self._renamed}, key=lambda one: (one[1] & 1, one[1], one[0])
-        ):
-            key = PeerKey(stage_of(stage), range_of(code))
-            touched = 0
-            for mask in self._at_peers.get((stage, code), {}).values():
-                touched |= mask
-            for part, numbers in self._peers.numbers(stage, code, touched):
-                cell = PeerCell(key, numbers, self._owner(code, numbers)) if numbers else None
-                self._put(part, key, cell)
-            renamed = self._renamed.get((stage, code), 0) & ~touched
-            for part, numbers in self._peers.numbers(stage, code, renamed):
-                if not numbers:
-                    continue
-                owner = self._owner(code, numbers)
-                if owner != self._owner_before(code, numbers):
-                    self._put(part, key, PeerCell(key, numbers, owner))
+        places = sorted({*self._at_peers, *self._renamed}, key=lambda one: (one[1] & 1, one[1], one[0]))
+        for some in portions(places):
+            for stage, code in some:
+                self._add_peer(stage, code)
+            yield len(some) * _A_PEER
+
+    def _add_peer(self, stage: int, code: int) -> None:
+        key = PeerKey(stage_of(stage), range_of(code))
+        touched = 0
+        for mask in self._at_peers.get((stage, code), {}).values():
+            touched |= mask
+        for part, numbers in self._peers.numbers(stage, code, touched):
+            cell = PeerCell(key, numbers, self._owner(code, numbers)) if numbers else None
+            self._add(part, key, cell)
+        renamed = self._renamed.get((stage, code), 0) & ~touched
+        for part, numbers in self._peers.numbers(stage, code, renamed):
+            if not numbers:
+                continue
+            owner = self._owner(code, numbers)
+            if owner != self._owner_before(code, numbers):
+                self._add(part, key, PeerCell(key, numbers, owner))
 
     def _owner(self, code: int, numbers: tuple[int, ...]) -> PolicyRef:
         """Of a cell with these numbers."""
@@ -246,93 +255,70 @@ class Comparison:
 
     def _owner_before(self, code: int, numbers: tuple[int, ...]) -> PolicyRef:
         """Of a cell that had these numbers already."""
-        holder = self._journal.holders[code] if code in self._journal.holders else self._book.holder(code)
+        holder = self._notes.holders[code] if code in self._notes.holders else self._book.holder(code)
         if holder is not None:
             return holder
         bodies = (self._bodies.by_number[number] for number in numbers)
-        owners = (self._journal.bodies.get(body, (True, body.owner))[1] for body in bodies)
+        owners = (self._notes.bodies.get(body, (True, body.owner))[1] for body in bodies)
         return policy_of(min(owner for owner in owners if owner is not None))
 
-    # Pods: subjects, isolation and guards.
-
-    def _emit_ports(self) -> None:
-        known: dict[tuple[int, int], Standing | None] = {}
-        for (node, ofport), stood in self._journal.ports.items():
-            if node.bit & self._watched:
-                known[node.index, ofport] = stood
-        ports = {*known, *self._at_subjects}
-        postures = {kin: kin_posture(kin) for kin in self._journal.classes}
-        for kin, posture in postures.items():
-            if not alike(posture, self._journal.classes[kin]):
-                ports.update(
-                    (pod.node.index, pod.spec.ofport) for pod in kin.pods if pod.node.bit & self._watched
-                )
-        for at in sorted(ports):
-            node, ofport = self._nodes.by_index[at[0]], at[1]
-            pod = node.pods.get(ofport)
-            before = now = None
-            if pod is not None and pod.kin is not None:
-                now = standing(pod, postures.get(pod.kin))
-                before = standing(pod, self._journal.classes.get(pod.kin))
-            before = known.get(at, before)
-            self._emit_subjects(node, ofport, before, now)
-            if before != now:
-                for key, cell in differences(ofport, before, now):
-                    self._put(node.bit, key, cell)
-                if _exposed(before, now):
-                    self._shrink(node.bit, _codes(before, now))
-
-    def _emit_subjects(self, node: Node, ofport: int, before: Standing | None, now: Standing | None) -> None:
-        flipped = self._at_subjects.get((node.index, ofport), {})
-        keys = {key for key, numbers in flipped.items() if numbers}
-        pod = node.pods.get(ofport)
-        numbers = {} if pod is None else self._subjects.numbers(pod)
-        if before is not None and now is not None and before[1:3] != now[1:3]:
-            keys.update(numbers)
-        for stage, port in sorted(keys):
-            key, conjunctions = subject_key(stage, ofport, port), numbers.get((stage, port))
-            cell = None
-            if conjunctions is not None and now is not None:
-                cell = SubjectCell(key, now.addresses, conjunctions, now.ref)
-            self._put(node.bit, key, cell)
-        for at in keys & flipped.keys():
-            there = numbers.get(at, ())
-            if any(_may_deny(self._bodies.by_number[one], one in there) for one in flipped[at]):
-                self._shrink(node.bit, _codes(before, now))
-                break
-
-    def _lost_addresses(self) -> None:
+    def _add_lost_addresses(self) -> None:
         """A pod may always be reached from its own node; what is the node's no more may not."""
-        for node, before in self._journal.nodes.items():
-            self._shrink(node.bit & self._watched, before - node.own_codes())
+        for node, before in self._notes.nodes.items():
+            self._shrink(node.bit & self._mask, before - node.own_codes())
 
+    # What nodes are told.
 
-def _may_deny(body: Body, on: bool) -> bool:
-    """Whether a rule may have something denied that was allowed, where it came on, or went."""
-    if body.staged:
-        return False
-    action = body.content.action
-    return action is Action.PASS or (action is Action.DENY) == on
+    def portion(self, mask: int, steps: int) -> int:
+        """Those nodes of a set that can be told in about so many steps, but at least one."""
+        touched = self._touched & mask
+        count = self._touched.bit_count()
+        if not self._pods.wide:
+            whole = self._told + count * _A_NODE + self._pods.ports * _A_POD
+            if whole <= steps:
+                return mask
+        each = _A_NODE + self._told // max(1, count)
+        chosen = 0
+        while touched:
+            bit = touched & -touched
+            touched ^= bit
+            chosen |= bit
+            steps -= each + _A_POD * self._pods.count(self._nodes.by_index[bit.bit_length() - 1])
+            if steps <= 0:
+                break
+        # Whoever is told nothing costs nothing.
+        return chosen | mask & ~self._touched
+
+    def changes(self, mask: int) -> Changes:
+        """What the nodes of a set are told; in no order. All must have been looked at."""
+        cells: dict[int, dict[CellKey, Cell | None]] = {}
+        shrunk: dict[int, set[int]] = {}
+        if mask & (mask - 1):
+            for part, key, cell in self._cells:
+                for index in indexes(part & mask):
+                    there = cells.get(index)
+                    if there is None:
+                        there = cells[index] = {}
+                    there[key] = cell
+        elif own := {key: cell for part, key, cell in self._cells if part & mask}:
+            cells[mask.bit_length() - 1] = own
+        for part, codes in self._shrunk:
+            for index in indexes(part & mask):
+                shrunk.setdefault(index, set()).update(codes)
+        by_index = self._nodes.by_index
+        for index in indexes(self._pods.mask & mask):
+            more, denied = self._pods.of(by_index[index])
+            if more:
+                cells.setdefault(index, {}).update(more)
+            if denied:
+                shrunk.setdefault(index, set()).update(denied)
+        return Changes(
+            {by_index[index].name: there for index, there in cells.items()},
+            {by_index[index].name: frozenset(map(range_of, codes)) for index, codes in shrunk.items()},
+        )
 
 
 def _nameless(body: Body) -> list[int]:
     """Ranges and addresses of a rule that may be no pod's and no node's."""
     domains = (source for source in body.content.sources if isinstance(source, Domain))
     return [*body.content.networks, *(code for domain in domains for code in domain.codes())]
-
-
-def _exposed(before: Standing | None, now: Standing | None) -> bool:
-    """Whether a pod's connections may be denied that were allowed, but for rules.
-
-    Where isolation ends the tier below is asked. A pod that is guarded may have got addresses that were another's, or
-    its own node's, which no policy was asked for.
-    """
-    old = UNTOUCHED if before is None else before.posture
-    new = UNTOUCHED if now is None else now.posture
-    if old.isolated != new.isolated:
-        return True
-    return now is not None and new.guarded and (before is None or before[1:] != now[1:])
-
-
-def _codes(*standings: Standing | None) -> set[int]:
-    return {code_of(address) for one in standings if one is not None for address in one.addresses}

@@ -4,7 +4,8 @@
 Each change is applied at once, and costs what it touches: the groups that nearly take a pod, the rules of these groups,
 the nodes on which these rules are. What it means for switches is worked out when changes are taken, for all changes
 since the last time together. Cells are not kept; there would be hundreds of thousands, and a change finds those that
-it concerns (:mod:`sdn.policy.changes`).
+it concerns (:mod:`sdn.policy.changes`). What a change means for all pods of a thousand nodes takes seconds: so it can
+be taken for some nodes at a time, while other changes come (:mod:`sdn.policy.cohorts`).
 
 Changes are told of the nodes that are subscribed to, as those whose switches a controller programs. Before the first
 subscription a cluster is taken in much faster. Objects can be told in any order. The engine does no I/O, knows no
@@ -14,14 +15,16 @@ clock, and belongs to one thread.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Final
 
-from sdn.model.address import Address, Range
+from sdn.model.address import Address
 from sdn.model.clusternetworkpolicy import ClusterNetworkPolicy
 from sdn.model.networkpolicy import NetworkPolicy
 from sdn.policy.addresses import AddressBook
 from sdn.policy.bodies import Bodies
 from sdn.policy.cells import Cell, CellKey, IsolationCell, IsolationKey, RuleCell
-from sdn.policy.changes import Changes, Comparison
+from sdn.policy.changes import Changes
+from sdn.policy.cohorts import Cohorts
 from sdn.policy.compiled import compiled
 from sdn.policy.decisions import Decisions
 from sdn.policy.descriptions import RuleInForce, rules_in_force, specs
@@ -36,6 +39,9 @@ from sdn.policy.policies import Policies
 from sdn.policy.postures import isolation_cell
 from sdn.policy.program import program, rule_cell
 from sdn.policy.values import Direction, PolicyNode, PolicyPod, PolicyRef
+
+#: Work of some 5 ms, see :meth:`PolicyEngine.take_new`.
+STEPS: Final = 16_000
 
 
 class PolicyEngine:
@@ -52,9 +58,7 @@ class PolicyEngine:
         named = NamedRules(self._bodies, self._book, self._journal)
         self._policies = Policies(self._index, self._nodes, self._domains, self._bodies, named, self._journal)
         self._decisions = Decisions(self._index, self._book)
-        #: Changes that were found when a subscription began in between.
-        self._found: dict[str, dict[CellKey, Cell | None]] = {}
-        self._shrunk: dict[str, frozenset[Range]] = {}
+        self._cohorts = Cohorts(self._journal, self._nodes, self._book, self._bodies)
 
     # What is.
 
@@ -110,20 +114,24 @@ class PolicyEngine:
         return self._domains.known()
 
     def _changed(self) -> None:
+        self._journal.clock += 1
         # What nobody was told of needs no end.
         if not self._journal.on:
-            self._policies.purge()
-            self._nodes.purge()
+            self._purge()
+
+    def _purge(self) -> None:
+        self._policies.purge(self._cohorts.oldest)
+        self._nodes.purge()
 
     # What switches must hold.
 
     def subscribe(self, node: str) -> dict[CellKey, Cell]:
-        """All cells of a node; from now on :meth:`take` tells what changes of them, until :meth:`unsubscribe`. The node
-        need not be known yet.
+        """All cells of a node; from now on it is told what changes of them, until :meth:`unsubscribe`. The node need
+        not be known yet.
         """
-        self._find()
-        self._nodes.subscribe(self._nodes.node(node))
-        self._found.pop(node, None)
+        there = self._nodes.node(node)
+        self._nodes.subscribe(there)
+        self._cohorts.join(there.bit)
         return self.cells(node)
 
     def unsubscribe(self, node: str) -> None:
@@ -131,32 +139,46 @@ class PolicyEngine:
         there = self._nodes.by_name.get(node)
         if there is not None:
             self._nodes.unsubscribe(there)
-            self._found.pop(node, None)
-            self._shrunk.pop(node, None)
+            self._cohorts.leave(there.bit)
 
     def take(self) -> Changes:
-        """What changed since the last time (see :class:`sdn.policy.changes.Changes`)."""
-        self._find()
-        found, shrunk = self._found, self._shrunk
-        self._found, self._shrunk = {}, {}
-        return Changes(
-            {node: found[node] for node in sorted(found)}, {node: shrunk[node] for node in sorted(shrunk)}
-        )
+        """What changed since the nodes were told last (see :class:`sdn.policy.changes.Changes`)."""
+        return self._told(self._cohorts.take(-1))
 
-    def _find(self) -> None:
-        """What the journal comes to. It is empty afterwards."""
-        if self._journal.on:
-            changes = Comparison(self._journal, self._nodes, self._book, self._bodies).changes()
-            if not self._found and not self._shrunk:
-                self._found, self._shrunk = changes
-            else:
-                for node, cells in changes.cells.items():
-                    self._found.setdefault(node, {}).update(cells)
-                for node, ranges in changes.shrunk.items():
-                    self._shrunk[node] = self._shrunk.get(node, frozenset()) | ranges
-        self._journal.clear()
-        self._policies.purge()
-        self._nodes.purge()
+    def take_new(self, steps: int = STEPS) -> Changes:
+        """The same, as far as it can be told in about so many steps of work; what remains waits. A thousand steps take
+        about 0.3 ms. Ask after each change: what came in between is told together.
+        """
+        return self._told(self._cohorts.take_new(steps))
+
+    def take_waiting(self, steps: int = STEPS) -> Changes:
+        """Some of what waits, as far as it can be told in about so many steps, but a node is told everything at once.
+        As long as anything is :attr:`waiting` this is to be asked again, even if nothing was told.
+        """
+        return self._told(self._cohorts.take_waiting(steps))
+
+    def take_of(self, node: str) -> Changes:
+        """What changed on one node since it was told last."""
+        there = self._nodes.by_name.get(node)
+        return self._told([] if there is None else self._cohorts.take(there.bit))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything was left for :meth:`take_waiting`."""
+        return self._cohorts.waiting
+
+    def waits(self, node: str) -> bool:
+        """Whether something may have changed on a node of which it was not told."""
+        there = self._nodes.by_name.get(node)
+        return there is not None and self._cohorts.waits(there.bit)
+
+    def _told(self, parts: list[Changes]) -> Changes:
+        self._purge()
+        cells = {node: told for part in parts for node, told in part.cells.items()}
+        shrunk = {node: ranges for part in parts for node, ranges in part.shrunk.items()}
+        return Changes(
+            {node: cells[node] for node in sorted(cells)}, {node: shrunk[node] for node in sorted(shrunk)}
+        )
 
     def cells(self, node: str) -> dict[CellKey, Cell]:
         """All cells of a node as things are now, in a fixed order; none for a node that is not known."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from sdn.policy import networks
+from sdn.policy.bodies import ended
 from sdn.policy.groups import Collected, PodGroup, Source
 from sdn.policy.networks import NOWHERE
 from sdn.policy.portcodes import Ports, resolved
@@ -175,7 +176,8 @@ class NamedRules:
         self._book = book
         self._journal = journal
         self._by_content: dict[Content, NamedEgress] = {}
-        self._gone: set[NamedEgress] = set()
+        #: With the change that ended them, in this order.
+        self._gone: dict[NamedEgress, int] = {}
 
     def claim(self, content: Content, owner: Owner) -> NamedEgress:
         """The rule that says this is one owner's more."""
@@ -183,7 +185,7 @@ class NamedRules:
         if rule is None:
             rule = self._by_content[content] = NamedEgress(content, self._bodies, self._book, self._journal)
             rule.begin()
-        self._gone.discard(rule)
+        self._gone.pop(rule, None)
         rule.claim(owner)
         return rule
 
@@ -191,16 +193,15 @@ class NamedRules:
         """A rule is one owner's less."""
         rule.give_up(owner)
         if not rule.owners:
-            self._gone.add(rule)
+            self._gone[rule] = self._journal.clock
 
-    def purge(self) -> list[Source]:
-        """Forgets rules whose end was taken; gives the sources that they needed."""
+    def purge(self, before: int) -> list[Source]:
+        """Forgets rules that ended before a change; gives the sources that they needed."""
         needed: list[Source] = []
-        for rule in self._gone:
+        for rule in ended(self._gone, before):
             rule.end()
             del self._by_content[rule.content]
             needed.extend(rule.content.sources)
-        self._gone.clear()
         return needed
 
 

@@ -61,11 +61,9 @@ class Nodes:
 
     def subscribe(self, node: Node) -> None:
         self.watched |= node.bit
-        self._journal.on = True
 
     def unsubscribe(self, node: Node) -> None:
         self.watched &= ~node.bit
-        self._journal.on = bool(self.watched)
         self.left(node)
 
     def put(self, spec: PolicyNode) -> None:

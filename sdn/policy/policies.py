@@ -119,12 +119,12 @@ class Policies:
             else:
                 self._named.give_up(part, owner)
 
-    def purge(self) -> None:
-        """Forgets what nobody needs, once its end was taken."""
+    def purge(self, before: int) -> None:
+        """Forgets what nobody needs, and what ended before a change, since all were told of that."""
         needed = self._left
         self._left = []
-        needed += self._bodies.purge()
-        needed += self._named.purge()
+        needed += self._bodies.purge(before)
+        needed += self._named.purge(before)
         for source in needed:
             if isinstance(source, PodGroup):
                 self._index.release(source)

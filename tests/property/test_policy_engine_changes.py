@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from sdn.model.address import Address, Range
 from sdn.policy import index, peers
+from sdn.policy.changes import Changes
 from sdn.policy.engine import PolicyEngine
 from sdn.policy.evaluator import evaluate, policy_ref
 from sdn.policy.selectors import Catalog, Filing
@@ -170,7 +171,10 @@ class Told:
 
     def take(self, exactly: bool) -> dict[str, frozenset[Range]]:
         """Adds up what the engine tells; ``exactly``: each change makes a difference."""
-        changes = self.engine.take()
+        return self.add(self.engine.take(), exactly)
+
+    def add(self, changes: Changes, exactly: bool) -> dict[str, frozenset[Range]]:
+        """Adds up something that the engine told."""
         assert changes.cells.keys() <= self.subscribed
         assert changes.shrunk.keys() <= self.subscribed
         assert list(changes.cells) == sorted(changes.cells)
