@@ -103,9 +103,11 @@ class Pace:
                 self._places.release()
 
 
-#: For few changes, for whatever takes long, and for what is to be known in case another controller goes away.
-SMALL: Final = Lane(4)
-LARGE: Final = Lane(2)
+#: For few changes, for whatever takes long, and for what is to be known in case another controller goes away. Of Python
+#: code one thread runs at a time: more places would make nothing faster, and whoever else has work waits some
+#: milliseconds for each of them (``sys.getswitchinterval``).
+SMALL: Final = Lane(2)
+LARGE: Final = Lane(1)
 STAND_BY: Final = Lane(1)
 #: Switches that are read back: each answer of tens of thousands of entries has a thread that takes it in.
 READING: Final = Pace(8, 0.5)
