@@ -109,6 +109,8 @@ class Engine:
         self.ownership.on_pause = self.programs.pause
         self.policies = Policies(self.cluster, self.programs)
         self.programs.policies_on = self.policies.on_node
+        self.programs.hand_over_policies = self.policies.hand_over
+        self.programs.policies_wait = self.policies.waits
         if me is not None:
             self.programs.generation_of = self.ownership.generation_of
             self.programs.on_deposed = self._deposed
@@ -226,6 +228,7 @@ class Engine:
         self.ownership.stop()
         self._follower.stop()
         self.domains.stop()
+        self.policies.stop()
         self.programs.stop()
         self.ledger.stop()
 

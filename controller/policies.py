@@ -5,12 +5,18 @@ Order. What policies say of a pod is handed to its switch before the pod's own f
 never forwards a packet that its policies have not seen. All that one change means for one switch goes into it in one
 atomic bundle.
 
+Turns. A change for all pods of a thousand switches would hold the asyncio thread for seconds. So what does not fit into
+a turn is worked out and handed out switch by switch, while agents, switches and other controllers are answered. A
+switch whose turn comes late gets all changes up to then at once; where the order demands it, it is handed everything
+first (:meth:`Policies.hand_over`), as before a pod's own flows, and before anybody is told what is in force.
+
 What a change denies is denied from the next packet on, by the flows. Connections that only answer are found in the
 tracker and ended afterwards (:mod:`controller.sweeps`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable, Collection, Iterator
 
@@ -18,13 +24,17 @@ from controller.cluster import AttachmentKey, Cluster, key_of
 from controller.programs import Programs
 from controller.records import AttachmentRecord, NodeRecord
 from controller.turns import Turns
+from sdn import logs
 from sdn.model import Namespace, Node, Object, Pod
 from sdn.model.address import Address, Range
 from sdn.model.clusternetworkpolicy import ClusterNetworkPolicy
 from sdn.model.networkpolicy import NetworkPolicy
 from sdn.policy.cells import Cell
+from sdn.policy.changes import Changes
 from sdn.policy.engine import PolicyEngine
 from sdn.policy.values import NamedPort, PolicyNode, PolicyPod, PolicyRef, Protocol
+
+log = logs.get("controller.policies")
 
 #: Told a node and whose connections may be denied now, once its switch has confirmed that; in any thread.
 OnShrunk = Callable[[str, Collection[Range]], None]
@@ -42,6 +52,14 @@ class Policies:
         self._programs = programs
         #: Nodes whose synchronizer was given everything, and is told of each change.
         self._programmed: set[str] = set()
+        self._handing_out: asyncio.Task[None] | None = None
+        #: Nodes of which somebody was told that something waits to be handed out.
+        self._told_waiting: set[str] = set()
+
+    def stop(self) -> None:
+        """Hand out no more."""
+        if self._handing_out is not None:
+            self._handing_out.cancel()
 
     async def load(self) -> None:
         """Take in the whole cluster and hand it to the synchronizers; switches are let in after that."""
@@ -132,8 +150,56 @@ class Policies:
         self._programmed.add(node)
         self._programs.put_policies(node, self.engine.subscribe(node))
 
+    def hand_over(self, node: str) -> None:
+        """Hand a node's synchronizer everything that policies say by now, whether it is the node's turn or not."""
+        if self.engine.waits(node):
+            self._hand(self.engine.take_of(node))
+
+    def waits(self, node: str) -> bool:
+        """Whether there may be something that was not handed to a node's synchronizer. Who is told so is told, by the
+        switch's status, when it is over.
+        """
+        if not self.engine.waits(node):
+            return False
+        self._told_waiting.add(node)
+        return True
+
+    async def handed_out(self) -> None:
+        """Return when everything is handed to the synchronizers."""
+        while self._handing_out is not None:
+            await asyncio.wait([self._handing_out])
+
     def _hand_out(self) -> None:
-        taken = self.engine.take()
+        """After each change: what fits into this turn now, the rest in turns of its own."""
+        self._hand(self.engine.take_new())
+        if self.engine.waiting and self._handing_out is None:
+            self._begin_to_hand_out()
+
+    def _begin_to_hand_out(self) -> None:
+        self._handing_out = asyncio.get_running_loop().create_task(self._hand_out_waiting())
+        self._handing_out.add_done_callback(self._handed_out)
+
+    async def _hand_out_waiting(self) -> None:
+        turns = Turns()
+        while self.engine.waiting:
+            self._hand(self.engine.take_waiting())
+            await turns.pause()
+        # For some of them nothing may have come of it, and nothing else would say that it is over.
+        told, self._told_waiting = self._told_waiting, set()
+        for node in told & self._programmed:
+            self._programs.settled(node, lambda _refused: None)
+
+    def _handed_out(self, task: asyncio.Task[None]) -> None:
+        self._handing_out = None
+        if task.cancelled():
+            return
+        if problem := task.exception():
+            log.error("policies are not handed out", error=logs.error_text(problem))
+        elif self.engine.waiting:
+            # What came after the task had looked for the last time, and before this was called.
+            self._begin_to_hand_out()
+
+    def _hand(self, taken: Changes) -> None:
         for node, cells in taken.cells.items():
             done = functools.partial(self._in_force, node, taken.shrunk.get(node, frozenset()))
             self._programs.put_policies(node, cells, done)

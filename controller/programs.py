@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 from collections.abc import Callable, Collection, Iterable, KeysView, Mapping, Sequence
+from dataclasses import replace
 
 from controller.allocation.network import ServiceNetwork
 from controller.changes import Change
@@ -19,6 +20,7 @@ from controller.desired import Encoded, Part, encode
 from controller.forgetting import Flush
 from controller.records import AttachmentRecord, NodeRecord
 from controller.shared import SharedPeer
+from controller.status import Status
 from controller.switchboard import Switchboard
 from controller.synchronizer import ALONE, Compile, Done, Synchronizer
 from sdn.model.names import Network
@@ -116,6 +118,10 @@ class Programs:
         self.services_on: Callable[[str], Callable[[], Iterable[Flow | Group]]] = lambda _node: tuple
         #: What policies say on a node; set by the engine.
         self.policies_on: Callable[[str], Collection[Cell]] = lambda _node: ()
+        #: Hands over what policies say of a node and was not handed over yet; whether there may be any. Both set by the
+        #: engine.
+        self.hand_over_policies: Callable[[str], None] = lambda _node: None
+        self.policies_wait: Callable[[str], bool] = lambda _node: False
         #: The generation with which this controller owns a node's switch, None: it does not; set by the engine.
         self.generation_of: Callable[[str], int | None] = lambda _node: ALONE
         #: Called in any thread, with the node, this controller's generation and the one that the switch has seen (0 if
@@ -160,6 +166,7 @@ class Programs:
     def claim(self, record: NodeRecord) -> None:
         """Let the node's switch in: what it must hold was submitted."""
         name = record.name
+        self.hand_over_policies(name)
         synchronizer = self._synchronizers.get(name)
         if synchronizer is not None and self._datapaths.get(name) != record.datapath_id:
             if name in self._datapaths:
@@ -204,8 +211,9 @@ class Programs:
 
     def put_pod(self, record: AttachmentRecord, done: Done | None, *, new: bool = False) -> None:
         """An attachment was made, or changed. ``done`` as in :meth:`Synchronizer.submit`; ``new``: its addresses were
-        nobody's before (see :class:`controller.changes.Change`).
+        nobody's before (see :class:`controller.changes.Change`). What policies say of it goes first.
         """
+        self.hand_over_policies(record.node)
         synchronizer = self._synchronizers.get(record.node)
         if synchronizer is not None:
             compiled = functools.partial(pod_flows, self._local[record.node], pod_port(record))
@@ -278,7 +286,8 @@ class Programs:
         return str(part)
 
     def settled(self, node: str, done: Done) -> None:
-        """Call ``done`` once everything submitted for the node until now is in force, or refused."""
+        """Call ``done`` once all that was said of the node until now is in force, or refused."""
+        self.hand_over_policies(node)
         synchronizer = self._synchronizers.get(node)
         if synchronizer is not None:
             synchronizer.submit(_SETTLED, None, done)
@@ -288,6 +297,16 @@ class Programs:
     def synchronizer(self, node: str) -> Synchronizer | None:
         """The synchronizer of a registered node."""
         return self._synchronizers.get(node)
+
+    def status(self, node: str) -> Status:
+        """How the node's switch stands; not synchronized while something is still to be handed to its synchronizer."""
+        synchronizer = self._synchronizers.get(node)
+        if synchronizer is None:
+            return Status()
+        status = synchronizer.status
+        if status.synchronized and self.policies_wait(node):
+            return replace(status, synchronized=False)
+        return status
 
     def flows_of(self, node: str, cluster: Cluster) -> Callable[[], tuple[Flow, ...]]:
         """Computes every flow that the node's switch must hold, to explain a listing; may run in any

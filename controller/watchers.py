@@ -172,8 +172,7 @@ class Watchers:
         return to_document(declared) if declared is not None else None
 
     def _own_node_state(self, node: str) -> tuple[bool, Status]:
-        synchronizer = self._programs.synchronizer(node)
-        return self.agent_connected(node), synchronizer.status if synchronizer is not None else Status()
+        return self.agent_connected(node), self._programs.status(node)
 
     def _slice_document(self, namespace: str, name: str) -> Document | None:
         declared = self._cluster.objects["EndpointSlice"].get((namespace, name))

@@ -50,9 +50,7 @@ class Switches:
             return told.agent_connected, Status(
                 connected=told.connected, synchronized=told.synchronized, last_error=told.last_error
             )
-        synchronizer = self._engine.programs.synchronizer(node)
-        status = synchronizer.status if synchronizer is not None else Status()
-        return self._engine.watchers.agent_connected(node), status
+        return self._engine.watchers.agent_connected(node), self._engine.programs.status(node)
 
     def _told_of(self, node: str) -> inspection_pb2.Switch | None:
         owner = self._engine.ownership.owners().get(node)
@@ -63,7 +61,7 @@ class Switches:
         synchronizer = self._engine.programs.synchronizer(node)
         if synchronizer is None:
             raise AssertionError(f"registered node {node} has no synchronizer")
-        status = synchronizer.status
+        status = self._engine.programs.status(node)
         switch = inspection_pb2.Switch(
             node=node,
             datapath_id=self._engine.cluster.nodes[node].datapath_id,
