@@ -119,3 +119,57 @@ def test_a_rule_for_everybody_costs_no_more_where_thousands_have_one(monkeypatch
         engine.take()
     _before, small, large = [_calls(lambda engine=engine: change(engine)) for engine in engines]
     assert large <= small + 10
+
+
+def _wide(nodes: int) -> PolicyEngine:
+    """Nodes with twenty pods each, all of one namespace."""
+    engine = PolicyEngine()
+    for node in range(nodes):
+        engine.subscribe(f"node-{node}")
+        for number in range(20):
+            engine.put_pod(
+                PolicyPod(
+                    key=(node, number),
+                    namespace="ns",
+                    name=f"pod-{node}-{number}",
+                    node=f"node-{node}",
+                    labels={"app": "web"},
+                    addresses=(Address(4, (10 << 24) + node * 256 + number),),
+                    ofport=16 + number,
+                )
+            )
+    engine.take()
+    return engine
+
+
+def _pieces(engine: PolicyEngine, change: Change) -> list[int]:
+    """What each piece of the work costs, from the change itself until nothing waits."""
+    told: list[int] = []
+
+    def begin() -> None:
+        change(engine)
+        told.append(len(engine.take_new().cells))
+
+    costs = [_calls(begin)]
+    while engine.waiting:
+        costs.append(_calls(lambda: told.append(len(engine.take_waiting().cells))))
+    assert sum(told) == len(engine._nodes.by_index)
+    return costs
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"ingress": [{"ports": [{"port": 80}]}]},
+        {"ingress": [{"from": [{"podSelector": labels(app="db")}]}]},
+    ],
+    ids=("isolation", "ports", "peers"),
+)
+def test_a_policy_for_all_pods_is_told_in_pieces_that_are_no_larger_where_there_are_more_nodes(
+    spec: dict[str, Any],
+) -> None:
+    policy = network_policy("all", "ns", policyTypes=["Ingress"], **spec)
+    few, many = (_pieces(_wide(nodes), lambda engine: engine.put_policy(policy)) for nodes in (40, 200))
+    assert len(many) > len(few) > 3
+    assert max(many) <= max(few) * 1.2
