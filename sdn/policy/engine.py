@@ -40,8 +40,8 @@ from sdn.policy.postures import isolation_cell
 from sdn.policy.program import program, rule_cell
 from sdn.policy.values import Direction, PolicyNode, PolicyPod, PolicyRef
 
-#: Work of some 5 ms, see :meth:`PolicyEngine.take_new`.
-STEPS: Final = 16_000
+#: Work of some 2 ms, see :meth:`PolicyEngine.take_new`: with what is then done with it, half a turn.
+STEPS: Final = 8_000
 
 
 class PolicyEngine:
