@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError
+from typing import Any, TypeVar
 
 from controller.ledger import Ledger
 from controller.records import ROOT, CorruptRecordError
@@ -23,6 +24,8 @@ from controller.turns import Turns
 from sdn import logs
 
 log = logs.get("controller.follower")
+
+T = TypeVar("T")
 
 #: Seconds for which the thread waits for a change, before it looks whether it is over.
 _LOOK_SECONDS = 0.5
@@ -86,17 +89,23 @@ class Follower:
             self._hand_over(events)
 
     def _hand_over(self, events: Sequence[Event]) -> None:
-        asyncio.run_coroutine_threadsafe(self._take(events), self._loop).result()
+        self._in_loop(self._take(events))
         self._after = events[-1].revision
 
     def _list_again(self) -> None:
         snapshot = self._store.list_prefix(ROOT)
-        events = asyncio.run_coroutine_threadsafe(self._differing(snapshot), self._loop).result()
+        events = self._in_loop(self._differing(snapshot))
         for start in range(0, len(events), _AT_ONCE):
-            asyncio.run_coroutine_threadsafe(
-                self._take(events[start : start + _AT_ONCE]), self._loop
-            ).result()
+            self._in_loop(self._take(events[start : start + _AT_ONCE]))
         self._after = snapshot.revision
+
+    def _in_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        """RuntimeError: the loop has ended."""
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except RuntimeError:
+            work.close()  # It never began.
+            raise
 
     # The loop.
 

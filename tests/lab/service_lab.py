@@ -28,6 +28,9 @@ EACH = (
     [(family, transport) for family in FAMILIES for transport in TRANSPORTS],
 )
 
+#: Requests after which each of three endpoints has answered, but for once in a thousand million times.
+MANY = 60
+
 
 class ServiceLab:
     """The lab, its servers, and calls that say what a test means."""
@@ -110,7 +113,7 @@ class ServiceLab:
         )
 
     def answerers(
-        self, client: str, address: str, port: int = 80, transport: str = "tcp", count: int = 12
+        self, client: str, address: str, port: int = 80, transport: str = "tcp", count: int = MANY
     ) -> Counter[str]:
         """Who answered how often; AssertionError if a request was not answered."""
         answers = self.ask(client, address, port, transport, count)

@@ -9,7 +9,7 @@ import pytest
 from sdn.v1 import inspection_pb2, inspection_pb2_grpc
 from tests.lab import service_objects as objects
 from tests.lab.service_clients import Listener
-from tests.lab.service_lab import EACH, FAMILIES, TRANSPORTS, ServiceLab, serving
+from tests.lab.service_lab import EACH, FAMILIES, MANY, TRANSPORTS, ServiceLab, serving
 
 ZONES = {"node-1": "a", "node-2": "a", "node-3": "b"}
 
@@ -38,7 +38,7 @@ def all_ready(cluster: ServiceLab) -> Iterator[None]:
     objects.settle(cluster.lab)
 
 
-def answerers(cluster: ServiceLab, client: str, service: str, count: int = 30) -> set[str]:
+def answerers(cluster: ServiceLab, client: str, service: str, count: int = MANY) -> set[str]:
     """Who answers, in every family and transport alike."""
     found = []
     for family in FAMILIES:
@@ -109,7 +109,7 @@ def test_a_new_pod_is_an_endpoint_and_a_removed_one_is_not(cluster: ServiceLab) 
         cluster.add("web-4", "node-2", {"app": "web"})
         try:
             objects.settle(cluster.lab)
-            assert answerers(cluster, "client-1", name, 40) == {"web-1", "web-2", "web-3", "web-4"}
+            assert answerers(cluster, "client-1", name, 80) == {"web-1", "web-2", "web-3", "web-4"}
         finally:
             cluster.remove("web-4")
         objects.settle(cluster.lab)

@@ -73,7 +73,7 @@ def test_a_load_balancers_address_leads_to_all_endpoints(
         address = objects.load_balancer_ip(cluster.lab, name, family)
         cluster.wait_for("outside", address, transport=transport)
         for client in ("outside", "client-1", "client-2", "node-1"):
-            found = cluster.answerers(client, address, transport=transport, count=30)
+            found = cluster.answerers(client, address, transport=transport)
             assert set(found) == {"web-1", "web-2", "web-3"}, client
 
 
@@ -173,7 +173,7 @@ def test_an_external_address_that_is_a_nodes_own_works_from_everywhere(
     with cluster.service("own", objects.both(8088, 8080), {"app": "web"}, externalIPs=[address]):
         cluster.wait_for("outside", address, 8088)
         for client in ("outside", "client-1", "client-2", "node-2", "node-1"):
-            found = cluster.answerers(client, address, 8088, count=30)
+            found = cluster.answerers(client, address, 8088)
             assert set(found) == {"web-1", "web-2", "web-3"}, client
     for client in ("outside", "client-1"):
         wait_until(
