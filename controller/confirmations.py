@@ -11,14 +11,17 @@ from __future__ import annotations
 import asyncio
 
 from controller.cluster import AttachmentKey, Cluster, key_of
-from controller.ledger import Ledger, whole
+from controller.ledger import DeposedError, Ledger, whole
 from controller.loadbalancing.runtime import LoadBalancing
 from controller.records import AttachmentRecord, attachment_key, encode_attachment
-from controller.store import ConflictError, Put, StoreError
+from controller.store import Put, StoreError
 from controller.watchers import Watchers
 from sdn import logs
 
 log = logs.get("controller.attachments")
+
+#: Seconds until the store is tried again that could not be written.
+AGAIN_SECONDS = 1.0
 
 
 class Confirmations:
@@ -135,22 +138,24 @@ class Confirmations:
     async def _store_all(self) -> None:
         while self._to_tell:
             node = next(iter(self._to_tell))[0]
-            await self._store_of(node)
+            try:
+                await self._store_of(node)
+            except StoreError as problem:
+                log.warning("confirmed attachments are not stored yet", node=node, error=str(problem))
+                await asyncio.sleep(AGAIN_SECONDS)
 
     @whole
     async def _store_of(self, node: str) -> None:
-        """Write all that waits of one node at once."""
+        """Write all that waits of one node at once. StoreError."""
         async with self._ledger.lock:
             mine = {key: record for key, record in self._to_tell.items() if key[0] == node}
             still = [record for key, record in mine.items() if self._cluster.attachments.get(key) is record]
             try:
                 if still:
                     await self._ledger.write([put(record, pending=False) for record in still], node=node)
-            except ConflictError:
-                raise
-            except StoreError as problem:
-                # Whoever owns the node next has its switch confirm them again.
-                log.warning("confirmed attachments are not stored", node=node, error=str(problem))
+            except DeposedError as problem:
+                # Whoever owns the node has its switch confirm them again.
+                log.info("confirmed attachments are not stored", node=node, error=str(problem))
             else:
                 self._pending.difference_update(key_of(record) for record in still)
             for key, record in mine.items():

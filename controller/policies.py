@@ -187,7 +187,7 @@ class Policies:
         # For some of them nothing may have come of it, and nothing else would say that it is over.
         told, self._told_waiting = self._told_waiting, set()
         for node in told & self._programmed:
-            self._programs.settled(node, lambda _refused: None)
+            self._programs.settled(node, functools.partial(self._programs.tell_status, node))
 
     def _handed_out(self, task: asyncio.Task[None]) -> None:
         self._handing_out = None

@@ -308,6 +308,10 @@ class Programs:
             return replace(status, synchronized=False)
         return status
 
+    def tell_status(self, node: str, _refused: str | None) -> None:
+        """Let those who follow it look at a node's switch again. In any thread."""
+        self._on_status(node)
+
     def flows_of(self, node: str, cluster: Cluster) -> Callable[[], tuple[Flow, ...]]:
         """Computes every flow that the node's switch must hold, to explain a listing; may run in any
         thread.

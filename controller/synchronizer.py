@@ -312,10 +312,19 @@ class Synchronizer:
         if connection is None:
             self._writer.without_a_switch()
         elif reached and self._generation is not None:
-            flush = functools.partial(self._writer.flush, flushes=list(inbox.flushes))
+            flushes = list(inbox.flushes)
             if self._attempt(connection, self._writer.bring_up):
-                self._attempt(connection, flush)
+                self._attempt(connection, functools.partial(self._writer.flush, flushes=flushes))
+            if flushes:
+                self._put_back(connection, flushes)
         self._publish()
+
+    def _put_back(self, connection: SwitchConnection, flushes: Sequence[Flush]) -> None:
+        """A pause was in the way of these; nothing else leaves them to do."""
+        with self._condition:
+            inbox = self._inbox
+            if inbox.connection is connection and not self._changes_hands(inbox):
+                inbox.flushes = dict.fromkeys(flushes) | inbox.flushes
 
     def _attempt(self, connection: SwitchConnection, step: Callable[[SwitchConnection], None]) -> bool:
         """Do something with the switch; False when that did not come to its end."""
@@ -324,7 +333,8 @@ class Synchronizer:
         except ConnectionClosedError:
             self.disconnected(connection)
         except DeposedError as problem:
-            if self._generation is not None:
+            # In a pause it may be that nobody has taken the switch: it is asked after it.
+            if self._generation is not None and self._ours():
                 self._depose(self._generation, str(problem), problem.seen)
         except (CodecError, ProtocolError) as problem:
             self._log.error("switch answers nonsense", error=str(problem), address=connection.address)
@@ -408,9 +418,10 @@ class Synchronizer:
         )
 
     def _ours(self) -> bool:
-        """Whether the switch is still ours as it was when this thread looked last, and may be written."""
+        """Whether the switch is still ours as it was when this thread looked last, and there was no pause since."""
         with self._condition:
-            return not self._changes_hands(self._inbox) and not self._inbox.held_up
+            inbox = self._inbox
+            return not self._changes_hands(inbox) and not inbox.held_up and inbox.pauses == self._pauses
 
     def _busy(self) -> bool:
         with self._condition:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from controller.changes import NOT_OWNER, Change, Done, Refused, entries_of, unchanged
@@ -275,13 +275,14 @@ class Writer:
             if self._busy():
                 return
 
-    def flush(self, connection: SwitchConnection, flushes: Sequence[Flush]) -> None:
-        """Let the switch forget these. ConnectionClosedError, DeposedError, CodecError."""
-        for start in range(0, len(flushes), _FLUSHES_AT_ONCE):
-            if not self._ours():
-                return
+    def flush(self, connection: SwitchConnection, flushes: list[Flush]) -> None:
+        """Let the switch forget these; what is done is taken out of them. ConnectionClosedError, DeposedError,
+        CodecError.
+        """
+        while flushes and self._ours():
             self._check_master(connection)
-            error = connection.flush(flushes[start : start + _FLUSHES_AT_ONCE])
+            error = connection.flush(flushes[:_FLUSHES_AT_ONCE])
+            del flushes[:_FLUSHES_AT_ONCE]
             if error:
                 self._log.error("denied connections stay", address=connection.address, error=error)
                 self._note(f"the switch does not forget denied connections: {error}")

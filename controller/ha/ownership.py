@@ -15,8 +15,7 @@ A lease that is lost is a *pause* at first: nothing is written, and what is know
 that is regained while nobody has taken them costs a question for the role each. What another has taken meanwhile is
 lost at once, by what the store says or by what the switch does; all of it when the pause has lasted for a while.
 
-A controller alone with its store is the only member, and owns everything. :meth:`Ownership.alone` does so without a
-store: for parts of a controller that run by themselves.
+A controller alone with its store is the only member, and owns everything.
 """
 
 from __future__ import annotations
@@ -256,6 +255,8 @@ class Ownership:
         """Take nothing any more."""
         if self._task is not None:
             self._task.cancel()
+        if self._pausing is not None:
+            self._pausing.cancel()
 
     async def settle(self, node: str) -> Owner | None:
         """The owner of a registered node; one that nobody has is taken, by whom it belongs to. None: it could not

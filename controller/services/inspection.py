@@ -125,9 +125,12 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             raise PreconditionError(
                 f"Node {name}: its agent is connected, and would register it again; stop the agent first"
             )
-        declared = ("", name) in self._engine.cluster.objects["Node"]
-        if declared or not registered:
+        try:
             await self._engine.declarations.remove("Node", "", name)
+        except (NotFoundError, PreconditionError):
+            # It is not declared, which need not be, either.
+            if not registered:
+                raise
         if registered:
             await self._engine.registrations.forget(name)
 

@@ -563,3 +563,64 @@ def test_who_gives_a_switch_up_in_a_pause_asks_for_the_other_role(make: Make) ->
     node.wait_role(Role.SLAVE)
     wait_for(lambda: node.told == [None, NOT_OWNER], "all who wait to be told")
     assert switch.commits == 1
+
+
+def test_a_pause_in_the_midst_of_a_cut_deposes_nobody(make: Make) -> None:
+    node = make(5)
+    node.submit("node", 1)
+    switch = node.connect()
+    node.wait_synchronized()
+
+    def pause_once() -> bool:
+        if switch.flushes == 1:
+            node.synchronizer.pause(True)
+        return True
+
+    switch.after_flush = pause_once
+    node.synchronizer.submit_all([Change("pod", compiled(3), node.told.append, gone=(ADDRESS,))])
+    wait_for(lambda: node.synchronizer._inbox.held_up, "the pause")
+    node.settle()
+    before = switch.flushes
+    assert (node.deposed, node.told) == ([], [None])
+    node.synchronizer.pause(False)
+    wait_for(lambda: node.told == [None, None], "the change to be in force")
+    assert node.deposed == []
+    assert switch.flushes > before
+
+
+def test_after_a_pause_within_one_bundle_the_switch_is_asked_before_it_is_flushed(make: Make) -> None:
+    node = make(5)
+    node.submit("node", 1)
+    switch = node.connect()
+    node.wait_synchronized()
+    before = len(switch.roles.asked)
+
+    def blink() -> None:
+        if switch.commits == 1:
+            node.synchronizer.pause(True)
+            node.synchronizer.pause(False)
+
+    switch.before_commit = blink
+    node.synchronizer.submit_all([Change("pod", compiled(3), node.told.append, gone=(ADDRESS,))])
+    wait_for(lambda: node.told == [None, None], "the change to be in force")
+    assert node.deposed == []
+    assert switch.roles.asked[before] == (MASTER, 5)
+    assert switch.flushes
+
+
+def test_flushes_that_a_pause_was_in_the_way_of_are_made_after_it(make: Make) -> None:
+    node = make(5)
+    node.submit("node", 1)
+    switch = node.connect()
+    node.wait_synchronized()
+    switch.before_commit = lambda: node.synchronizer.pause(True)
+    with node.synchronizer._condition:  # Both are taken at once.
+        node.submit("pod", 2)
+        node.synchronizer.flush([TRACKED])
+    wait_for(lambda: node.synchronizer._inbox.held_up, "the pause")
+    node.settle()
+    assert not switch.flushes
+    switch.before_commit = lambda: None
+    node.synchronizer.pause(False)
+    wait_for(lambda: switch.flushes, "the flush")
+    assert node.deposed == []
