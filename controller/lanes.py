@@ -107,7 +107,7 @@ class Pace:
 #: code one thread runs at a time: more places would make nothing faster, and whoever else has work waits some
 #: milliseconds for each of them (``sys.getswitchinterval``).
 SMALL: Final = Lane(2)
-LARGE: Final = Lane(1)
+LARGE: Final = Lane(2)
 STAND_BY: Final = Lane(1)
 #: Switches that are read back: each answer of tens of thousands of entries has a thread that takes it in.
 READING: Final = Pace(8, 0.5)

@@ -94,15 +94,17 @@ class Transport:
         return True
 
     def _send_pending(self) -> None:
+        written = False
         if self._write_lock.acquire(blocking=False):
             try:
-                self._flush()
+                written = self._flush()
             except OSError:
                 self.close()
             finally:
                 self._write_lock.release()
         # Whoever holds the lock flushes before it goes on; what is left then the receiver sends when it can.
-        self._wake()
+        if not written:
+            self._wake()
 
     def write(self, chunks: Iterable[bytes]) -> None:
         """Send chunks, each made of whole messages; waits as long as the peer keeps taking them.
@@ -168,27 +170,36 @@ class Transport:
         ``on_idle`` is called whenever nothing at all arrived for ``idle_seconds``. Returns when the peer
         closed or :meth:`close` was called; ProtocolError, also one raised by ``handle`` or ``on_idle``, ends
         the reading.
+
+        Each system call gives the interpreter away, and to have it back takes its turn among all threads that have
+        work. With a thousand switches that is the most that an echo costs, so none is made that is known to be in vain.
         """
         buffer = bytearray()
         poll = select.poll()
         poll.register(self._wake_reader, select.POLLIN)
+        wake = self._wake_reader.fileno()
         last = time.monotonic()
+        readable = True
         while not self._closed.is_set():
-            data = self._read()
-            if data is None:
-                waiting_to_write = self._try_flush()
-                poll.register(self._socket, select.POLLIN | (select.POLLOUT if waiting_to_write else 0))
-                poll.poll(max(0.0, last + idle_seconds - time.monotonic()) * 1000)
-                self._drain_wake()
-                if time.monotonic() - last >= idle_seconds:
-                    last = time.monotonic()
-                    on_idle()
+            data = self._read() if readable else None
+            if data:
+                last = time.monotonic()
+                buffer += data
+                self._cut(buffer, handle)
+                # TLS may have taken in more than it has given.
+                readable = len(data) == _READ_SIZE or self._tls is not None
                 continue
-            if not data:
+            if data is not None:
                 return
-            last = time.monotonic()
-            buffer += data
-            self._cut(buffer, handle)
+            waiting_to_write = self._try_flush()
+            poll.register(self._socket, select.POLLIN | (select.POLLOUT if waiting_to_write else 0))
+            ready = poll.poll(max(0.0, last + idle_seconds - time.monotonic()) * 1000)
+            readable = any(found != wake for found, _ in ready)
+            if any(found == wake for found, _ in ready):
+                self._drain_wake()
+            if time.monotonic() - last >= idle_seconds:
+                last = time.monotonic()
+                on_idle()
 
     def _read(self) -> bytes | None:
         """What has arrived; None when nothing has, empty when the connection ended."""
