@@ -624,3 +624,16 @@ def test_flushes_that_a_pause_was_in_the_way_of_are_made_after_it(make: Make) ->
     node.synchronizer.pause(False)
     wait_for(lambda: switch.flushes, "the flush")
     assert node.deposed == []
+
+
+def test_a_switch_that_begins_empty_is_not_taken_for_one_that_is_quickly_compared(make: Make) -> None:
+    """It is compared again when all others are that began with it, and holds everything by then."""
+    node = make(5)
+    flows = 500
+    node.submit("node", *range(1, flows + 1))
+    costs: list[float] = []
+    node.synchronizer._writer.drift.was_compared = costs.append  # type: ignore[method-assign]
+    node.connect()
+    node.wait_synchronized()
+    assert len(costs) == 1
+    assert costs[0] >= flows * writer.COMPARE_SECONDS
