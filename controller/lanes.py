@@ -105,7 +105,7 @@ class Pace:
 
 #: For few changes, for whatever takes long, and for what is to be known in case another controller goes away. Of Python
 #: code one thread runs at a time: more places would make nothing faster, and whoever else has work waits some
-#: milliseconds for each of them (``sys.getswitchinterval``).
+#: milliseconds for each of them (``sys.getswitchinterval``). What is this controller's has more than what stands by.
 SMALL: Final = Lane(2)
 LARGE: Final = Lane(2)
 STAND_BY: Final = Lane(1)
