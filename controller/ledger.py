@@ -135,7 +135,7 @@ class Ledger:
         nodes: Iterable[str] = (),
         gives: bool = False,
     ) -> int:
-        """Write in as few transactions as the store allows, in the order given; gives the revision.
+        """Write in as few transactions as the store allows, in the order given; gives the revision of the last one.
 
         ``node``, ``nodes``: only if this controller still owns that node, or all of those. ``gives``: something is
         given that nobody else may have. ConflictError: others were first; DeposedError; StoreError. With more than one
@@ -165,7 +165,8 @@ class Ledger:
             fence = [self._after(operation, revision) for operation in fence]
         for operation, revision in written:
             self._took(operation, revision)
-        return self.revision
+        # Not the model's: that may have come to what others wrote since.
+        return written[-1][1] if written else self.revision
 
     async def _be_certain(self) -> None:
         """Find out whether a write happened that nobody confirmed: with the next one that is decided, and it has come

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pytest
 
 from controller.engine import Engine
 from controller.errors import NotFoundError
-from controller.ledger import DeposedError
+from controller.ledger import DeposedError, Ledger
+from controller.store import Operation, Put, open_store
 from sdn.model import parse, to_document
 from tests.switch.controller_process import attachment
 from tests.unit.services_engine import apply, register, service
@@ -157,3 +158,28 @@ def test_what_one_was_told_another_removes_at_once(tmp_path: Path) -> None:
         assert not first.allocation.services()
 
     run(tmp_path, scenario)
+
+
+def test_a_write_gives_its_own_revision_whatever_others_wrote_since(tmp_path: Path) -> None:
+    """A switch's owner is known by it: its generation is the revision of the write that took the switch."""
+
+    async def scenario() -> None:
+        store = open_store(f"sqlite://{tmp_path}/store.db")
+        ledger = Ledger(store)
+        loop = asyncio.get_running_loop()
+        written: list[int] = []
+        write = store.write
+
+        def slow(operations: Sequence[Operation]) -> int:
+            written.append(write(operations))
+            # Others' later write is taken in before the thread that wrote can say so.
+            loop.call_soon_threadsafe(ledger.followed, written[-1] + 5)
+            return written[-1]
+
+        store.write = slow  # type: ignore[method-assign]
+        assert [await ledger.write([Put("/sdn/x", b"")])] == written
+        assert ledger.revision == written[-1] + 5
+        ledger.stop()
+        store.close()
+
+    asyncio.run(scenario())
