@@ -5,22 +5,14 @@ from __future__ import annotations
 
 import functools
 import struct
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 import pytest
 
 from controller import osken, writer
 from controller.changes import NOT_OWNER, Change
-from controller.connection import SwitchConnection
-from controller.synchronizer import Synchronizer
-from sdn.openflow import NO_GENERATION, CtTuple, Role, flow_image
+from sdn.openflow import NO_GENERATION, Role, flow_image
 from sdn.openflow.wire import OFPT_ERROR
 from sdn.pipeline.flow import Flow
-from sdn.pipeline.match import match
-from sdn.pipeline.owner import Owner
-from sdn.pipeline.topology import Address
 from tests.unit.openflow_peer import (
     MASTER,
     NOCHANGE,
@@ -29,92 +21,13 @@ from tests.unit.openflow_peer import (
     OpenFlowSide,
     Roles,
     message,
-    openflow_side,
     wait_for,
 )
-from tests.unit.scripted_switch import ScriptedSwitch, description
+from tests.unit.owned_switch import ADDRESS, TRACKED, Make, compiled, flow, made_nodes, openflow
+from tests.unit.scripted_switch import description
 
-ADDRESS = Address.parse("10.244.0.2")
-TRACKED = (None, CtTuple(source=ADDRESS), None)
-
-
-def flow(priority: int) -> Flow:
-    return Flow(0, priority, match(in_port=1), (), 7, Owner("Node", "", "n"), "a test")
-
-
-def compiled(*priorities: int) -> Callable[[], list[Flow]]:
-    return lambda: [flow(priority) for priority in priorities]
-
-
-class Node:
-    """A controller's synchronizer of the one switch, and what it has said."""
-
-    def __init__(self, side: OpenFlowSide, owned: int | None) -> None:
-        self._side = side
-        self.deposed: list[tuple[str, int]] = []
-        self.told: list[str | None] = []
-        #: Which generation the switch had seen, each time.
-        self.seen: list[int] = []
-        self.synchronizer = Synchronizer("node-1", owned=owned, on_deposed=self._on_deposed)
-
-    def _on_deposed(self, node: str, generation: int, seen: int) -> None:
-        self.deposed.append((node, generation))
-        self.seen.append(seen)
-
-    def connect(self, **switch: object) -> ScriptedSwitch:
-        before = len(self._side.recorder.came)
-        connected = ScriptedSwitch(self._side.switch(1), **switch)  # type: ignore[arg-type]
-        self.synchronizer.connected(self._side.recorder.came[before])
-        return connected
-
-    @property
-    def connection(self) -> SwitchConnection:
-        connection = self.synchronizer.connection
-        assert connection is not None
-        return connection
-
-    def submit(self, part: object, *priorities: int) -> None:
-        self.synchronizer.submit(part, compiled(*priorities), self.told.append)  # type: ignore[arg-type]
-
-    def wait_synchronized(self) -> None:
-        wait_for(lambda: self.synchronizer.status.synchronized, "the switch to be synchronized")
-
-    def wait_role(self, role: Role) -> None:
-        wait_for(lambda: self.synchronizer.status.role is role, f"the role {role.name}")
-
-    def close(self) -> None:
-        self.synchronizer.stop(close=True)
-        self.synchronizer._thread.join(30)
-
-    def settle(self) -> None:
-        """Wait until everything submitted before was taken in."""
-        taken = threading.Event()
-        # Compiled in the synchronizer's thread, whosever the switch is.
-        self.synchronizer.submit("settle", lambda: taken.set() or [])  # type: ignore[func-returns-value]
-        assert taken.wait(30)
-
-
-@pytest.fixture
-def side(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenFlowSide]:
-    monkeypatch.setattr(writer, "FIRST_PAUSE", 0.1)
-    osken.set_keepalive(5.0, 3)
-    with openflow_side() as running:
-        yield running
-
-
-@pytest.fixture
-def make(side: OpenFlowSide) -> Iterator[Callable[[int | None], Node]]:
-    with ExitStack() as stack:
-
-        def made(owned: int | None) -> Node:
-            node = Node(side, owned)
-            stack.callback(node.close)
-            return node
-
-        yield made
-
-
-Make = Callable[[int | None], Node]
+side = pytest.fixture(openflow)
+make = pytest.fixture(made_nodes)
 
 
 def test_an_owner_asks_to_be_master_before_it_reads_or_writes(make: Make) -> None:
@@ -495,135 +408,6 @@ def test_what_a_non_owner_remembers_does_not_grow_with_what_changes(make: Make) 
     assert len(writer_of._waiting) == 0
     assert len(writer_of.holdings.dirty) == 0
     assert node.synchronizer.status.desired_flows <= 1
-
-
-def test_in_a_pause_nothing_is_written_and_nothing_is_forgotten(make: Make) -> None:
-    """Its lease is lost, and nobody has taken the switch: what was wanted meanwhile is written after it, without
-    another comparison.
-    """
-    node = make(5)
-    node.submit("node", 1)
-    switch = node.connect()
-    node.wait_synchronized()
-    node.synchronizer.pause(True)
-    assert not node.connection.packets_wanted
-    node.submit("pod", 2)
-    node.synchronizer.flush([TRACKED])
-    node.settle()
-    wait_for(lambda: node.synchronizer.status.desired_flows == 2, "the change to be taken in")
-    assert (switch.commits, switch.flushes, node.told) == (1, 0, [None])
-    assert not node.synchronizer.status.synchronized
-    node.synchronizer.pause(False)
-    node.wait_synchronized()
-    wait_for(lambda: switch.flushes, "the flush")
-    assert node.told == [None, None]
-    assert (switch.comparisons, switch.commits) == (1, 2)
-    assert switch.roles.asked[:2] == [(MASTER, 5), (MASTER, 5)], "asked once more before it is written"
-    assert node.connection.packets_wanted
-
-
-def test_a_switch_that_comes_in_a_pause_is_asked_after_it(make: Make) -> None:
-    node = make(5)
-    node.synchronizer.pause(True)
-    node.submit("node", 1)
-    switch = node.connect()
-    node.settle()
-    assert (switch.roles.asked, switch.comparisons) == ([], 0)
-    node.synchronizer.pause(False)
-    node.wait_synchronized()
-    assert (switch.roles.asked, switch.commits) == ([(MASTER, 5)], 1)
-
-
-def test_who_was_replaced_in_a_pause_learns_it_from_the_switch_after_it(make: Make) -> None:
-    node = make(5)
-    node.submit("node", 1)
-    switch = node.connect()
-    node.wait_synchronized()
-    node.synchronizer.pause(True)
-    switch.roles.generation = 6
-    switch.roles.depose(switch.peer, tell=False)
-    node.submit("pod", 2)
-    node.settle()
-    assert node.deposed == []
-    node.synchronizer.pause(False)
-    wait_for(lambda: node.deposed == [("node-1", 5)], "the owner to be deposed")
-    node.wait_role(Role.SLAVE)
-    assert switch.commits == 1
-    assert node.told == [None, NOT_OWNER]
-
-
-def test_who_gives_a_switch_up_in_a_pause_asks_for_the_other_role(make: Make) -> None:
-    node = make(5)
-    node.submit("node", 1)
-    switch = node.connect()
-    node.wait_synchronized()
-    node.synchronizer.pause(True)
-    node.submit("pod", 2)
-    node.synchronizer.disown(6)
-    node.wait_role(Role.SLAVE)
-    wait_for(lambda: node.told == [None, NOT_OWNER], "all who wait to be told")
-    assert switch.commits == 1
-
-
-def test_a_pause_in_the_midst_of_a_cut_deposes_nobody(make: Make) -> None:
-    node = make(5)
-    node.submit("node", 1)
-    switch = node.connect()
-    node.wait_synchronized()
-
-    def pause_once() -> bool:
-        if switch.flushes == 1:
-            node.synchronizer.pause(True)
-        return True
-
-    switch.after_flush = pause_once
-    node.synchronizer.submit_all([Change("pod", compiled(3), node.told.append, gone=(ADDRESS,))])
-    wait_for(lambda: node.synchronizer._inbox.held_up, "the pause")
-    node.settle()
-    before = switch.flushes
-    assert (node.deposed, node.told) == ([], [None])
-    node.synchronizer.pause(False)
-    wait_for(lambda: node.told == [None, None], "the change to be in force")
-    assert node.deposed == []
-    assert switch.flushes > before
-
-
-def test_after_a_pause_within_one_bundle_the_switch_is_asked_before_it_is_flushed(make: Make) -> None:
-    node = make(5)
-    node.submit("node", 1)
-    switch = node.connect()
-    node.wait_synchronized()
-    before = len(switch.roles.asked)
-
-    def blink() -> None:
-        if switch.commits == 1:
-            node.synchronizer.pause(True)
-            node.synchronizer.pause(False)
-
-    switch.before_commit = blink
-    node.synchronizer.submit_all([Change("pod", compiled(3), node.told.append, gone=(ADDRESS,))])
-    wait_for(lambda: node.told == [None, None], "the change to be in force")
-    assert node.deposed == []
-    assert switch.roles.asked[before] == (MASTER, 5)
-    assert switch.flushes
-
-
-def test_flushes_that_a_pause_was_in_the_way_of_are_made_after_it(make: Make) -> None:
-    node = make(5)
-    node.submit("node", 1)
-    switch = node.connect()
-    node.wait_synchronized()
-    switch.before_commit = lambda: node.synchronizer.pause(True)
-    with node.synchronizer._condition:  # Both are taken at once.
-        node.submit("pod", 2)
-        node.synchronizer.flush([TRACKED])
-    wait_for(lambda: node.synchronizer._inbox.held_up, "the pause")
-    node.settle()
-    assert not switch.flushes
-    switch.before_commit = lambda: None
-    node.synchronizer.pause(False)
-    wait_for(lambda: switch.flushes, "the flush")
-    assert node.deposed == []
 
 
 def test_a_switch_that_begins_empty_is_not_taken_for_one_that_is_quickly_compared(make: Make) -> None:
