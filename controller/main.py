@@ -132,13 +132,14 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
         await server.start()
         if config.grpc_socket:
             Path(config.grpc_socket).chmod(0o660)
-        presence = await _enter(store, engine, me, config)
-        for service in ("", _CONTROLLER, _INSPECTION):
-            await liveness.set(service, health_pb2.HealthCheckResponse.SERVING)
-        stop.ready(
-            f"switches on {config.openflow_address}, gRPC on {config.grpc_address or config.grpc_socket}"
-        )
-        await stop.wait_async()
+        presence = _presence(store, engine, me, config)
+        if await _enter(presence, stop):
+            for service in ("", _CONTROLLER, _INSPECTION):
+                await liveness.set(service, health_pb2.HealthCheckResponse.SERVING)
+            stop.ready(
+                f"switches on {config.openflow_address}, gRPC on {config.grpc_address or config.grpc_socket}"
+            )
+            await stop.wait_async()
         await liveness.enter_graceful_shutdown()
         await presence.leave()
     finally:
@@ -156,21 +157,23 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
                 Path(config.grpc_socket).unlink()
 
 
-async def _enter(store: Store, engine: Engine, me: MemberRecord, config: ControllerSettings) -> Presence:
-    """Be one of the controllers. daemon.StartError."""
+def _presence(store: Store, engine: Engine, me: MemberRecord, config: ControllerSettings) -> Presence:
     try:
-        presence = Presence(store, engine, me, config)
+        return Presence(store, engine, me, config)
     except ListenError as problem:
         raise daemon.StartError(f"setting peers_address: {problem}") from None
+
+
+async def _enter(presence: Presence, stop: daemon.Stop) -> bool:
+    """Be one of the controllers; False: told to stop before. daemon.StartError."""
     try:
-        await presence.enter()
+        return await presence.enter(stop)
     except NameTakenError as problem:
-        await presence.gone()
         raise daemon.StartError(f"setting name: {problem}") from None
-    except (StoreError, CorruptRecordError) as problem:
-        await presence.gone()
+    except AccessError as problem:
+        raise daemon.StartError(f"setting {problem.setting}: {problem}") from None
+    except CorruptRecordError as problem:
         raise daemon.StartError(f"setting store: {problem}") from None
-    return presence
 
 
 def _openflow_listener(config: ControllerSettings) -> Listener:

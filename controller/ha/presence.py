@@ -17,8 +17,8 @@ from controller.ha.membership import Membership
 from controller.ha.pulse import TICK_SECONDS, Pulse
 from controller.records import MemberRecord
 from controller.settings import ControllerSettings
-from controller.store import Store, StoreError
-from sdn import logs
+from controller.store import AccessError, Store, StoreError
+from sdn import daemon, logs
 from sdn.pipeline.version import PIPELINE_VERSION
 from sdn.version import VERSION
 
@@ -28,6 +28,8 @@ log = logs.get("controller.presence")
 HAND_OVER_SECONDS = 3.0
 #: Seconds for which a start waits until it has what it should have; nothing is wrong if that takes longer.
 _BEGIN_SECONDS = 2.0
+#: Pause after the store did not take this controller's record.
+AGAIN_SECONDS = 1.0
 #: Revisions of the store that are kept, so that a watch that was broken off goes on where it was; and how often the
 #: others are forgotten.
 _KEPT_REVISIONS = 200_000
@@ -95,17 +97,39 @@ class Presence:
                 }
             )
 
-    async def enter(self) -> None:
-        """Be there from now on, and take switches. NameTakenError, StoreError, CorruptRecordError."""
+    async def enter(self, stop: daemon.Stop) -> bool:
+        """Be there from now on, and take switches; whether it is, or was told to stop before.
+
+        A store that has been loaded and does not answer now is away for a moment: it is asked until it does, and
+        nothing that is connected already is let go. NameTakenError, AccessError, CorruptRecordError.
+        """
         if self._pulse is not None:
             await asyncio.to_thread(self._pulse.wait_ready)
-        await asyncio.to_thread(self._membership.start)
+        if not await self._begin(stop):
+            return False
         self._entered = True
         self._engine.ownership.lease(True)
         if self._several:
             self._compacting = self._loop.create_task(self._compact())
         with suppress(TimeoutError):
             await asyncio.wait_for(self._engine.ownership.begun.wait(), _BEGIN_SECONDS)
+        return True
+
+    async def _begin(self, stop: daemon.Stop) -> bool:
+        said = ""
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(self._membership.start)
+            except AccessError:
+                raise
+            except StoreError as problem:
+                if str(problem) != said:
+                    said = str(problem)
+                    log.warning("not among the controllers yet: the store is asked again", error=said)
+            else:
+                return True
+            await asyncio.to_thread(stop.wait, AGAIN_SECONDS)
+        return False
 
     async def leave(self) -> None:
         """Hand over, as far as there are others, and be gone."""

@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ import pytest
 from controller.settings import ControllerSettings
 from sdn import settings
 from sdn.version import VERSION
-from tests.switch.controller_process import ControllerProcess
+from tests.switch.controller_process import ControllerProcess, free_port
+from tests.switch.ovs import wait_until
+from tests.unit.etcd_process import Etcd
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,3 +178,50 @@ def test_every_event_is_one_json_line() -> None:
         lines = controller.log_text().splitlines()
         assert lines
         assert len(controller.log()) == len(lines)
+
+
+@pytest.fixture
+def entering() -> Iterator[tuple[ControllerProcess, Etcd]]:
+    """A controller that listens and is not one of the controllers yet, since its store has fallen silent."""
+    with ExitStack() as stack:
+        etcd = stack.enter_context(Etcd())
+        controller = ControllerProcess(
+            store=etcd.url, lease_seconds="4", peers_address=f"127.0.0.1:{free_port()}"
+        )
+        stack.callback(controller.close)
+        controller.start()
+        # Where the former start was, nothing answers: its lease is waited for, time enough to silence the store.
+        controller.kill()
+        controller.settings["peers_address"] = f"127.0.0.1:{free_port()}"
+        controller.spawn()
+        wait_until(lambda: _accepts(controller.openflow_port), "the controller to listen")
+        etcd.pause(0)
+        waits = "not among the controllers yet: the store is asked again"
+        wait_until(lambda: bool(controller.log(waits)), "the controller to say that it waits")
+        yield controller, etcd
+
+
+def test_a_store_that_is_away_while_a_controller_enters_is_asked_again(
+    entering: tuple[ControllerProcess, Etcd],
+) -> None:
+    """What has loaded and listens does not let go of everybody for a moment in which the store says nothing."""
+    controller, etcd = entering
+    assert not controller.log("ready")
+    etcd.resume(0)
+    wait_until(lambda: bool(controller.log("ready")), "the controller to be ready")
+
+
+def test_one_that_waits_for_its_store_ends_when_it_is_told_to(
+    entering: tuple[ControllerProcess, Etcd],
+) -> None:
+    controller, _ = entering
+    assert controller.terminate() == 0
+    assert not controller.log("ready")
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
