@@ -20,7 +20,7 @@ from sdn import logs
 
 log = logs.get("controller.openflow")
 
-#: Connections at one time; each costs a thread and a few hundred kilobytes.
+#: Connections at one time; each costs a thread, which mostly waits for its end, and a few hundred kilobytes.
 MAX_CONNECTIONS = 4096
 
 

@@ -6,21 +6,18 @@ and the event system. Its native-thread hub and its input handling have faults t
 with. They are mended here, at run time, for exactly the pinned version; ``tests/unit/test_osken_patches.py``
 holds each one:
 
-1.  A lost connection never fires the DEAD event, and two threads a connection leak: the receiving loop
-returns, and
-    ``serve`` then waits for a sender that waits for its queue. Here a connection is one thread, which reads,
-    and ends.
-2.  ``hub.TaskExit`` is ``Exception``, so the first exception in an application's handler ends its event loop
-silently. 3.  Nicira actions are not padded to the length that they declare (``ct`` with ``nat`` last in a
-bucket: BAD_LEN). 4.  Parsers loop for ever on an element of length zero, the HELLO's even before anybody has
-said who they are. Only the
+1.  A lost connection never fires the DEAD event, and two threads a connection leak: the receiving loop returns, and
+    ``serve`` then waits for a sender that waits for its queue. Here a connection has one thread, which waits for its
+    end, and a few threads read all connections (:mod:`controller.reading`).
+2.  ``hub.TaskExit`` is ``Exception``, so the first exception in an application's handler ends its event loop silently.
+3.  Nicira actions are not padded to the length that they declare (``ct`` with ``nat`` last in a bucket: BAD_LEN).
+4.  Parsers loop for ever on an element of length zero, the HELLO's even before anybody has said who they are. Only the
     four messages of the handshake ever reach os-ken's parsers, and only after their lengths were checked.
 5.  The controller listens on 6633 too, and learns of a taken port in a thread: here the sockets are opened by
     :mod:`controller.listener` beforehand.
 6.  Echo keepalive is off by default, and counts only echoes: here anything received is a sign of life.
 7.  Threads keep the process from ending: here they are daemons.
-8.  Flow descriptions, bundle replies, barriers and errors are not parsed at all (17 s for 100,000 flows):
-once the
+8.  Flow descriptions, bundle replies, barriers and errors are not parsed at all (17 s for 100,000 flows): once the
     handshake is done the raw messages go to the datapath's ``receiver``.
 """
 
@@ -41,6 +38,7 @@ from os_ken.lib import hub
 from os_ken.ofproto import ofproto_parser, ofproto_v1_5, ofproto_v1_5_parser
 
 from controller.addresses import format_address
+from controller.reading import Readers
 from controller.transport import HEADER, ProtocolError, Transport
 from sdn import logs
 
@@ -60,6 +58,8 @@ Accept = Callable[[], None]
 
 #: The applications are being ended, or have been.
 _stopping = threading.Event()
+#: They read all connections.
+_readers = Readers()
 
 
 class TaskExit(BaseException):
@@ -148,7 +148,7 @@ def _datapath(datapath: Any, connection: Any, address: Any) -> None:
     datapath.receiver = None
     datapath.refusal = ""
     _original_datapath(datapath, connection, address)
-    datapath.transport = Transport(connection)
+    datapath.transport = Transport(connection, _readers)
 
 
 def _send(datapath: Any, buffer: bytes, close_socket: bool = False) -> bool:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """One switch's socket: whole OpenFlow messages in and out, and nobody waits who must not.
 
-Two threads use a transport. The receiving thread reads, cuts the stream into messages and hands each one on;
-it also answers echoes, and so may never wait for the socket to take something: :meth:`Transport.send` puts
-the message aside when the socket is full. The synchronizer's thread writes bundles of megabytes with
-:meth:`Transport.write`, which does wait. Were the receiver to wait for the writer, switch and controller
-could each wait for the other to read first: Open vSwitch stops reading while a hundred replies of its own are
-unread.
+Two threads use a transport. One of few that read all connections (:mod:`controller.reading`) reads, cuts the
+stream into messages and hands each one on; it also answers echoes, and so may never wait for the socket to
+take something: :meth:`Transport.send` puts the message aside when the socket is full. The synchronizer's thread
+writes bundles of megabytes with :meth:`Transport.write`, which does wait. Were the reader to wait for the writer,
+switch and controller could each wait for the other to read first: Open vSwitch stops reading while a hundred replies
+of its own are unread.
 
 A peer is not trusted: a message shorter than its header ends the connection, what may be put aside is
 bounded, and a peer that takes nothing for :data:`STALL_SECONDS` or says nothing although asked is given up.
@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from controller.lanes import aside
+from controller.reading import Readers
 
 HEADER = struct.Struct("!BBHI")
 #: Bytes of echo replies and handshake that may wait for a peer that does not read.
@@ -35,7 +36,8 @@ MAX_OFFERED = 1 << 16
 STALL_SECONDS = 60.0
 #: Greatest version number believed; TLS, HTTP and SSH all begin with greater bytes.
 MAX_VERSION = 15
-_READ_SIZE = 1 << 18
+#: Bytes that are read of one connection before others have their turn; more than a record of TLS (RFC 8446, 5.1).
+_PORTION = 1 << 16
 #: struct linger (socket(7)): what waits to be sent is thrown away when the socket is closed.
 _NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -52,11 +54,12 @@ class ConnectionClosedError(Exception):
 
 
 class Transport:
-    """Messages over one connected socket; takes the socket over, and sets it non-blocking."""
+    """Messages over one connected socket; takes the socket over, and sets it non-blocking. ``readers`` read it."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, readers: Readers) -> None:
         self._socket = connection
         self._socket.setblocking(False)
+        self._readers = readers
         # OpenSSL's connection object must not be used by two threads at once; a plain socket may.
         self._tls = threading.Lock() if isinstance(connection, ssl.SSLSocket) else None
         self._pending: deque[bytes] = deque()
@@ -66,9 +69,9 @@ class Transport:
         self._write_lock = threading.Lock()
         self._rest = memoryview(b"")
         self._closed = threading.Event()
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
+        #: What has arrived of a message that is not whole yet, and who is given each message.
+        self._arrived = bytearray()
+        self._handle: MessageHandler = lambda *_message: None
 
     # Writing.
 
@@ -94,28 +97,35 @@ class Transport:
         return True
 
     def _send_pending(self) -> None:
-        written = False
-        if self._write_lock.acquire(blocking=False):
+        """Send what was put aside, unless somebody writes: who does so looks again when he has done."""
+        while self._pending or self._rest:
+            if not self._write_lock.acquire(blocking=False):
+                return
             try:
                 written = self._flush()
             except OSError:
                 self.close()
+                return
             finally:
                 self._write_lock.release()
-        # Whoever holds the lock flushes before it goes on; what is left then the receiver sends when it can.
-        if not written:
-            self._wake()
+            if not written:
+                self._readers.when_writable(self)
+                return
 
     def write(self, chunks: Iterable[bytes]) -> None:
         """Send chunks, each made of whole messages; waits as long as the peer keeps taking them.
 
         ConnectionClosedError when the connection ends meanwhile, or the peer takes nothing for STALL_SECONDS.
         """
-        with self._write_lock:
-            for chunk in chunks:
-                self._write_whole(self._flush)
-                self._rest = memoryview(chunk)
-                self._write_whole(self._write_rest)
+        try:
+            with self._write_lock:
+                for chunk in chunks:
+                    self._write_whole(self._flush)
+                    self._rest = memoryview(chunk)
+                    self._write_whole(self._write_rest)
+        finally:
+            if not self.closed:
+                self._send_pending()
 
     def _write_whole(self, step: Callable[[], bool]) -> None:
         """Repeat ``step`` until it says that all is written."""
@@ -165,49 +175,41 @@ class Transport:
     # Reading.
 
     def receive(self, handle: MessageHandler, idle_seconds: float, on_idle: Callable[[], None]) -> None:
-        """Read until the connection ends, giving each message to ``handle``.
+        """Have the connection read until it ends, giving each message to ``handle``, which may wait for nothing.
 
         ``on_idle`` is called whenever nothing at all arrived for ``idle_seconds``. Returns when the peer
         closed or :meth:`close` was called; ProtocolError, also one raised by ``handle`` or ``on_idle``, ends
         the reading.
-
-        Each system call gives the interpreter away, and to have it back takes its turn among all threads that have
-        work. With a thousand switches that is the most that an echo costs, so none is made that is known to be in vain.
         """
-        buffer = bytearray()
-        poll = select.poll()
-        poll.register(self._wake_reader, select.POLLIN)
-        wake = self._wake_reader.fileno()
-        last = time.monotonic()
-        readable = True
-        while not self._closed.is_set():
-            data = self._read() if readable else None
-            if data:
-                last = time.monotonic()
-                buffer += data
-                self._cut(buffer, handle)
-                # TLS may have taken in more than it has given.
-                readable = len(data) == _READ_SIZE or self._tls is not None
-                continue
-            if data is not None:
-                return
-            waiting_to_write = self._try_flush()
-            poll.register(self._socket, select.POLLIN | (select.POLLOUT if waiting_to_write else 0))
-            ready = poll.poll(max(0.0, last + idle_seconds - time.monotonic()) * 1000)
-            readable = any(found != wake for found, _ in ready)
-            if any(found == wake for found, _ in ready):
-                self._drain_wake()
-            if time.monotonic() - last >= idle_seconds:
-                last = time.monotonic()
-                on_idle()
+        self._handle = handle
+        self._readers.read(self, idle_seconds, on_idle)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def arrived(self) -> bool | None:
+        """Read a portion, and hand on the messages that are whole. None: nothing had arrived; False: the connection has
+        ended. ProtocolError.
+        """
+        if self.closed:
+            return False
+        if not (data := self._read()):
+            return None if data is None else False
+        self._arrived += data
+        self._cut(self._arrived, self._handle)
+        return True
+
+    def writable(self) -> None:
+        """Send what was put aside."""
+        self._send_pending()
 
     def _read(self) -> bytes | None:
         """What has arrived; None when nothing has, empty when the connection ended."""
         try:
             if self._tls is None:
-                return self._socket.recv(_READ_SIZE)
+                return self._socket.recv(_PORTION)
             with self._tls:
-                return self._socket.recv(_READ_SIZE)
+                return self._socket.recv(_PORTION)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError:
@@ -227,28 +229,14 @@ class Transport:
             offset += length
         del buffer[:offset]
 
-    def _try_flush(self) -> bool:
-        """Send what was put aside if nobody else is writing; True when some is left that waits for the
-        peer.
-        """
-        if not self._write_lock.acquire(blocking=False):
-            return False
-        try:
-            return not self._flush()
-        except OSError:
-            self.close()
-            return False
-        finally:
-            self._write_lock.release()
-
     # The end.
 
     def close(self) -> None:
         """End the connection; both threads notice. May be called from any thread, any number of times."""
         self._closed.set()
+        # Whoever reads or writes is woken by it.
         with contextlib.suppress(OSError):  # The peer was quicker.
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._wake()
 
     def abort(self) -> None:
         """End the connection as :meth:`close` does, and let nothing arrive any more that is still on its way: what the
@@ -259,24 +247,13 @@ class Transport:
         self.close()
 
     def release(self) -> None:
-        """Give the descriptors back, once the receiving thread has ended."""
+        """Give the descriptor back, once nothing is read any more."""
         self.close()
         self._socket.close()
-        self._wake_reader.close()
-        self._wake_writer.close()
 
     @property
     def closed(self) -> bool:
         return self._closed.is_set()
-
-    def _wake(self) -> None:
-        # Full: the receiver is being woken already. Closed: it has ended.
-        with contextlib.suppress(OSError):
-            self._wake_writer.send(b"\0")
-
-    def _drain_wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wake_reader.recv(4096)
 
 
 def select_one(connection: socket.socket, events: int, seconds: float) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 
+from controller.reading import Readers
 from controller.transport import ConnectionClosedError, Transport
 
 #: More than the kernel takes at once for a peer that does not read.
@@ -23,7 +24,7 @@ def received_after(end: str) -> tuple[int, int]:
         socket.create_connection(listener.getsockname()) as peer,
     ):
         connection, _ = listener.accept()
-        transport = Transport(connection)
+        transport = Transport(connection, Readers(1))
         sent = 0
 
         def write() -> None:
