@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pytest plugin: the tests of the kernel datapath run beside those of other folders, in a process of their own.
+"""A pytest plugin: tests that mostly wait run beside others, in a process of their own.
 
-They take many minutes, nearly all of them of one emulated processor that shares nothing with the machine it runs on. So
-in a run of several folders (scripts/run-tests loads this by `-p tests.beside`) a second pytest runs them while this one
-runs those that measure no time (BESIDE), and gives way to it wherever both want the same core (`nice`). Tests of whole
-clusters and figures wait until it has ended, and have the machine to themselves.
+Those of the kernel's datapath take many minutes, nearly all of them of one emulated processor that shares nothing with
+the machine it runs on; some labs (marked `beside`) wait for the better part of their time. So in a run of several
+folders (scripts/run-tests loads this by `-p tests.beside`) a second pytest runs these while this one runs those that
+measure no time. The kernel's give way to others wherever both want the same core (`nice`). What is marked `alone`, and
+figures (ALONE_FOLDERS), waits until the second has ended, and has the machine to itself.
 
 The run stays one: the second pytest hands over its reports, which are told, counted and written here, each when it is
-that test's turn. What it prints itself, such as how far the guest is, goes to LOG. A run of the kernel's tests alone,
-or of none of them, is as without this plugin.
+that test's turn. What it prints itself, such as how far the guest is, goes to LOG. A run that has only tests of the one
+kind, or of the other, is as without this plugin.
 """
 
 from __future__ import annotations
@@ -29,17 +30,21 @@ import pytest
 
 KERNEL = "kernel"
 
-BESIDE = frozenset(("unit", "property", "switch", "node", "clients", "docs"))
-"""Folders whose tests run at the same time as those of the kernel, but for those that are marked ALONE."""
+BESIDE = "beside"
+"""The marker of other tests that the second pytest runs, after the kernel's."""
 
 ALONE = "alone"
+"""The marker of tests beside which nothing runs."""
 
-LOG = Path("results/kernel.log")
+ALONE_FOLDERS = frozenset(("bench",))
+
+LOG = Path("results/beside.log")
 
 _PIPE = "SDN_TESTS_REPORTS_TO"
 """Tells the second pytest the number of the file descriptor that its reports go to."""
 
-_NICENESS = "5"
+_NICENESS = 5
+"""Of the kernel's tests, and of the emulated machine that they start."""
 
 _PATIENCE = 60.0
 """Seconds in which the second pytest must end when it is interrupted: it ends a guest."""
@@ -53,6 +58,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_Receiving(config))
 
 
+def folder_of(item: pytest.Item) -> str:
+    """The folder below tests/ that a test is in; "": none."""
+    tests = item.config.rootpath / "tests"
+    parts = item.path.relative_to(tests).parts if item.path.is_relative_to(tests) else ()
+    return parts[0] if len(parts) > 1 else ""
+
+
 class _Reporting:
     """In the second pytest: each report as a line of JSON, and the name of each test that is over."""
 
@@ -60,6 +72,14 @@ class _Reporting:
         self._config = config
         self._pipe = pipe
         os.set_inheritable(pipe, False)
+        # A shell's background jobs ignore it, and so does what they start; here it is what ends this process.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        niceness = _NICENESS if folder_of(item) == KERNEL else 0
+        if os.getpriority(os.PRIO_PROCESS, 0) != niceness and os.geteuid() == 0:
+            os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._send(
@@ -80,7 +100,6 @@ class _Receiving:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._tests = config.rootpath / "tests"
         self._log = config.rootpath / LOG
         self._waiting: set[str] = set()
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,21 +110,22 @@ class _Receiving:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Put first what the kernel's tests run beside, then them, and start them; pytest itself runs the others."""
-        beside, kernel, alone = [], [], []
+        """Put first what this process runs meanwhile, then what the second one does, and start that."""
+        first, second, alone = [], [], []
         for item in session.items:
-            folder = self._folder(item)
-            if folder == KERNEL:
-                kernel.append(item)
-            elif folder in BESIDE and item.get_closest_marker(ALONE) is None:
-                beside.append(item)
-            else:
+            folder = folder_of(item)
+            if folder == KERNEL or item.get_closest_marker(BESIDE):
+                second.append(item)
+            elif folder in ALONE_FOLDERS or item.get_closest_marker(ALONE):
                 alone.append(item)
-        if not beside or not kernel or session.testsfailed:
+            else:
+                first.append(item)
+        if not first or not second or session.testsfailed:
             return
-        session.items[:] = [*beside, *kernel, *alone]
-        self._start([item.nodeid for item in kernel])
-        self._say(f"{len(kernel)} tests of the kernel datapath run beside the first {len(beside)} ({LOG})")
+        second.sort(key=lambda item: folder_of(item) != KERNEL)
+        session.items[:] = [*first, *second, *alone]
+        self._start([item.nodeid for item in second])
+        self._say(f"{len(second)} tests run beside the first {len(first)} ({LOG})")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -133,12 +153,8 @@ class _Receiving:
             self._process.kill()
             code = self._process.wait()
         if not interrupted and code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            self._say(f"the pytest that ran the kernel's tests exited with {code}: see {LOG}")
+            self._say(f"the pytest beside this one exited with {code}: see {LOG}")
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-
-    def _folder(self, item: pytest.Item) -> str:
-        parts = item.path.relative_to(self._tests).parts if item.path.is_relative_to(self._tests) else ()
-        return parts[0] if len(parts) > 1 else ""
 
     def _start(self, names: Iterable[str]) -> None:
         self._waiting = set(names)
@@ -150,7 +166,7 @@ class _Receiving:
             self._process = subprocess.Popen(
                 [
                     # Should this process die without a word, the other one is ended.
-                    *("setpriv", "--pdeathsig", "TERM", "nice", "-n", _NICENESS),
+                    *("setpriv", "--pdeathsig", "TERM"),
                     *(sys.executable, "-m", "pytest", "-p", "tests.beside", "-p", "no:cacheprovider", "-v"),
                     f"@{chosen.name}",
                 ],
@@ -189,7 +205,7 @@ class _Receiving:
         reports = [hook.pytest_report_from_serializable(config=self._config, data=data) for data in told]
         if not whole:
             end = self._log.read_text(encoding="utf-8", errors="replace")[-6000:]
-            what = f"the pytest that runs the kernel's tests ended before this one; the end of {LOG}:\n{end}"
+            what = f"the pytest beside this one ended before its time; the end of {LOG}:\n{end}"
             reports.append(
                 pytest.TestReport(
                     item.nodeid, item.location, {}, outcome="failed", longrepr=what, when="setup"

@@ -26,6 +26,8 @@ from tests.lab import accounts, labs
 from tests.lab import service_objects as objects
 from tests.lab.watching import Watch
 
+pytestmark = pytest.mark.alone
+
 SDNCTL: Final = [sys.executable, "-m", "sdn.cli.main"]
 NODE: Final = "node-1"
 ROUNDS: Final = int(os.environ.get("SDN_DRIFT_ROUNDS", "2"))

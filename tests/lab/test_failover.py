@@ -22,6 +22,8 @@ from sdn.lab.waiting import wait_until
 from tests.lab import accounts, labs
 from tests.lab.steady import Steady
 
+pytestmark = pytest.mark.alone
+
 TIMES = int(os.environ.get("SDN_HA_KILLS", "2"))
 NODES = ("node-1", "node-2", "node-3")
 ATTEMPTS = 3

@@ -12,6 +12,8 @@ from sdn.lab.waiting import wait_until
 from tests.lab import accounts, labs
 from tests.lab.watching import Watch
 
+pytestmark = pytest.mark.alone
+
 STEADY = 6
 """Pods that exist before, two on each node; their packets are watched."""
 MADE = 18

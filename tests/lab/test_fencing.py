@@ -20,6 +20,8 @@ from tests.lab import service_objects as objects
 from tests.lab.fencing import IS_SECONDARY, SECONDARY, Write
 from tests.lab.witness import Witness
 
+pytestmark = pytest.mark.alone
+
 TIMES: Final = 3
 LEASE: Final = 5.0
 """Seconds: what `lease_seconds` is by default."""

@@ -27,6 +27,8 @@ from tests.lab import service_objects as objects
 from tests.lab.policy_stream import Datagram, Stream, Way
 from tests.lab.service_clients import Request, Servers, ask
 
+pytestmark = pytest.mark.alone
+
 CONTROLLERS = ("controller-1", "controller-2", "controller-3")
 NODES = ("node-1", "node-2")
 STREAM_PORT, SERVICE_PORT = 7000, 8080

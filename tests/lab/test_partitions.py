@@ -22,6 +22,8 @@ from tests.lab.fencing import Account
 from tests.lab.storms import Partition, Storm
 from tests.lab.watching import Watch
 
+pytestmark = pytest.mark.alone
+
 COUNT = int(os.environ.get("SDN_PARTITIONS", "50"))
 _TELL = 25
 

@@ -39,6 +39,8 @@ from tests.lab.policy_scenarios import (
 from tests.lab.policy_starts import Life, Starts, intruders_of
 from tests.lab.policy_timeline import PROMPT, spread
 
+pytestmark = pytest.mark.alone
+
 INTRUDERS = ("near pod", "far pod", "far node", "outside")
 STARTS = 200
 OPEN_EVERY = 20

@@ -24,6 +24,8 @@ from tests.lab import service_objects as objects
 from tests.lab.service_clients import Answer, Load, Request
 from tests.lab.service_lab import FAMILIES, TRANSPORTS, ServiceLab, serving
 
+pytestmark = pytest.mark.alone
+
 CHANGES_A_SECOND = 50
 SECONDS = 20
 #: At most one datagram of so many may be lost.

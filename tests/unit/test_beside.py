@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's tests run beside others, and the run is one: its order, counts, file of results and exit code."""
+"""Some tests run beside others, and the run is one: its order, counts, file of results and exit code."""
 
 import os
 import subprocess
@@ -27,7 +27,9 @@ def meet(own: str, other: str) -> None:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A tree with a test in each of some folders."""
-    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\npythonpath = .\n")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\naddopts = --import-mode=importlib\npythonpath = .\nmarkers =\n    alone\n    beside\n"
+    )
     (tmp_path / "meeting.py").write_text(MEET)
     write(tmp_path, "unit", "def test_unit(): pass")
     write(tmp_path, "lab", "def test_lab(): pass")
@@ -74,26 +76,33 @@ def test_both_run_at_the_same_time_and_are_told_as_one_run(tree: Path) -> None:
     write(tree, "kernel", "from meeting import meet\ndef test_kernel(): meet('kernel', 'unit')")
     done = run(tree)
     assert done.returncode == 0, done.stdout
-    assert told(done) == ["test_unit PASSED", "test_kernel PASSED", "test_lab PASSED"]
+    assert told(done) == ["test_unit PASSED", "test_lab PASSED", "test_kernel PASSED"]
     assert "3 passed" in done.stdout.splitlines()[-1]
     assert results(tree) == {"test_unit": [], "test_kernel": [], "test_lab": []}
-    assert "test_kernel PASSED" in (tree / "results" / "kernel.log").read_text()
+    assert "test_kernel PASSED" in (tree / "results" / "beside.log").read_text()
 
 
-def test_what_measures_runs_when_the_kernels_tests_have_ended(tree: Path) -> None:
-    write(
-        tree,
-        "kernel",
-        "import time, pathlib\ndef test_kernel(): time.sleep(2); pathlib.Path('ended').touch()",
-    )
-    write(tree, "lab", "import pathlib\ndef test_lab(): assert pathlib.Path('ended').exists()")
-    marked = "import pytest\n@pytest.mark.alone\ndef test_alone(): assert pathlib.Path('ended').exists()\n"
-    write(tree, "unit", f"import pathlib\n{marked}def test_unit(): pass")
+def test_what_measures_runs_when_the_others_have_ended(tree: Path) -> None:
+    ending = "import time, pathlib\ndef test_kernel(): time.sleep(2); pathlib.Path('ended').touch()"
+    write(tree, "kernel", ending)
+    asks = "import pathlib, pytest\n{}def test_{}(): assert pathlib.Path('ended').exists()\n"
+    write(tree, "bench", asks.format("", "bench"))
+    write(tree, "unit", asks.format("@pytest.mark.alone\n", "alone") + "def test_unit(): pass")
     done = run(tree)
     assert done.returncode == 0, done.stdout
     names = [line.split()[0] for line in told(done)]
-    assert names[:2] == ["test_unit", "test_kernel"]
-    assert set(names[2:]) == {"test_alone", "test_lab"}
+    assert names[:3] == ["test_unit", "test_lab", "test_kernel"]
+    assert set(names[3:]) == {"test_alone", "test_bench"}
+
+
+def test_what_is_marked_runs_beside_after_the_kernels_tests(tree: Path) -> None:
+    priority = "import os\n{}def test_{}(): assert os.getpriority(os.PRIO_PROCESS, 0) == {}\n"
+    write(tree, "kernel", priority.format("", "kernel", 5))
+    write(tree, "lab", "import pytest\n" + priority.format("@pytest.mark.beside\n", "lab", 0))
+    done = run(tree)
+    assert done.returncode == 0, done.stdout
+    assert told(done) == ["test_unit PASSED", "test_kernel PASSED", "test_lab PASSED"]
+    assert "2 tests run beside the first 1" in done.stdout
 
 
 def test_a_failure_beside_fails_the_run_and_is_shown(tree: Path) -> None:

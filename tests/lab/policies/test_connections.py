@@ -27,6 +27,8 @@ from tests.lab.policies.objects import (
 from tests.lab.policies.probe import FAMILIES, TRANSPORTS
 from tests.lab.policies.streams import Flowed, Traffic, free_port
 
+pytestmark = pytest.mark.beside
+
 #: Seconds (stretched) for which what is cut is watched, and what goes on.
 WATCHED, SHORTLY = 1.0, 0.2
 #: Of x/a: a neighbour on its own node, and a pod on another.
