@@ -148,7 +148,7 @@ def _datapath(datapath: Any, connection: Any, address: Any) -> None:
     datapath.receiver = None
     datapath.refusal = ""
     _original_datapath(datapath, connection, address)
-    datapath.transport = Transport(connection, _readers)
+    datapath.transport = Transport(connection, _readers.next())
 
 
 def _send(datapath: Any, buffer: bytes, close_socket: bool = False) -> bool:

@@ -41,7 +41,7 @@ class Source(Protocol):
 
 
 class Reading:
-    """A source that is read; see :meth:`Readers.read`."""
+    """A source that is read; see :meth:`Reader.read`."""
 
     def __init__(self, source: Source, idle_seconds: float, on_idle: Callable[[], None]) -> None:
         self.source = source
@@ -54,33 +54,25 @@ class Reading:
         self.over = False
         self.ended = threading.Event()
 
+    @property
+    def idle_at(self) -> float:
+        """When it is to be told that nothing arrived, if nothing does."""
+        return self.last + self.idle_seconds
+
 
 class Readers:
-    """Threads that read; each source is one thread's until its end."""
+    """Those who read; each source is one's until its end."""
 
-    def __init__(self, threads: int = READERS) -> None:
-        self._readers = [_Reader(number) for number in range(threads)]
+    def __init__(self, count: int = READERS) -> None:
+        self._readers = [Reader(number) for number in range(count)]
         self._turn = itertools.count()
 
-    def read(self, source: Source, idle_seconds: float, on_idle: Callable[[], None]) -> None:
-        """Have it read until it ends, and wait for that.
-
-        ``on_idle`` is called, in the thread that reads, whenever nothing at all arrived for ``idle_seconds``. Raises
-        what handling it or ``on_idle`` raised, which ends the reading.
-        """
-        reading = Reading(source, idle_seconds, on_idle)
-        self._readers[next(self._turn) % len(self._readers)].begin(reading)
-        reading.ended.wait()
-        if reading.problem is not None:
-            raise reading.problem
-
-    def when_writable(self, source: Source) -> None:
-        """Call its ``writable`` once it takes more; nothing, if it is not read any more. From any thread."""
-        for reader in self._readers:
-            reader.when_writable(source)
+    def next(self) -> Reader:
+        """For a new source; each has its turn."""
+        return self._readers[next(self._turn) % len(self._readers)]
 
 
-class _Reader:
+class Reader:
     """Has a thread while there is something to read."""
 
     def __init__(self, number: int) -> None:
@@ -99,15 +91,29 @@ class _Reader:
         #: How much is read, or will be as soon as the thread has heard of it.
         self._work = 0
 
-    def begin(self, reading: Reading) -> None:
+    def read(self, source: Source, idle_seconds: float, on_idle: Callable[[], None]) -> None:
+        """Have it read until it ends, and wait for that.
+
+        ``on_idle`` is called, in the thread that reads, whenever nothing at all arrived for ``idle_seconds``. Raises
+        what handling it or ``on_idle`` raised, which ends the reading; OSError, RuntimeError: it cannot be read.
+        """
+        reading = Reading(source, idle_seconds, on_idle)
         with self._lock:
+            if not self._work:
+                threading.Thread(target=self._run, name=f"reader {self._number}", daemon=True).start()
             self._work += 1
             self._soon(lambda: self._begin(reading))
-            if self._work == 1:
-                threading.Thread(target=self._run, name=f"reader {self._number}", daemon=True).start()
+        reading.ended.wait()
+        if reading.problem is not None:
+            raise reading.problem
 
     def when_writable(self, source: Source) -> None:
-        self._soon(lambda: self._watch(source))
+        """Call its ``writable`` once it takes more; nothing, if it is not read any more. Of one that is not read
+        yet it is called when that begins. From any thread.
+        """
+        with self._lock:
+            if self._work:
+                self._soon(lambda: self._watch(source))
 
     def _soon(self, task: Callable[[], None]) -> None:
         self._tasks.append(task)
@@ -143,11 +149,12 @@ class _Reader:
     def _begin(self, reading: Reading) -> None:
         number = reading.source.fileno()
         try:
-            self._epoll.register(number, select.EPOLLIN)
-        except OSError as problem:  # the system watches no more descriptors
+            # Something may have been put aside already: the first time that it takes more comes at once.
+            self._epoll.register(number, select.EPOLLIN | select.EPOLLOUT)
+        except (OSError, ValueError) as problem:  # the system watches no more descriptors, or it is closed
             reading.problem = problem
-            self._over.append(reading)
             reading.over = True
+            self._over.append(reading)
             return
         self._readings[number] = reading
         self._push_idle(reading)
@@ -181,7 +188,7 @@ class _Reader:
         reading.over = True
 
     def _push_idle(self, reading: Reading) -> None:
-        heapq.heappush(self._idle, (reading.last + reading.idle_seconds, next(self._count), reading))
+        heapq.heappush(self._idle, (reading.idle_at, next(self._count), reading))
 
     def _until_idle(self) -> float | None:
         return max(0.0, self._idle[0][0] - time.monotonic()) if self._idle else None
@@ -192,7 +199,7 @@ class _Reader:
             _, _, reading = heapq.heappop(self._idle)
             if reading.over:
                 continue
-            if now - reading.last >= reading.idle_seconds:
+            if reading.idle_at <= now:
                 reading.last = now
                 try:
                     reading.on_idle()

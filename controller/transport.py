@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from controller.lanes import aside
-from controller.reading import Readers
+from controller.reading import Reader
 
 HEADER = struct.Struct("!BBHI")
 #: Bytes of echo replies and handshake that may wait for a peer that does not read.
@@ -45,6 +45,10 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 MessageHandler = Callable[[int, int, int, bytes], None]
 
 
+def _nobody(_version: int, _kind: int, _xid: int, _message: bytes) -> None:
+    pass
+
+
 class ProtocolError(Exception):
     """The peer does not speak OpenFlow as it must; the connection ends."""
 
@@ -54,12 +58,12 @@ class ConnectionClosedError(Exception):
 
 
 class Transport:
-    """Messages over one connected socket; takes the socket over, and sets it non-blocking. ``readers`` read it."""
+    """Messages over one connected socket; takes the socket over, and sets it non-blocking. ``reader`` reads it."""
 
-    def __init__(self, connection: socket.socket, readers: Readers) -> None:
+    def __init__(self, connection: socket.socket, reader: Reader) -> None:
         self._socket = connection
         self._socket.setblocking(False)
-        self._readers = readers
+        self._reader = reader
         # OpenSSL's connection object must not be used by two threads at once; a plain socket may.
         self._tls = threading.Lock() if isinstance(connection, ssl.SSLSocket) else None
         self._pending: deque[bytes] = deque()
@@ -71,7 +75,7 @@ class Transport:
         self._closed = threading.Event()
         #: What has arrived of a message that is not whole yet, and who is given each message.
         self._arrived = bytearray()
-        self._handle: MessageHandler = lambda *_message: None
+        self._handle: MessageHandler = _nobody
 
     # Writing.
 
@@ -109,7 +113,7 @@ class Transport:
             finally:
                 self._write_lock.release()
             if not written:
-                self._readers.when_writable(self)
+                self._reader.when_writable(self)
                 return
 
     def write(self, chunks: Iterable[bytes]) -> None:
@@ -142,8 +146,8 @@ class Transport:
                     break
                 with aside():
                     select_one(self._socket, select.POLLOUT, 1.0)
-        except OSError:
-            pass  # The peer is gone: said below, as for every other end of the connection.
+        except (OSError, ValueError):
+            pass  # The peer is gone, or the descriptor: said below, as for every other end of the connection.
         self.close()
         raise ConnectionClosedError("the connection to the switch ended while writing")
 
@@ -182,7 +186,12 @@ class Transport:
         the reading.
         """
         self._handle = handle
-        self._readers.read(self, idle_seconds, on_idle)
+        try:
+            self._reader.read(self, idle_seconds, on_idle)
+        finally:
+            # Whoever handles messages has this object, most often; and half a message is of no use any more.
+            self._handle = _nobody
+            self._arrived.clear()
 
     def fileno(self) -> int:
         return self._socket.fileno()

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
-from controller.reading import Readers
+from controller.reading import Readers, Reading
 from controller.transport import HEADER, ProtocolError, Transport
 from tests.switch.ovs import wait_until
 
@@ -38,7 +40,7 @@ class Peers:
         on_idle: Callable[[], None] = lambda: None,
     ) -> tuple[Transport, socket.socket, Future[None]]:
         ours, theirs = socket.socketpair()
-        transport = Transport(ours, self.readers)
+        transport = Transport(ours, self.readers.next())
         reading = self._pool.submit(transport.receive, handle, idle_seconds, on_idle)
         self._stack.callback(transport.release)
         self._stack.callback(reading.exception)
@@ -105,6 +107,47 @@ def test_one_that_floods_does_not_shut_out_another(peers: Peers) -> None:
     finally:
         ended.set()
         thread.join()
+
+
+def test_what_was_put_aside_before_the_reading_begins_is_sent(peers: Peers) -> None:
+    ours, other = socket.socketpair()
+    transport = Transport(ours, peers.readers.next())
+    for number in range(40):
+        transport.send(message(number, 8000))
+    reading = threading.Thread(target=transport.receive, args=(lambda *_message: None, 60.0, lambda: None))
+    reading.start()
+    assert len(read(other, 40 * 8008)) == 40 * 8008
+    other.close()
+    reading.join()
+    transport.release()
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.2, 0.3])
+def test_a_silence_that_ends_at_the_very_moment_is_told(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Sums of seconds are rounded: what was waited for must be what is looked at."""
+    told: list[int] = []
+    reader = peers.readers.next()
+    clock = iter(number * 0.1 for number in itertools.count(3))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    reading = Reading(peers.connect()[0], seconds, lambda: told.append(1))
+    for number in range(100):
+        now = reading.idle_at
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
+        reader._push_idle(reading)
+        reader._tell_idle()
+        reader._idle.clear()
+        assert len(told) == number + 1
+
+
+def test_a_reader_that_reads_nothing_keeps_nothing(peers: Peers) -> None:
+    transport, other, reading = peers.connect()
+    other.close()
+    reading.result(60)
+    for _ in range(50):
+        transport._reader.when_writable(transport)
+    assert not transport._reader._tasks
 
 
 def test_messages_are_whole_however_they_arrive(peers: Peers) -> None:

@@ -24,7 +24,7 @@ def received_after(end: str) -> tuple[int, int]:
         socket.create_connection(listener.getsockname()) as peer,
     ):
         connection, _ = listener.accept()
-        transport = Transport(connection, Readers(1))
+        transport = Transport(connection, Readers(1).next())
         sent = 0
 
         def write() -> None:
