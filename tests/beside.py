@@ -65,6 +65,10 @@ def folder_of(item: pytest.Item) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
+def _kernel_first(item: pytest.Item) -> bool:
+    return folder_of(item) != KERNEL
+
+
 class _Reporting:
     """In the second pytest: each report as a line of JSON, and the name of each test that is over."""
 
@@ -74,6 +78,10 @@ class _Reporting:
         os.set_inheritable(pipe, False)
         # A shell's background jobs ignore it, and so does what they start; here it is what ends this process.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=_kernel_first)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -122,7 +130,7 @@ class _Receiving:
                 first.append(item)
         if not first or not second or session.testsfailed:
             return
-        second.sort(key=lambda item: folder_of(item) != KERNEL)
+        second.sort(key=_kernel_first)
         session.items[:] = [*first, *second, *alone]
         self._start([item.nodeid for item in second])
         self._say(f"{len(second)} tests run beside the first {len(first)} ({LOG})")

@@ -22,9 +22,8 @@ from sdn.lab.waiting import wait_until
 from tests.lab import accounts, labs
 from tests.lab.steady import Steady
 
-pytestmark = pytest.mark.alone
-
 TIMES = int(os.environ.get("SDN_HA_KILLS", "2"))
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(600 + 60 * TIMES)]
 NODES = ("node-1", "node-2", "node-3")
 ATTEMPTS = 3
 STALL = 0.1

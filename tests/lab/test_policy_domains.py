@@ -29,6 +29,8 @@ from tests.lab import policy_documents as documents
 from tests.lab import service_objects as objects
 from tests.lab.service_clients import Conversation, Listener, Request, Servers, ask, family_of
 
+pytestmark = pytest.mark.alone
+
 NAMESPACE = "shut"
 DNS = "10.96.0.10"
 PORT = 80

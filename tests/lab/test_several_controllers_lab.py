@@ -19,6 +19,8 @@ from sdn.v1 import inspection_pb2, inspection_pb2_grpc
 from tests.lab import accounts, labs, traffic
 from tests.lab.watching import Watch
 
+pytestmark = pytest.mark.alone
+
 SDNCTL = [sys.executable, "-m", "sdn.cli.main"]
 MEMBERS = {"etcd-1", "etcd-2", "etcd-3"}
 CONTROLLERS = ("controller-1", "controller-2", "controller-3")

@@ -19,6 +19,8 @@ from sdn.lab.waiting import wait_until
 from tests.lab import accounts, builds, labs
 from tests.lab.policy_stream import Stream, Way
 
+pytestmark = pytest.mark.alone
+
 PORT = 7000
 #: Datagrams a second of each way.
 RATE = 20

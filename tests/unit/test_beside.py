@@ -32,6 +32,12 @@ def tree(tmp_path: Path) -> Path:
     )
     (tmp_path / "meeting.py").write_text(MEET)
     write(tmp_path, "unit", "def test_unit(): pass")
+    # The order is that of tests/conftest.py, which has the kernel's behind others.
+    (tmp_path / "tests" / "conftest.py").write_text(
+        "import pytest\nORDER = ('unit', 'lab', 'kernel', 'bench')\n"
+        "@pytest.hookimpl(tryfirst=True)\ndef pytest_collection_modifyitems(items):\n"
+        "    items.sort(key=lambda item: ORDER.index(item.path.parent.name))\n"
+    )
     write(tmp_path, "lab", "def test_lab(): pass")
     write(tmp_path, "kernel", "def test_kernel(): pass")
     return tmp_path
@@ -96,9 +102,13 @@ def test_what_measures_runs_when_the_others_have_ended(tree: Path) -> None:
 
 
 def test_what_is_marked_runs_beside_after_the_kernels_tests(tree: Path) -> None:
-    priority = "import os\n{}def test_{}(): assert os.getpriority(os.PRIO_PROCESS, 0) == {}\n"
-    write(tree, "kernel", priority.format("", "kernel", 5))
-    write(tree, "lab", "import pytest\n" + priority.format("@pytest.mark.beside\n", "lab", 0))
+    priority = (
+        "import os, pathlib, pytest\n{}def test_{}():\n    assert os.getpriority(os.PRIO_PROCESS, 0) == {}\n"
+    )
+    ended = "    pathlib.Path('ended').touch()"
+    write(tree, "kernel", priority.format("", "kernel", 5) + ended)
+    follows = "    assert pathlib.Path('ended').exists()"
+    write(tree, "lab", priority.format("@pytest.mark.beside\n", "lab", 0) + follows)
     done = run(tree)
     assert done.returncode == 0, done.stdout
     assert told(done) == ["test_unit PASSED", "test_kernel PASSED", "test_lab PASSED"]
