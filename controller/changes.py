@@ -48,6 +48,11 @@ class Change:
     more: Sequence[Done] = ()
 
     @property
+    def is_waited_for(self) -> bool:
+        """Whether anybody waits for new entries, such as a pod that is to begin."""
+        return self.compile is not None and (self.done is not None or bool(self.more))
+
+    @property
     def waiting(self) -> Iterator[Done]:
         """All who are to be told."""
         yield from self.more
@@ -121,6 +126,8 @@ class Inbox:
     changes: list[Change] = field(default_factory=list)
     #: When the changes are to be taken in, in the terms of time.monotonic().
     due: float = NEVER
+    #: Somebody waits for some of them.
+    is_waited_for: bool = False
     #: In their order.
     flushes: dict[Flush, None] = field(default_factory=dict)
     stopping: bool = False
@@ -131,7 +138,9 @@ class Inbox:
         until then they may wait for others.
         """
         self.due = min(self.due, due)
+        before = len(self.changes)
         self.changes += changes
+        self.is_waited_for |= any(change.is_waited_for for change in self.changes[before:])
         if len(self.changes) > self._merge_at:
             self.changes = merged(self.changes)
             self._merge_at = max(MERGE_ABOVE, 2 * len(self.changes))
@@ -140,6 +149,7 @@ class Inbox:
         """What is there now; changes are not there any more, nor flushes, if they can be made."""
         taken = replace(self)
         self.changes, self._merge_at, self.due = [], MERGE_ABOVE, NEVER
+        self.is_waited_for = False
         if not self.held_up:
             self.flushes = {}
         return taken

@@ -97,6 +97,8 @@ class Synchronizer:
         #: The generation by which this thread acts; the inbox has the one that counts.
         self._generation = owned
         self._given_up = self._pauses = 0
+        #: Somebody waits for entries that were taken in.
+        self._hurried = False
         #: For which connection and generation, and after how many pauses, the switch has given us our role.
         self._role_of: tuple[SwitchConnection, int | None, int] | None = None
         self._writer = Writer(
@@ -294,7 +296,11 @@ class Synchronizer:
 
     def _run(self) -> None:
         while True:
-            with self._wait():
+            lane = self._wait()
+            if lane is LARGE:
+                with SMALL:
+                    self._take_role_early()
+            with lane.hurrying(self._in_a_hurry):
                 inbox = self._take()
                 if inbox.stopping:
                     self._writer.drift.end()
@@ -356,11 +362,18 @@ class Synchronizer:
             known = inbox.connection is None or inbox.connection is self._writer.holdings.compared
             return SMALL if known and len(inbox.changes) <= _FEW else LARGE
 
+    def _in_a_hurry(self) -> bool:
+        # In any thread, and without the condition, which may be held by who asks for a place: a moment too early or too
+        # late does no harm.
+        return self._hurried or self._inbox.is_waited_for
+
     def _take(self) -> Inbox:
         """Empty the inbox."""
         with self._condition:
             self._at_work = True
-            return self._inbox.take()
+            inbox = self._inbox.take()
+        self._hurried = self._hurried or inbox.is_waited_for
+        return inbox
 
     def _has_work(self) -> bool:
         inbox = self._inbox
@@ -394,6 +407,19 @@ class Synchronizer:
         self._generation, self._given_up = inbox.generation, inbox.given_up
         self._role_of = None
         self._writer.change_hands(self._generation is not None)
+
+    def _take_role_early(self) -> None:
+        """Where many switches are to be compared, each has its new master before any of that begins."""
+        with self._condition:
+            self._at_work = True
+            inbox = replace(self._inbox, changes=[])
+        if inbox.stopping:
+            return
+        if self._changes_hands(inbox):
+            self._change_hands(inbox)
+        self._pauses = inbox.pauses
+        if inbox.connection is not None and not inbox.held_up:
+            self._attempt(inbox.connection, self._take_role)
 
     def _take_role(self, connection: SwitchConnection) -> None:
         """Ask the switch for the role that is ours."""
@@ -430,6 +456,7 @@ class Synchronizer:
     # Status.
 
     def _publish(self) -> None:
+        self._hurried = self._hurried and self._writer.is_waited_for
         before, owner = self._status, self._generation is not None
         news, self._told_written = self._writer.written != self._told_written, self._writer.written
         connection = self.connection

@@ -99,6 +99,11 @@ class Writer:
         holdings = self.holdings
         return self.owner and connection is holdings.compared and not holdings.dirty and not self._refused
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether anybody waits until something is in force."""
+        return bool(self._waiting)
+
     def wanted(self) -> tuple[int, int]:
         """How many flows and groups the switch must hold, with those that it has refused."""
         refused = sum(not isinstance(key, int) for one in self._refused.values() for key in one.entries)

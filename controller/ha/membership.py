@@ -208,7 +208,8 @@ class Membership:
         UncertainError, StoreError.
         """
         with self._writing:
-            if not self._lease:
+            # One that cannot be counted on any longer would be lost in the moment in which it is had.
+            if not self._lease or clock() >= safe_until(self._asked_at, self._seconds):
                 asked_at = clock()
                 self._lease = self._store.grant(self._seconds)
                 self._asked_at = asked_at

@@ -112,6 +112,55 @@ def test_who_comes_back_goes_before_those_who_have_not_begun(threads: Threads) -
     assert threads.done == ["asked", "begun", "new"]
 
 
+def in_line(lane: Lane, threads: Threads, names: str, hurried: set[str]) -> None:
+    """Have threads wait for a place, one behind the other; those in ``hurried`` are in a hurry."""
+
+    def work(name: str) -> None:
+        with lane.hurrying(lambda: name in hurried):
+            threads.done.append(name)
+
+    for name in names:
+        before = waiting(lane)
+        threads.start(lambda name=name: work(name))  # type: ignore[misc]
+        wait_for(lambda before=before: waiting(lane) == before + 1, f"{name} to wait")  # type: ignore[misc]
+
+
+def test_who_is_in_a_hurry_goes_first_also_when_that_came_later(threads: Threads) -> None:
+    lane, hurried = Lane(1), set[str]()
+    with lane:
+        in_line(lane, threads, "abc", hurried)
+        hurried.add("c")
+    threads.join()
+    assert threads.done == ["c", "a", "b"]
+
+
+def test_those_in_a_hurry_shut_nobody_out(threads: Threads) -> None:
+    lane = Lane(1)
+    with lane:
+        in_line(lane, threads, "abcdef", {"c", "d", "e", "f"})
+    threads.join()
+    assert threads.done == ["c", "a", "d", "b", "e", "f"]
+
+
+def test_who_is_in_a_hurry_does_not_wait_for_the_pace(threads: Threads) -> None:
+    pace, lane, released = Pace(1, 60), Lane(1), threading.Event()
+
+    def slow() -> None:
+        with pace.kept():
+            threads.done.append("slow")
+            released.wait(60)
+
+    def hurried() -> None:
+        with lane.hurrying(lambda: True), pace.kept():
+            threads.done.append("hurried")
+
+    with opened(released):
+        threads.start(slow)
+        wait_for(lambda: threads.done == ["slow"], "the first one to be inside")
+        threads.start(hurried)
+        wait_for(lambda: threads.done == ["slow", "hurried"], "the second one to go ahead")
+
+
 def test_a_place_is_free_again_whatever_goes_wrong() -> None:
     lane = Lane(1)
     for _ in range(3):
