@@ -93,7 +93,8 @@ class StoredAttachment(AttachmentRecord, frozen=True, kw_only=True, rename="came
 
 class MemberRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A controller that is there. ``incarnation`` is another one at each start; ``pipeline`` is the version of what it
-    programs; ``started_at`` is RFC 3339 text.
+    programs; ``started_at`` is RFC 3339 text; ``alike`` are the settings that all must have alike, as one writes them,
+    of an older build none.
     """
 
     name: str
@@ -105,6 +106,13 @@ class MemberRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     pipeline: int
     draining: bool = False
     started_at: str = ""
+    alike: dict[str, str] = {}
+
+    def differing(self, other: MemberRecord) -> dict[str, str]:
+        """By name, settings that another one should have like this one, and has not: what it has. Of those that both
+        know: in the midst of an upgrade one build may have more of them.
+        """
+        return {name: text for name, text in other.alike.items() if self.alike.get(name, text) != text}
 
 
 class DownRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

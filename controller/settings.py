@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from controller.addresses import split_address
 from controller.allocation.network import (
@@ -21,7 +21,20 @@ from controller.store import AccessError, StoreAccess, StoreError
 from controller.store.open import check_access, check_store_url
 from sdn.model import InvalidObjectError
 from sdn.model.names import check_dns_subdomain
-from sdn.settings import Meta, Settings
+from sdn.settings import Meta, Settings, as_written
+
+#: Settings on which flows, addresses and what agents are told depend: all controllers on one store must have the same.
+ALIKE: Final = (
+    "cluster_ranges",
+    "node_prefix_ipv4",
+    "node_prefix_ipv6",
+    "service_ranges",
+    "load_balancer_ranges",
+    "node_port_range",
+    "cluster_domain",
+    "dns",
+    "dns_addresses",
+)
 
 
 class ControllerSettings(Settings, frozen=True, kw_only=True):
@@ -225,6 +238,10 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
             host, _ = split_address(address)
             if host in ("0.0.0.0", "::"):
                 raise ValueError(f"{setting}: {address} is no address at which others reach this controller")
+
+    def alike(self) -> dict[str, str]:
+        """By name, what all controllers on one store must have, as one writes it."""
+        return {name: as_written(getattr(self, name)) for name in ALIKE}
 
     def openflow_target(self) -> str:
         """Where switches reach this controller, as Open vSwitch writes it."""

@@ -48,6 +48,7 @@ def member_record(config: ControllerSettings) -> MemberRecord:
         peers_address=config.peers_address,
         version=VERSION,
         pipeline=PIPELINE_VERSION,
+        alike=config.alike(),
         started_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
     )
 
@@ -66,6 +67,8 @@ class Presence:
         self._membership.on_regained = lambda _revision: self._soon(engine.ownership.lease, True)
         engine.announce_draining = lambda draining: self._membership.update(draining=draining)
         engine.on_stored = self._membership.stored
+        #: Incarnations of others whose settings were found to differ.
+        self._unlike: set[str] = set()
         self._pulse: Pulse | None = None
         self._ticking: asyncio.Task[None] | None = None
         if self._several:
@@ -89,13 +92,22 @@ class Presence:
             self._loop.call_soon_threadsafe(call, *arguments)  # type: ignore[arg-type]
 
     def _members_changed(self) -> None:
+        records = {name: member.record for name, member in self._engine.ownership.members.all().items()}
         if self._pulse is not None:
             self._pulse.peers(
-                {
-                    name: (member.record.incarnation, member.record.peers_address)
-                    for name, member in self._engine.ownership.members.all().items()
-                }
+                {name: (record.incarnation, record.peers_address) for name, record in records.items()}
             )
+        for name, record in records.items():
+            if record.incarnation not in self._unlike and (others := self._me.differing(record)):
+                log.warning(
+                    "another controller has other settings",
+                    controller=name,
+                    **{
+                        setting: f"{text}, here {self._me.alike[setting]}" for setting, text in others.items()
+                    },
+                )
+                self._unlike.add(record.incarnation)
+        self._unlike &= {record.incarnation for record in records.values()}
 
     async def enter(self, stop: daemon.Stop) -> bool:
         """Be there from now on, and take switches; whether it is, or was told to stop before.
@@ -107,8 +119,8 @@ class Presence:
             await asyncio.to_thread(self._pulse.wait_ready)
         if not await self._begin(stop):
             return False
-        self._entered = True
-        self._engine.ownership.lease(True)
+        # Should it be lost already, its own thread has said so, and says so when it is regained.
+        self._engine.ownership.lease(self._membership.may_write())
         if self._several:
             self._compacting = self._loop.create_task(self._compact())
         with suppress(TimeoutError):
@@ -127,7 +139,8 @@ class Presence:
                     said = str(problem)
                     log.warning("not among the controllers yet: the store is asked again", error=said)
             else:
-                return True
+                self._entered = True
+                return not stop.is_set()
             await asyncio.to_thread(stop.wait, AGAIN_SECONDS)
         return False
 
@@ -149,8 +162,8 @@ class Presence:
             self._ticking.cancel()
         if self._pulse is not None:
             await asyncio.to_thread(self._pulse.close)
-        if self._entered:
-            await asyncio.to_thread(self._membership.stop)
+        # Also of one that was on the way in: it may have a lease, and a record that it was not told of.
+        await asyncio.to_thread(self._membership.stop)
 
     async def _tick(self, pulse: Pulse) -> None:
         while True:

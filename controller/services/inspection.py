@@ -209,6 +209,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         members = ownership.members.all()
         owned = Counter(owner.controller for owner in ownership.owners().values())
         belong = Counter(ownership.preferred().values())
+        mine = members.get(ownership.members.name)
         controllers = []
         for name in sorted(members.keys() | owned.keys()):
             status = inspection_pb2.ControllerStatus(
@@ -220,6 +221,8 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
                 status.openflow_target = record.openflow_target
                 status.version = record.version
                 status.draining = record.draining
+                if mine is not None:
+                    status.differing_settings.update(mine.record.differing(record))
                 if record.started_at:
                     status.started_at.FromJsonString(record.started_at)
             down = ownership.members.down(name)

@@ -26,6 +26,7 @@ def show(
     """Show the controllers as the one that is asked sees them.
 
     SWITCHES is how many each owns, WANTED how many it should; HEARD is how long ago the one that answers heard it.
+    Settings that all must have alike, and one has not, are named below.
     """
     if context.invoked_subcommand is not None:
         return
@@ -44,6 +45,9 @@ def show(
             output.line(f"controller/{one.name}")
     else:
         output.table(_COLUMNS, [_row(one, answer.answered_by) for one in answer.controllers])
+        for one in answer.controllers:
+            for setting, text in sorted(one.differing_settings.items()):
+                output.line(f"{one.name} has {setting} {text}, unlike {answer.answered_by}")
 
 
 @app.command()

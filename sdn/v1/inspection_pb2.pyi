@@ -604,7 +604,14 @@ class ListControllersResponse(_message.Message):
     def __init__(self, controllers: _Optional[_Iterable[_Union[ControllerStatus, _Mapping]]] = ..., answered_by: _Optional[str] = ...) -> None: ...
 
 class ControllerStatus(_message.Message):
-    __slots__ = ("name", "grpc_address", "openflow_target", "version", "alive", "draining", "down_by", "started_at", "switches", "preferred", "heard_ms", "revision")
+    __slots__ = ("name", "grpc_address", "openflow_target", "version", "alive", "draining", "down_by", "started_at", "switches", "preferred", "heard_ms", "revision", "differing_settings")
+    class DifferingSettingsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     OPENFLOW_TARGET_FIELD_NUMBER: _ClassVar[int]
@@ -617,6 +624,7 @@ class ControllerStatus(_message.Message):
     PREFERRED_FIELD_NUMBER: _ClassVar[int]
     HEARD_MS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    DIFFERING_SETTINGS_FIELD_NUMBER: _ClassVar[int]
     name: str
     grpc_address: str
     openflow_target: str
@@ -629,7 +637,8 @@ class ControllerStatus(_message.Message):
     preferred: int
     heard_ms: int
     revision: int
-    def __init__(self, name: _Optional[str] = ..., grpc_address: _Optional[str] = ..., openflow_target: _Optional[str] = ..., version: _Optional[str] = ..., alive: _Optional[bool] = ..., draining: _Optional[bool] = ..., down_by: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., switches: _Optional[int] = ..., preferred: _Optional[int] = ..., heard_ms: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
+    differing_settings: _containers.ScalarMap[str, str]
+    def __init__(self, name: _Optional[str] = ..., grpc_address: _Optional[str] = ..., openflow_target: _Optional[str] = ..., version: _Optional[str] = ..., alive: _Optional[bool] = ..., draining: _Optional[bool] = ..., down_by: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., switches: _Optional[int] = ..., preferred: _Optional[int] = ..., heard_ms: _Optional[int] = ..., revision: _Optional[int] = ..., differing_settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class DrainControllerRequest(_message.Message):
     __slots__ = ("name", "draining")
