@@ -87,6 +87,7 @@ def test_node_ports_are_added_and_removed_one_by_one(node: Node, served: Control
     wait_until(lambda: len(node_ports(node)) == 2, "the first")
     table = node.exec("nft", "-a", "list", "table", "inet", "sdn").splitlines()[0]
     served.serve(service("four", node_port=30090))
+    wait_until(lambda: ("tcp", 30090) in elements(node, "node-ports-6"), "the second")
     served.services["default", "four"].cluster_ips.pop()
     served.serve(served.services["default", "four"])  # IPv4 only, now
     wait_until(lambda: ("tcp", 30090) not in elements(node, "node-ports-6"), "IPv6 to be left out")
