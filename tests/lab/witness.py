@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +14,14 @@ from sdn.lab.waiting import wait_until
 from tests.lab import fencing, switchlog
 from tests.lab.fencing import Account
 from tests.lab.ownerhistory import OwnerHistory
+
+#: Loggers that tell of controllers and their leases.
+_OF_CONTROLLERS = (
+    "controller.marks",
+    "controller.ownership",
+    "controller.membership",
+    "controller.heartbeat",
+)
 
 
 def whole(lab: Lab) -> bool:
@@ -23,7 +33,29 @@ def whole(lab: Lab) -> bool:
 
 def wait_whole(lab: Lab, seconds: float = 90) -> None:
     """LabError when it never comes to that."""
-    wait_until(lambda: whole(lab), "each controller to own a switch", seconds)
+    wait_until(
+        lambda: whole(lab), "each controller to own a switch", seconds, because=lambda: _how_it_stands(lab)
+    )
+
+
+def _how_it_stands(lab: Lab) -> str:
+    """Whose the switches are, who is there, and what each controller said last of itself and others."""
+    owners = [
+        f"{node}: {switch.owner}'s, connected {switch.connected}, synchronized {switch.synchronized}"
+        for node, switch in lab.switches().items()
+    ]
+    asked = [sys.executable, "-m", "sdn.cli.main", "--lab", lab.name, "controllers"]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+    said = [
+        line
+        for controller in lab.spec.controller_machines
+        for line in [
+            line
+            for line in lab.log(controller.name).read_text(encoding="utf-8", errors="replace").splitlines()
+            if any(word in line for word in _OF_CONTROLLERS)
+        ][-12:]
+    ]
+    return "\n".join([*owners, shown.stdout + shown.stderr, *said])
 
 
 class Witness:
