@@ -25,6 +25,9 @@ from tests.lab.watching import Watch
 pytestmark = pytest.mark.alone
 
 COUNT = int(os.environ.get("SDN_PARTITIONS", "50"))
+#: Seconds (stretched) until every controller owns a switch again. Who was found silent so often keeps away for 30 s
+#: each time (controller/ha/damping.py), and takes nothing for 5 s more; a busy machine may do that again, and again.
+WHOLE_AGAIN = 180
 _TELL = 25
 
 
@@ -74,7 +77,7 @@ def figures(told: dict[str, Account]) -> str:
     )
 
 
-@pytest.mark.timeout(300 + 6 * COUNT)
+@pytest.mark.timeout(420 + 6 * COUNT)
 def test_two_owners_never_write_to_one_switch(lab: Lab, seed: int) -> None:
     rng = random.Random(seed)
     storm = Storm(lab.spec, random.Random(rng.random()))
@@ -87,7 +90,7 @@ def test_two_owners_never_write_to_one_switch(lab: Lab, seed: int) -> None:
                 seconds = time.monotonic() - began
             finally:
                 partitions.heal_all(lab)
-        witness.wait_whole(lab)
+        witness.wait_whole(lab, WHOLE_AGAIN)
         accounts.wait_until_settled(lab)
         healed = time.monotonic() - began - seconds
         told = watched.accounts()
