@@ -153,5 +153,8 @@ class Pace:
 SMALL: Final = Lane(2)
 LARGE: Final = Lane(2)
 STAND_BY: Final = Lane(1)
+#: For asking switches for a role before they are compared. It waits for no comparison, nor for audits, which are
+#: small work as long as nothing else is to be done.
+ROLES: Final = Lane(2)
 #: Switches that are read back: each answer of tens of thousands of entries has a thread that takes it in.
 READING: Final = Pace(8, 0.5)

@@ -36,7 +36,7 @@ from controller.changes import NEVER, NOT_OWNER, Change, Compile, Done, Inbox
 from controller.connection import DeposedError, SwitchConnection
 from controller.desired import Part
 from controller.forgetting import Flush
-from controller.lanes import LARGE, SMALL, STAND_BY, Lane
+from controller.lanes import LARGE, ROLES, SMALL, STAND_BY, Lane
 from controller.repairs import Repairs
 from controller.status import Status, seen, stands
 from controller.transport import ConnectionClosedError, ProtocolError
@@ -298,7 +298,7 @@ class Synchronizer:
         while True:
             lane = self._wait()
             if lane is LARGE:
-                with SMALL:
+                with ROLES:
                     self._take_role_early()
             with lane.hurrying(self._in_a_hurry):
                 inbox = self._take()
