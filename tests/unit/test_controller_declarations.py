@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,8 @@ from controller.records import LB_ADDRESSES, OBJECTS, SEQUENCE, SERVICE_NUMBERS
 from controller.store import Delete, Operation, Put, StoreError
 from controller.watchers import Selection
 from sdn.model import EndpointSlice, parse
-from tests.unit.controller_intent import Intent, intent, service
-
-Test = Callable[[Intent], Awaitable[None]]
-
-
-def run(path: Path, test: Test, **fields: Any) -> None:
-    async def inside() -> None:
-        async with intent(path, **fields) as running:
-            await test(running)
-
-    asyncio.run(inside())
+from tests.unit.allocating import run
+from tests.unit.controller_intent import Intent, service
 
 
 def endpoint_slice(name: str, of: str, *addresses: str) -> dict[str, Any]:
