@@ -24,8 +24,9 @@ _NAMED = 10
 COOKIE = slice(8, 16)
 
 
-def read_back(connection: SwitchConnection, desired: Desired) -> dict[Key, bytes]:
-    """The entries of a switch, without the flows that it has rightly learned by itself.
+def read_back(connection: SwitchConnection, desired: Desired) -> tuple[dict[Key, bytes], set[Key]]:
+    """The entries of a switch, without the flows that it has rightly learned by itself; and the keys of those that
+    differ from what is desired.
 
     ConnectionClosedError, and CodecError when it answers nonsense.
     """
@@ -33,9 +34,10 @@ def read_back(connection: SwitchConnection, desired: Desired) -> dict[Key, bytes
         installed: dict[Key, bytes] = dict(read_groups(connection).items())
         for body in connection.flow_descriptions():
             installed.update(split_flow_descs(body))
-    _leave_out_learned(installed, desired)
-    _use_our_keys(installed, desired)
-    return installed
+    wrong = desired.differing(installed)
+    _leave_out_learned(installed, wrong, desired)
+    _use_our_keys(installed, wrong, desired)
+    return installed, wrong
 
 
 def read_groups(connection: SwitchConnection) -> dict[int, bytes]:
@@ -46,15 +48,15 @@ def read_groups(connection: SwitchConnection) -> dict[int, bytes]:
     return groups
 
 
-def _leave_out_learned(installed: dict[Key, bytes], desired: Desired) -> None:
+def _leave_out_learned(installed: dict[Key, bytes], wrong: set[Key], desired: Desired) -> None:
     """Take out the flows of table session_affinity whose cookie a desired ``learn`` gives.
 
     The switch makes and ends them: they are no difference. Others there are nobody's, as in any table.
     """
     learned = [
         key
-        for key in desired.strange(installed)
-        if isinstance(key, bytes) and key[0] == SESSION_AFFINITY.number
+        for key in wrong
+        if isinstance(key, bytes) and key[0] == SESSION_AFFINITY.number and desired.body(key) is None
     ]
     if not learned:
         return
@@ -64,19 +66,23 @@ def _leave_out_learned(installed: dict[Key, bytes], desired: Desired) -> None:
     for key in learned:
         if installed[key][COOKIE] in cookies:
             del installed[key]
+            wrong.remove(key)
 
 
-def _use_our_keys(installed: dict[Key, bytes], desired: Desired) -> None:
+def _use_our_keys(installed: dict[Key, bytes], wrong: set[Key], desired: Desired) -> None:
     """Know our own flows again where a switch lists the fields of a match in another order.
 
     Otherwise one and the same flow would be added under our key and removed under the switch's.
     """
-    for key in desired.strange(installed):
-        if not isinstance(key, bytes):
+    for key in list(wrong):
+        if not isinstance(key, bytes) or desired.body(key) is not None:
             continue
         ours = canonical_key(key)
-        if ours != key and desired.body(ours) is not None:
+        if ours != key and (body := desired.body(ours)) is not None:
             installed[ours] = installed.pop(key)
+            wrong.remove(key)
+            if installed[ours] == body:
+                wrong.discard(ours)
 
 
 def report_foreign(log: Logger, foreign: Mapping[Key, bytes]) -> None:

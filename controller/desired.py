@@ -184,13 +184,12 @@ class Desired:
     def differing(self, installed: Entries) -> set[Key]:
         """The keys of entries that are missing from ``installed``, other there, or not desired."""
         get = installed.get
-        wrong = self.strange(installed)
-        wrong.update([key for key, claim in self._entries.items() if get(key) != claim.entries[key]])
+        wrong = {key for key, claim in self._entries.items() if get(key) != claim.entries[key]}
+        missing = sum(key not in installed for key in wrong)
+        # Most often there is nothing else: then it is not looked for.
+        if len(installed) > len(self._entries) - missing:
+            wrong |= installed.keys() - self._entries.keys()
         return wrong
-
-    def strange(self, installed: Entries) -> set[Key]:
-        """The keys of entries in ``installed`` that are not desired."""
-        return installed.keys() - self._entries.keys()
 
     def order(self, keys: Iterable[Key]) -> list[Key]:
         """The keys in an order of writing in which groups exist while flows use them: new and changed groups,

@@ -82,8 +82,7 @@ class Holdings:
         """Read the switch back; what differs becomes dirty. ConnectionClosedError, CodecError."""
         began = time.monotonic()
         self._single_buckets = spreads_anew(connection.software())
-        installed = read_back(connection, self.desired)
-        wrong = self.desired.differing(installed)
+        installed, wrong = read_back(connection, self.desired)
         # Of those that are right our own bytes are kept: other switches share them.
         self._installed_groups = {
             key: body if key in wrong else self.desired.body(key) or body

@@ -7,7 +7,8 @@ that serve switches only a few compute at a time, and the others wait without as
 
 Who waits for a switch steps aside meanwhile: a slow switch holds up nobody. Small work has a lane of its own: a pod on
 one node does not wait for the comparison of all others. Where its own switch is to be compared first, that one is in a
-*hurry*, and is compared before those for which nobody waits.
+*hurry*, and is compared before those for which nobody waits. And who has something to do first that must not wait, such
+as to ask for a role, is *called off*: it stands in line again when that is done.
 """
 
 from __future__ import annotations
@@ -23,15 +24,39 @@ from typing import Final
 _current = threading.local()
 
 
-def _no_hurry() -> bool:
+def _no() -> bool:
     return False
 
 
+def _closed() -> threading.Lock:
+    gate = threading.Lock()
+    gate.acquire()
+    return gate
+
+
 @dataclass(eq=False, slots=True)
-class _Waiting:
-    #: Whether it is in a hurry by now; asked while it waits, so that it must be quick.
-    hurry: Callable[[], bool]
-    gate: threading.Lock = field(default_factory=threading.Lock)
+class Waiter:
+    """Who waits for places, one at a time, and what may come up meanwhile. Both are asked in other threads while a lane
+    is locked, so that they must be quick and lock nothing.
+    """
+
+    #: Whether it is in a hurry by now.
+    hurry: Callable[[], bool] = _no
+    #: Whether there is something to do before, that needs no place.
+    called_off: Callable[[], bool] = _no
+    #: Where it stands in line, before it has begun.
+    _lane: Lane | None = None
+    _placed: bool = False
+    #: Opened by whoever gives it a place, or takes it out of the line.
+    _gate: threading.Lock = field(default_factory=_closed)
+
+    def look_up(self) -> None:
+        """Whether it is called off may be otherwise now. From any thread, with nothing locked that a lane's users
+        want.
+        """
+        lane = self._lane
+        if lane is not None:
+            lane._look_up(self)
 
 
 class Lane:
@@ -42,22 +67,25 @@ class Lane:
     def __init__(self, places: int) -> None:
         self._lock = threading.Lock()
         self._free = places
-        self._back: deque[_Waiting] = deque()
-        self._new: deque[_Waiting] = deque()
+        self._back: deque[Waiter] = deque()
+        self._new: deque[Waiter] = deque()
         self._hurried = False
 
     @contextmanager
-    def hurrying(self, hurry: Callable[[], bool]) -> Iterator[None]:
-        """As ``with lane``, for one that may be in a hurry, or become so while it waits."""
-        _current.hurry = hurry
+    def entered(self, waiter: Waiter) -> Iterator[bool]:
+        """As ``with lane``, unless it is called off while it waits: then it is not inside, and False is given."""
+        if not self._take_place(self._new, waiter):
+            yield False
+            return
+        _current.lane, _current.hurry = self, waiter.hurry
         try:
-            with self:
-                yield
+            yield True
         finally:
-            _current.hurry = _no_hurry
+            _current.lane, _current.hurry = None, _no
+            self._give_place()
 
     def __enter__(self) -> None:
-        self._take_place(self._new)
+        self._take_place(self._new, Waiter())
         _current.lane = self
 
     def __exit__(
@@ -66,25 +94,39 @@ class Lane:
         _current.lane = None
         self._give_place()
 
-    def _take_place(self, queue: deque[_Waiting]) -> None:
+    def _take_place(self, line: deque[Waiter], waiter: Waiter) -> bool:
         with self._lock:
             if self._free:
                 self._free -= 1
-                return
-            waiting = _Waiting(_hurry())
-            waiting.gate.acquire()
-            queue.append(waiting)
-        # Opened by whoever leaves, whose place it is then.
-        waiting.gate.acquire()
+                return True
+            waiter._placed = False
+            if line is self._new:
+                # Before it is asked whether it is called off: one of the two sees what the other has done.
+                waiter._lane = self
+                if waiter.called_off():
+                    waiter._lane = None
+                    return False
+            line.append(waiter)
+        waiter._gate.acquire()
+        return waiter._placed
+
+    def _look_up(self, waiter: Waiter) -> None:
+        with self._lock:
+            if waiter in self._new and waiter.called_off():
+                self._new.remove(waiter)
+                waiter._lane = None
+                waiter._gate.release()
 
     def _give_place(self) -> None:
         with self._lock:
             if (following := self._next()) is not None:
-                following.gate.release()
+                following._lane = None
+                following._placed = True
+                following._gate.release()
             else:
                 self._free += 1
 
-    def _next(self) -> _Waiting | None:
+    def _next(self) -> Waiter | None:
         """Who is next, out of its queue."""
         if not self._hurried:
             for queue in (self._back, self._new):
@@ -105,11 +147,11 @@ class Lane:
         try:
             yield
         finally:
-            self._take_place(self._back)
+            self._take_place(self._back, Waiter(_hurry()))
 
 
 def _hurry() -> Callable[[], bool]:
-    hurry: Callable[[], bool] = getattr(_current, "hurry", _no_hurry)
+    hurry: Callable[[], bool] = getattr(_current, "hurry", _no)
     return hurry
 
 
@@ -153,8 +195,8 @@ class Pace:
 SMALL: Final = Lane(2)
 LARGE: Final = Lane(2)
 STAND_BY: Final = Lane(1)
-#: For asking switches for a role before they are compared. It waits for no comparison, nor for audits, which are
-#: small work as long as nothing else is to be done.
+#: For asking switches for the role of their master before anything else is done. It waits for no comparison, nor for
+#: audits, which are small work as long as nothing else is to be done.
 ROLES: Final = Lane(2)
 #: Switches that are read back: each answer of tens of thousands of entries has a thread that takes it in.
 READING: Final = Pace(8, 0.5)

@@ -36,7 +36,7 @@ from controller.changes import NEVER, NOT_OWNER, Change, Compile, Done, Inbox
 from controller.connection import DeposedError, SwitchConnection
 from controller.desired import Part
 from controller.forgetting import Flush
-from controller.lanes import LARGE, ROLES, SMALL, STAND_BY, Lane
+from controller.lanes import LARGE, ROLES, SMALL, STAND_BY, Lane, Waiter
 from controller.repairs import Repairs
 from controller.status import Status, seen, stands
 from controller.transport import ConnectionClosedError, ProtocolError
@@ -99,6 +99,8 @@ class Synchronizer:
         self._given_up = self._pauses = 0
         #: Somebody waits for entries that were taken in.
         self._hurried = False
+        #: In line for a lane; a switch that is to have its master does not wait there.
+        self._waiter = Waiter(self._in_a_hurry, self._asks_to_be_master)
         #: For which connection and generation, and after how many pauses, the switch has given us our role.
         self._role_of: tuple[SwitchConnection, int | None, int] | None = None
         self._writer = Writer(
@@ -169,6 +171,7 @@ class Synchronizer:
             if believed:
                 self._inbox.generation = self._inbox.known = generation
                 self._condition.notify()
+        self._waiter.look_up()
         if not believed:
             self._log.warning("old generation not believed", generation=generation)
 
@@ -199,6 +202,7 @@ class Synchronizer:
                 if inbox.connection is not None:
                     inbox.connection.packets_wanted = False
             self._condition.notify()
+        self._waiter.look_up()
 
     def connected(self, connection: SwitchConnection) -> None:
         """A connection of this switch has finished its handshake. A former one is closed: the newest wins."""
@@ -208,6 +212,7 @@ class Synchronizer:
         with self._condition:
             former, self._inbox.connection = self._inbox.connection, connection
             self._condition.notify()
+        self._waiter.look_up()
         if former is not None:
             self._log.warning(
                 "second connection of a switch", former=former.address, address=connection.address
@@ -297,10 +302,12 @@ class Synchronizer:
     def _run(self) -> None:
         while True:
             lane = self._wait()
-            if lane is LARGE:
+            if self._asks_to_be_master():
                 with ROLES:
                     self._take_role_early()
-            with lane.hurrying(self._in_a_hurry):
+            with lane.entered(self._waiter) as inside:
+                if not inside:
+                    continue
                 inbox = self._take()
                 if inbox.stopping:
                     self._writer.drift.end()
@@ -362,10 +369,17 @@ class Synchronizer:
             known = inbox.connection is None or inbox.connection is self._writer.holdings.compared
             return SMALL if known and len(inbox.changes) <= _FEW else LARGE
 
+    # These two in any thread, and without the condition, which may be held by who asks for a place: a moment too early
+    # or too late does no harm.
+
     def _in_a_hurry(self) -> bool:
-        # In any thread, and without the condition, which may be held by who asks for a place: a moment too early or too
-        # late does no harm.
         return self._hurried or self._inbox.is_waited_for
+
+    def _asks_to_be_master(self) -> bool:
+        inbox = self._inbox
+        role = inbox.connection, inbox.generation, inbox.pauses
+        wanted = None not in role[:2] and self._role_of != role
+        return wanted and not inbox.held_up and not inbox.stopping
 
     def _take(self) -> Inbox:
         """Empty the inbox."""

@@ -10,12 +10,12 @@ import pytest
 
 from controller import osken, synchronizer
 from controller.lanes import Lane
-from controller.synchronizer import Synchronizer
+from controller.synchronizer import ALONE, Synchronizer
 from sdn.openflow import Role
 from sdn.pipeline.flow import Flow
 from sdn.pipeline.match import match
 from sdn.pipeline.owner import Owner
-from tests.unit.openflow_peer import OpenFlowSide, openflow_side, wait_for
+from tests.unit.openflow_peer import MASTER, OpenFlowSide, openflow_side, wait_for
 from tests.unit.scripted_switch import ScriptedSwitch
 
 FLOW = Flow(0, 5, match(in_port=1), (), 7, Owner("Node", "", "n"), "a test")
@@ -37,10 +37,10 @@ class Crowd:
         self.begun: list[str] = []
         self.nodes: dict[str, Synchronizer] = {}
 
-    def come(self, name: str) -> None:
+    def come(self, name: str, owned: int | None = ALONE) -> None:
         """A switch of this name comes, with something to write that nobody waits for."""
         number = len(self.nodes) + 1
-        node = self.nodes[name] = Synchronizer(name)
+        node = self.nodes[name] = Synchronizer(name, owned=owned)
         self._stack.callback(node.stop, close=True)
         waited = len(self._lane._new)
         ScriptedSwitch(self._side.switch(number))
@@ -61,6 +61,13 @@ class Crowd:
 def lane(monkeypatch: pytest.MonkeyPatch) -> Lane:
     only = Lane(1)
     monkeypatch.setattr(synchronizer, "LARGE", only)
+    return only
+
+
+@pytest.fixture
+def standing_by(monkeypatch: pytest.MonkeyPatch) -> Lane:
+    only = Lane(1)
+    monkeypatch.setattr(synchronizer, "STAND_BY", only)
     return only
 
 
@@ -88,3 +95,33 @@ def test_each_has_its_new_master_before_any_is_compared(side: OpenFlowSide, lane
                 assert not crowd.nodes[name].status.synchronized
         for name in ("first", "second"):
             wait_for(lambda name=name: crowd.nodes[name].status.synchronized, "it to be synchronized")  # type: ignore[misc]
+
+
+def test_who_waits_to_stand_by_is_a_master_at_once_when_the_switch_is_its(
+    side: OpenFlowSide, standing_by: Lane
+) -> None:
+    with ExitStack() as stack:
+        crowd = Crowd(side, standing_by, stack)
+        with standing_by:
+            for name in ("first", "second", "third"):
+                crowd.come(name, owned=None)
+            crowd.nodes["second"].own(7)
+            wait_for(
+                lambda: crowd.nodes["second"].status.role is Role.MASTER, "the second to have its master"
+            )
+            assert crowd.nodes["first"].status.role is None
+        roles = [Role.SLAVE, Role.MASTER, Role.SLAVE]
+        wait_for(lambda: [node.status.role for node in crowd.nodes.values()] == roles, "all to have theirs")
+
+
+def test_who_waits_to_be_compared_has_its_master_at_once_on_another_connection(
+    side: OpenFlowSide, lane: Lane
+) -> None:
+    with ExitStack() as stack:
+        crowd = Crowd(side, lane, stack)
+        with lane:
+            crowd.come("first")
+            another = ScriptedSwitch(side.switch(2))
+            crowd.nodes["first"].connected(side.recorder.came[-1])
+            wait_for(lambda: another.roles.asked, "it to be asked for its role")
+            assert another.roles.role(another.peer) == MASTER

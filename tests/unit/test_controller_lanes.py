@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from controller.lanes import Lane, Pace, aside
+from controller.lanes import Lane, Pace, Waiter, aside
 from tests.unit.openflow_peer import wait_for
 
 
@@ -116,7 +116,7 @@ def in_line(lane: Lane, threads: Threads, names: str, hurried: set[str]) -> None
     """Have threads wait for a place, one behind the other; those in ``hurried`` are in a hurry."""
 
     def work(name: str) -> None:
-        with lane.hurrying(lambda: name in hurried):
+        with lane.entered(Waiter(lambda: name in hurried)):
             threads.done.append(name)
 
     for name in names:
@@ -142,6 +142,74 @@ def test_those_in_a_hurry_shut_nobody_out(threads: Threads) -> None:
     assert threads.done == ["c", "a", "d", "b", "e", "f"]
 
 
+def called_off_at(lane: Lane, threads: Threads, name: str, elsewhere: set[str]) -> Waiter:
+    """Have a thread wait for a place, and tell whether it got one; whoever is in ``elsewhere`` is called off."""
+    waiter = Waiter(called_off=lambda: name in elsewhere)
+
+    def work() -> None:
+        with lane.entered(waiter) as inside:
+            threads.done.append(f"{name} {'inside' if inside else 'called off'}")
+
+    threads.start(work)
+    return waiter
+
+
+def test_who_is_called_off_leaves_the_line_and_all_others_have_their_place(threads: Threads) -> None:
+    lane, elsewhere = Lane(1), set[str]()
+    with lane:
+        waiters = []
+        for number, name in enumerate("abc", 1):
+            waiters.append(called_off_at(lane, threads, name, elsewhere))
+            wait_for(lambda number=number: waiting(lane) == number, "it to stand in line")  # type: ignore[misc]
+        elsewhere.add("b")
+        for waiter in waiters:
+            waiter.look_up()
+        wait_for(lambda: threads.done == ["b called off"], "the second one to leave")
+        assert waiting(lane) == 2
+    threads.join()
+    assert threads.done == ["b called off", "a inside", "c inside"]
+    assert lane._free == 1
+
+
+def test_who_is_called_off_already_does_not_stand_in_line(threads: Threads) -> None:
+    lane = Lane(1)
+    with lane:
+        called_off_at(lane, threads, "a", {"a"})
+        wait_for(lambda: threads.done == ["a called off"], "it to be told")
+    called_off_at(lane, threads, "b", {"b"})
+    threads.join()
+    assert threads.done[-1] == "b inside", "a place that is free is taken"
+    assert lane._free == 1
+
+
+def test_whoever_looks_up_in_any_moment_is_lost_in_none(threads: Threads) -> None:
+    lane, rounds, ended = Lane(2), 300, threading.Event()
+    waiters = []
+
+    def work(waiter: Waiter, elsewhere: list[bool]) -> None:
+        for _ in range(rounds):
+            with lane.entered(waiter) as inside:
+                elsewhere[0] = False
+            threads.done.append("inside" if inside else "called off")
+
+    def calling(waiter: Waiter, elsewhere: list[bool]) -> None:
+        while not ended.is_set():
+            elsewhere[0] = True
+            waiter.look_up()
+
+    with opened(ended):
+        for _ in range(4):
+            elsewhere = [False]
+            waiter = Waiter(called_off=lambda elsewhere=elsewhere: elsewhere[0])  # type: ignore[misc]
+            waiters.append(waiter)
+            threads.start(lambda w=waiter, e=elsewhere: work(w, e))  # type: ignore[misc]
+            threads.start(lambda w=waiter, e=elsewhere: calling(w, e))  # type: ignore[misc]
+        wait_for(lambda: len(threads.done) == 4 * rounds, "all rounds to be over")
+    threads.join()
+    assert lane._free == 2
+    assert not waiting(lane)
+
+
 def test_who_is_in_a_hurry_does_not_wait_for_the_pace(threads: Threads) -> None:
     pace, lane, released = Pace(1, 60), Lane(1), threading.Event()
 
@@ -151,7 +219,7 @@ def test_who_is_in_a_hurry_does_not_wait_for_the_pace(threads: Threads) -> None:
             released.wait(60)
 
     def hurried() -> None:
-        with lane.hurrying(lambda: True), pace.kept():
+        with lane.entered(Waiter(lambda: True)), pace.kept():
             threads.done.append("hurried")
 
     with opened(released):
