@@ -5,6 +5,8 @@ An attachment is stored first and programmed then, so a controller that starts a
 with no agent connected. Waiting for a switch is not part of the change: an *answer* comes later, when the
 switch has confirmed what was stored. One that the switch refuses is taken back, so that nothing of it is in
 force.
+
+What is said on a node's stream counts as long as that is the node's stream (*live*).
 """
 
 from __future__ import annotations
@@ -24,13 +26,28 @@ from controller.programs import Programs
 from controller.records import AttachmentRecord, NodeRecord, attachment_key
 from controller.store import ConflictError, Delete, Operation, StoreError
 from controller.synchronizer import NOT_OWNER, Done
-from controller.together import Answer, Asked, Together
+from controller.together import Answer, Asked, Live, Together
 from controller.watchers import Watchers
 from sdn import logs
 from sdn.model import InvalidObjectError
 from sdn.v1 import types_pb2
 
 log = logs.get("controller.attachments")
+
+
+class SupersededError(StoreError):
+    """The stream that said this is not its node's any more: what is true now the next one says. Nothing was stored."""
+
+
+def _always() -> bool:
+    return True
+
+
+def _check_live(node: str, live: Live) -> None:
+    # With the ledger locked: a change that is begun again, since others were first, may be later than what a newer
+    # stream has said.
+    if not live():
+        raise SupersededError(f"the stream that said it is not Node {node}'s any more")
 
 
 class Attachments:
@@ -56,12 +73,14 @@ class Attachments:
         self.confirmations = Confirmations(ledger, cluster, watchers, services)
         self._together = Together(self._attach)
 
-    async def attach(self, node: str, attachment: types_pb2.Attachment, answer: Answer) -> None:
+    async def attach(
+        self, node: str, attachment: types_pb2.Attachment, answer: Answer, live: Live = _always
+    ) -> None:
         """Store and program an attachment; ``answer`` comes when the switch has confirmed it, or refused it.
 
-        InvalidObjectError, StoreError: nothing of it is stored.
+        InvalidObjectError, SupersededError, StoreError: nothing of it is stored.
         """
-        await self._together.store(Asked(node, attachment, answer, self._loop.create_future()))
+        await self._together.store(Asked(node, attachment, answer, live, self._loop.create_future()))
 
     @whole
     async def _attach(self, together: Sequence[Asked]) -> None:
@@ -72,12 +91,13 @@ class Attachments:
             wrong: list[tuple[Asked, Exception]] = []
             for asked in together:
                 try:
+                    _check_live(asked.node, asked.live)
                     record = check_attachment(asked.attachment, self._node(asked.node))
                     self._cluster.check_attachment(record)
                     accepted.check_attachment(record)
                     if key_of(record) in accepted.attachments:
                         raise InvalidObjectError("attachment", f"{record} is being attached")
-                except InvalidObjectError as problem:
+                except (InvalidObjectError, SupersededError) as problem:
                     wrong.append((asked, problem))
                 else:
                     accepted.put_attachment(record)
@@ -112,11 +132,14 @@ class Attachments:
             asked.succeed()
 
     @whole
-    async def detach(self, node: str, container_id: str, interface_name: str, answer: Answer) -> None:
+    async def detach(
+        self, node: str, container_id: str, interface_name: str, answer: Answer, live: Live = _always
+    ) -> None:
         """Forget an attachment; ``answer`` comes when its flows are gone. An unknown one is no error.
-        StoreError.
+        SupersededError, StoreError.
         """
         async with self._ledger.lock:
+            _check_live(node, live)
             self._node(node)
             record = self._cluster.attachments.get((node, container_id, interface_name))
             if record is not None:
@@ -139,15 +162,17 @@ class Attachments:
         attachments: Sequence[types_pb2.Attachment],
         answer: Answer,
         wrong: dict[int, str] | None = None,
+        live: Live = _always,
     ) -> None:
         """Make the node's attachments exactly these; ``answer`` comes when the switch has confirmed all of
         it.
 
         What is wrong with single attachments, or refused by the switch, is told to ``answer`` too, as one text; the
-        others are in force then. ``wrong`` holds it by index when ``answer`` is called. StoreError.
+        others are in force then. ``wrong`` holds it by index when ``answer`` is called. SupersededError, StoreError.
         """
         wrong = wrong if wrong is not None else {}
         async with self._ledger.lock:
+            _check_live(node, live)
             accepted, problems = self._accept(self._node(node), attachments)
             wanted = {key_of(record): record for record in accepted.values()}
             present = {key_of(record): record for record in self._cluster.attachments_on(node)}

@@ -51,7 +51,8 @@ class Follower:
 
     def start(self) -> None:
         """Follow from the revision on that was listed."""
-        self._after = self._ledger.revision
+        # Not from what was written since: others may have written before that.
+        self._after = self._ledger.listed
         self._thread.start()
 
     def stop(self) -> None:

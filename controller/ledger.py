@@ -76,8 +76,8 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self.lock = asyncio.Lock()
-        #: The last revision of the store that is in the model.
-        self.revision = 0
+        #: The last revision of the store that is in the model; and the one of which everything was listed.
+        self.revision = self.listed = 0
         #: The revision of the record that says that this controller owns a node; None: it does not. Set by the engine.
         self.owned_at: Callable[[str], int | None] = lambda _node: None
         self._store = store
@@ -124,7 +124,7 @@ class Ledger:
         """Everything that is stored, at one revision; the model is taken to have it. StoreError."""
         snapshot = await self._call(self._store.list_prefix, ROOT)
         self._known = {entry.key: entry.revision for entry in snapshot.entries}
-        self.revision = snapshot.revision
+        self.revision = self.listed = snapshot.revision
         return snapshot
 
     async def write(
@@ -205,6 +205,10 @@ class Ledger:
 
     def _took(self, operation: Operation, revision: int) -> None:
         self.revision = max(self.revision, revision)
+        if revision <= self._followed or not self.is_new(operation.key, revision):
+            # Of a write that was confirmed late: it has come back already, and perhaps what others wrote after it. A
+            # change that holds the lock is never late.
+            return
         if isinstance(operation, Put):
             self._known[operation.key] = revision
         elif isinstance(operation, Delete):
@@ -223,6 +227,13 @@ class Ledger:
             self._known[key] = revision
         else:
             self._known.pop(key, None)
+            self._removed[key] = revision
+
+    def stands(self, key: str, revision: int) -> bool:
+        """Whether a key is still as it was written at this revision, 0: removed. Whoever writes without the lock asks
+        before he makes the change in the model: others may have written since, and the follower has told of it.
+        """
+        return self._known.get(key, 0) == revision
 
     def followed(self, revision: int) -> None:
         """Everything up to this revision of the store is in the model."""

@@ -301,11 +301,11 @@ class Synchronizer:
 
     def _run(self) -> None:
         while True:
-            lane = self._wait()
+            self._wait()
             if self._asks_to_be_master():
                 with ROLES:
                     self._take_role_early()
-            with lane.entered(self._waiter) as inside:
+            with self._lane().entered(self._waiter) as inside:
                 if not inside:
                     continue
                 inbox = self._take()
@@ -358,11 +358,15 @@ class Synchronizer:
             return True
         return False
 
-    def _wait(self) -> Lane:
-        """Sleep until there is something to do; gives the lane in which that is done."""
+    def _wait(self) -> None:
+        """Sleep until there is something to do."""
         with self._condition:
             while not self._has_work():
                 self._condition.wait(self._seconds_to_wait())
+
+    def _lane(self) -> Lane:
+        """In which it is done; asked as late as can be, since the switch may be ours by then."""
+        with self._condition:
             inbox = self._inbox
             if inbox.generation is None:
                 return STAND_BY

@@ -18,6 +18,7 @@ AT_ONCE = MAX_OPERATIONS // 2 - 5
 
 #: Called in the asyncio thread: None, it is in force; else why it is not, and never will be.
 Answer = Callable[[str | None], None]
+Live = Callable[[], bool]
 
 
 @dataclass(slots=True)
@@ -27,6 +28,8 @@ class Asked:
     node: str
     attachment: types_pb2.Attachment
     answer: Answer
+    #: Whether the stream that asks is still the node's.
+    live: Live
     stored: asyncio.Future[None]
 
     def succeed(self) -> None:

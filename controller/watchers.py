@@ -73,7 +73,8 @@ class Watcher:
         #: What changed since it was listed last; None: the listing has ended.
         self.missed: set[tuple[str, str]] | None = None
         self._known: set[tuple[str, str]] = set()
-        self._events: asyncio.Queue[tuple[EventType, Document, int]] = asyncio.Queue(BACKLOG)
+        #: None: look whether it is too slow.
+        self._events: asyncio.Queue[tuple[EventType, Document, int] | None] = asyncio.Queue(BACKLOG)
         self._too_slow = False
         #: Bytes of the documents that wait.
         self.held = 0
@@ -115,12 +116,17 @@ class Watcher:
         self.held = 0
         while not self._events.empty():
             self._events.get_nowait()
+        # It may wait for the first one: of a document that is too large nothing was there to be read.
+        self._events.put_nowait(None)
 
     async def next(self) -> tuple[EventType, Document]:
         """The next event. TooSlowError when events were lost."""
         if self._too_slow:
             raise TooSlowError("the watch fell too far behind: watch again")
-        kind, document, size = await self._events.get()
+        event = await self._events.get()
+        if event is None or self._too_slow:
+            raise TooSlowError("the watch fell too far behind: watch again")
+        kind, document, size = event
         self.held -= size
         return kind, document
 

@@ -90,6 +90,9 @@ class Writer:
 
     def due(self) -> float | None:
         """When something is to be done by itself, in the terms of time.monotonic(); None: never."""
+        if self._retry_at is not None and self.holdings.dirty:
+            # A bundle was refused, and nothing said why: nothing comes before it is tried again.
+            return self._retry_at
         dues = (self._retry_at, self._stale.due(), self.drift.due())
         due = [moment for moment in dues if moment is not None]
         return min(due) if due else None

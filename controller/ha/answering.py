@@ -13,7 +13,7 @@ from typing import Final
 
 from controller.addresses import format_address
 from controller.ha import wire
-from controller.ha.wire import Buffer, Greeting
+from controller.ha.wire import Greeting
 from sdn import logs
 
 log = logs.get("controller.heartbeat")
@@ -34,7 +34,6 @@ class _Link:
 
     def __init__(self, connection: socket.socket, peer: str, now: float) -> None:
         self.connection = connection
-        self.descriptor = connection.fileno()
         self.peer = peer
         self.received = b""
         self.greeted = False
@@ -46,13 +45,10 @@ class Answering:
     is ready. ``listener`` must not block. For one thread.
     """
 
-    def __init__(
-        self, selector: selectors.BaseSelector, listener: socket.socket, me: Greeting, buffer: Buffer
-    ) -> None:
+    def __init__(self, selector: selectors.BaseSelector, listener: socket.socket, me: Greeting) -> None:
         self._selector = selector
         self._listener = listener
         self._greeting = me.encode()
-        self._buffer = buffer
         self._links: set[_Link] = set()
         self._tidy_at = 0.0
         self._refused_at = float("-inf")
@@ -103,7 +99,7 @@ class Answering:
         if link not in self._links:
             return  # closed since
         try:
-            data = self._buffer.receive(link.descriptor)
+            data = wire.receive(link.connection)
             if data is None:
                 return
             if not data or not self._answer(link, data):
@@ -126,13 +122,13 @@ class Answering:
                 return True
             _, data = parsed
             link.greeted, link.received = True, b""
-            if wire.send(link.descriptor, self._greeting) < len(self._greeting):
+            if wire.send(link.connection, self._greeting) < len(self._greeting):
                 return False
         if data.strip(wire.BEAT):
             raise ValueError("it sent what no controller sends")
         if data:
             # One for all that have arrived. Who does not read them hears nothing; nothing is kept for it.
-            wire.send(link.descriptor, wire.BEAT)
+            wire.send(link.connection, wire.BEAT)
         return True
 
     def _drop(self, link: _Link) -> None:

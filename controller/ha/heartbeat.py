@@ -69,7 +69,6 @@ class _Peer:
         self.greeting = Greeting(name, incarnation)
         self.address = address
         self.connection: socket.socket | None = None
-        self.descriptor = -1
         self.linked = False
         self.received = b""
         #: Whether it was told last that the peer is heard, or that it is silent; None: neither yet.
@@ -141,8 +140,7 @@ class Heartbeats:
         self._wake_writer.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_reader, selectors.EVENT_READ, self._woken)
-        self._buffer = wire.Buffer()
-        self._answering = Answering(self._selector, listener, me, self._buffer)
+        self._answering = Answering(self._selector, listener, me)
         self._named: Mapping[str, tuple[str, str]] = {}
         #: Replaced, never changed, by the thread: others may read it.
         self._peers: Mapping[str, _Peer] = {}
@@ -276,7 +274,7 @@ class Heartbeats:
             connection.close()
             self._broken(peer, code)
             return
-        peer.connection, peer.descriptor = connection, connection.fileno()
+        peer.connection = connection
         peer.linked, peer.received = False, b""
         peer.give_up_at = self._now + CONNECT_SECONDS
         self._selector.register(
@@ -288,7 +286,7 @@ class Heartbeats:
             return  # hung up since
         code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         try:
-            if code or wire.send(peer.descriptor, self._greeting) < len(self._greeting):
+            if code or wire.send(connection, self._greeting) < len(self._greeting):
                 self._broken(peer, code)
                 return
         except OSError as problem:
@@ -301,7 +299,7 @@ class Heartbeats:
         if peer.connection is not connection:
             return
         try:
-            data = self._buffer.receive(peer.descriptor)
+            data = wire.receive(connection)
         except OSError as problem:
             self._broken(peer, problem.errno or 0)
             return
@@ -336,8 +334,9 @@ class Heartbeats:
         self._heard(peer)
 
     def _beat(self, peer: _Peer) -> None:
+        assert peer.connection is not None, "there is nobody to send it to"
         try:
-            wire.send(peer.descriptor, wire.BEAT)
+            wire.send(peer.connection, wire.BEAT)
         except OSError as problem:
             self._broken(peer, problem.errno or 0)
 
@@ -345,7 +344,7 @@ class Heartbeats:
         if peer.connection is not None:
             self._selector.unregister(peer.connection)
             peer.connection.close()
-            peer.connection, peer.descriptor, peer.linked = None, -1, False
+            peer.connection, peer.linked = None, False
 
     def _broken(self, peer: _Peer, code: int) -> None:
         """A connection, or an attempt to connect, has ended with an error of the system."""

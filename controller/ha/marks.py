@@ -36,15 +36,17 @@ class Marks:
         self._loop = asyncio.get_running_loop()
         #: Members that this controller does not hear, by name: their incarnation.
         self._silent: dict[str, str] = {}
-        #: Whether another controller has marked this one, and how often one did.
-        self._marked = False
+        #: The mark on this controller that is sat out, and how many there were.
+        self._sat_out: DownRecord | None = None
         self._damping = Damping()
 
     def silent(self, name: str, incarnation: str, why: str) -> None:
         """A controller is not heard any more."""
         log.warning("controller is silent", controller=name, why=why)
-        self._silent[name] = incarnation
-        self._look.set()
+        member = self._members.all().get(name)
+        if member is not None and member.record.incarnation == incarnation:
+            self._silent[name] = incarnation
+            self._look.set()
 
     def heard(self, name: str, incarnation: str) -> None:
         """A controller is heard again."""
@@ -53,25 +55,29 @@ class Marks:
             log.info("controller is heard again", controller=name)
             self._look.set()
 
+    def gone(self, name: str) -> None:
+        """A controller's record has gone: when it is back, whether it is heard is told anew."""
+        self._silent.pop(name, None)
+
     async def rise_in_time(self) -> None:
         """Take away the mark that another controller has set on this one: of a former start at once, else after a
         while that doubles with each time, so that one that comes and goes moves little. ConflictError, StoreError.
         """
-        me = self._members.name
-        if not self._members.marked(me):
+        me, mark = self._members.name, self._members.own_mark()
+        if mark is None:
             return
-        if self._members.down(me) is not None:
+        if self._members.is_of_this_start(mark):
             now = self._loop.time()
-            if not self._marked:
-                self._marked, self._damping = True, self._damping.marked(now)
+            if mark != self._sat_out:
+                self._sat_out, self._damping = mark, self._damping.marked(now)
                 log.warning("found silent by another controller", seconds_away=self._damping.away_seconds)
             if now < self._damping.back_at:
                 self._loop.call_at(self._damping.back_at, self._look.set)
                 return
-        self._marked = False
         await self._ledger.write([Delete(down_key(me))])
-        self._members.mark(me, None)
-        self._changed()
+        if self._ledger.stands(down_key(me), 0):
+            self._members.mark(me, None)
+            self._changed()
 
     async def mark_silent(self) -> None:
         """Mark the controllers that this one does not hear. ConflictError, StoreError."""
@@ -87,7 +93,8 @@ class Marks:
             at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             record = DownRecord(incarnation=incarnation, by=self._members.name, at=at)
             checks = [check for check in self._members.fence() if check.key != down_key(name)]
-            await self._ledger.write([Put(down_key(name), encode(record)), *checks])
+            revision = await self._ledger.write([Put(down_key(name), encode(record)), *checks])
             log.warning("controller is marked as down", controller=name)
-            self._members.mark(name, record)
-            self._changed()
+            if self._ledger.stands(down_key(name), revision):
+                self._members.mark(name, record)
+                self._changed()

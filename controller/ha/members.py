@@ -61,9 +61,13 @@ class Members:
             return None
         return record
 
-    def marked(self, name: str) -> bool:
-        """Whether there is any mark on a controller, be it of a former start."""
-        return name in self._down
+    def own_mark(self) -> DownRecord | None:
+        """The mark on this controller, be it of a former start, and whether its record is there or not."""
+        return self._down.get(self.name)
+
+    def is_of_this_start(self, mark: DownRecord) -> bool:
+        """Whether that mark is of this start of this controller."""
+        return self.me is not None and mark.incarnation == self.me.incarnation
 
     def keepers(self) -> dict[str, str]:
         """Those that keep the switches that they own: by name their incarnations."""

@@ -253,8 +253,7 @@ class Membership:
             self._lose(str(problem))
             raise
         self._asked_at = asked_at
-        if self._stored:
-            self._count(asked_at, seconds)
+        self._count(asked_at, seconds)
         return max(0.0, asked_at + self._seconds / 3 - clock())
 
     def _restore(self) -> float:
@@ -272,8 +271,9 @@ class Membership:
         return max(0.0, self._asked_at + self._seconds / 3 - clock())
 
     def _count(self, asked_at: float, seconds: float) -> None:
+        """Count on the lease, if the record is stored: that may have been lost a moment ago."""
         with self._changed:
-            if not self._stopping:
+            if self._stored and not self._stopping:
                 self._until = safe_until(asked_at, seconds)
                 self._changed.notify_all()
 

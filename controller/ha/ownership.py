@@ -153,6 +153,9 @@ class Ownership:
         """Is set when the node's owner or a member is another than now: of a thousand nodes that change hands one after
         the other, each wakes only those who wait for it.
         """
+        if node not in self._cluster.nodes and node not in self._owners:
+            # Anybody may ask for any name: those that mean no node share one.
+            node = ""
         return self._node_changed.setdefault(node, asyncio.Event())
 
     # What is stored.
@@ -180,6 +183,8 @@ class Ownership:
         """A controller has come, changed, or its lease has ended. CorruptRecordError."""
         if self.members.member_stored(name, entry):
             log.info("controllers", there=sorted(self.members.all()), changed=name)
+        if entry is None:
+            self._marks.gone(name)
         self._members_changed()
 
     def down_stored(self, name: str, entry: Entry | None) -> None:
@@ -302,6 +307,8 @@ class Ownership:
                 await self._ledger.seen(conflict)
             except StoreError as problem:
                 log.warning("switches cannot be taken", error=str(problem))
+            except Exception:  # a defect must not leave a controller that others take for alive, and that takes nothing
+                log.exception("taking switches failed")
             looking = asyncio.ensure_future(self._look.wait())
             await asyncio.wait([looking], timeout=pause)
             looking.cancel()
@@ -324,6 +331,9 @@ class Ownership:
         )
         nodes += sorted(self._again.keys() & self._held)
         for start in range(0, len(nodes), _AT_ONCE):
+            # While it was written a lease may have ended, or the hand-over have begun.
+            if not self._can_take():
+                return None
             await self._take(nodes[start : start + _AT_ONCE])
         self.begun.set()
         if stable < REBALANCE_SECONDS:
@@ -348,7 +358,8 @@ class Ownership:
             return
         for node, record in records.items():
             self._again.pop(node, None)
-            self._set_owner(node, Owner(record, revision))
+            if self._ledger.stands(owner_key(node), revision):
+                self._set_owner(node, Owner(record, revision))
 
     def _record(self, before: Owner | None, seen: int) -> OwnerRecord:
         """This controller's as the next owner, with a generation above the one before and what the switch has seen."""
@@ -418,7 +429,8 @@ class Ownership:
         """What is known of a node has changed; empty: of all."""
         self._changed.set()
         self._changed = asyncio.Event()
-        waiting = [self._node_changed.pop(node, None)] if node else list(self._node_changed.values())
+        named = (self._node_changed.pop(name, None) for name in (node, ""))
+        waiting = list(named) if node else list(self._node_changed.values())
         if not node:
             self._node_changed.clear()
         for event in waiting:

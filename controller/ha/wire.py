@@ -4,17 +4,10 @@
 Whoever has connected says who it is, and the other answers who that one is: :data:`MAGIC`, then name and incarnation,
 each one byte of length and so many bytes of text. From then on the one sends a byte now and then, :data:`BEAT`, and
 the other sends the same back. Anything else ends the connection.
-
-:func:`send` and :func:`receive` do not let other threads run, as methods of sockets do. Each call of those gives the
-interpreter to whoever waits for it, and gets it back a switch interval later or more: with four busy threads, the few
-bytes to and from 30 peers took 100 to 250 ms (measured), longer than the silence that counts as death. These calls
-never block, so that nobody is held up: microseconds each.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
 import socket
 from dataclasses import dataclass
 from typing import Final
@@ -25,17 +18,6 @@ MAGIC: Final = b"sdn-hb/1"
 BEAT: Final = b"."
 #: Bytes that are read in one go; a greeting and some beats.
 READ_SIZE: Final = 1024
-
-_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-
-# PyDLL: called with the interpreter's lock held.
-_libc: Final = ctypes.PyDLL(None, use_errno=True)
-_send: Final = _libc.send
-_send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
-_send.restype = ctypes.c_ssize_t
-_receive: Final = _libc.recv
-_receive.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
-_receive.restype = ctypes.c_ssize_t
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,39 +69,24 @@ def endpoint(text: str) -> tuple[socket.AddressFamily, tuple[str, int]]:
     return found[0][0], (host, port)
 
 
-def send(descriptor: int, data: bytes) -> int:
-    """Send what there is room for; gives the number of bytes, 0 when there is no room. OSError."""
-    sent: int = _send(descriptor, data, len(data), _FLAGS)
-    if sent < 0:
-        problem = _problem()
-        if isinstance(problem, BlockingIOError):
-            return 0
-        raise problem
-    return sent
+def send(connection: socket.socket, data: bytes) -> int:
+    """Send what there is room for on a non-blocking connection; gives the number of bytes, 0 when there is no room.
+    OSError.
+    """
+    try:
+        return connection.send(data)
+    except BlockingIOError:
+        return 0
 
 
-class Buffer:
-    """Memory to receive into; for one thread."""
-
-    def __init__(self) -> None:
-        self._memory = ctypes.create_string_buffer(READ_SIZE)
-
-    def receive(self, descriptor: int) -> bytes | None:
-        """What has arrived, at most :data:`READ_SIZE`; None when nothing has, empty when the other end has closed.
-        OSError.
-        """
-        received: int = _receive(descriptor, self._memory, READ_SIZE, _FLAGS)
-        if received < 0:
-            problem = _problem()
-            if isinstance(problem, BlockingIOError):
-                return None
-            raise problem
-        return self._memory.raw[:received]
-
-
-def _problem() -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, os.strerror(number))
+def receive(connection: socket.socket) -> bytes | None:
+    """What has arrived on a non-blocking connection, at most :data:`READ_SIZE`; None when nothing has, empty when the
+    other end has closed. OSError.
+    """
+    try:
+        return connection.recv(READ_SIZE)
+    except BlockingIOError:
+        return None
 
 
 def ask(address: str, me: Greeting, seconds: float) -> Greeting | None:

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 import grpc
 
+from controller.attachments import SupersededError
 from controller.engine import Engine
 from controller.errors import UnavailableError
 from controller.records import NodeRecord
@@ -412,24 +413,30 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         def answer(refused: str | None) -> None:
             session.send(_answer(sequence, refused, wrong))
 
+        def live() -> bool:
+            return self._sessions.get(session.node) is session
+
+        attachments = self._engine.attachments
         try:
             match kind:
                 case "full_state":
-                    await self._engine.attachments.full_state(
-                        session.node, message.full_state.attachments, answer, wrong
+                    await attachments.full_state(
+                        session.node, message.full_state.attachments, answer, wrong, live
                     )
                 case "attach":
-                    await self._engine.attachments.attach(session.node, message.attach.attachment, answer)
+                    await attachments.attach(session.node, message.attach.attachment, answer, live)
                 case "detach":
                     detach = message.detach
-                    await self._engine.attachments.detach(
-                        session.node, detach.container_id, detach.interface_name, answer
+                    await attachments.detach(
+                        session.node, detach.container_id, detach.interface_name, answer, live
                     )
                 case "resolved":
                     self._engine.domains.resolved(session.node, message.resolved, answer)
         except InvalidObjectError as problem:
             log.warning("refused", node=session.node, message=kind, sequence=sequence, reason=str(problem))
             answer(str(problem))
+        except SupersededError as problem:
+            log.info("too late", node=session.node, message=kind, sequence=sequence, reason=str(problem))
         except StoreError as problem:
             # No fault of the agent's: it comes back, here or to another controller, and says it all again.
             log.warning("session ends for the store", node=session.node, message=kind, reason=str(problem))

@@ -161,6 +161,9 @@ class Bench:
     def until(self, what: str, reached: Callable[[dict[str, Any]], bool], since: float) -> float:
         """Seconds from ``since`` on until something is reached. RuntimeError: it was not."""
         while not reached(stats := self.stats()):
+            for controller in self.controllers:
+                if why := controller.ended_by_itself():
+                    raise RuntimeError(f"{controller.settings['name']}: {why}")
             if time.monotonic() - since > WAIT_SECONDS:
                 raise RuntimeError(f"waited {WAIT_SECONDS:.0f} s for {what}: {stats}")
             time.sleep(min(0.5, self.nodes / 1000))

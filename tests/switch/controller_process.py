@@ -109,6 +109,13 @@ class ControllerProcess:
         self.process.terminate()
         return self.process.wait(PATIENCE)
 
+    def ended_by_itself(self) -> str:
+        """How, and its last words; empty: it did not, or nobody has started it."""
+        code = self.process.poll() if self.process is not None else None
+        if code is None or self._asked_to_end:
+            return ""
+        return f"the controller ended by itself with code {code}: {self.log_text()[-4000:]}"
+
     def channel(self) -> grpc.Channel:
         # A channel of its own: gRPC shares connections between equal ones, and a test may break its own.
         options = [("grpc.use_local_subchannel_pool", 1)]
@@ -153,12 +160,10 @@ class ControllerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        code = self.process.poll() if self.process is not None else None
-        log = self.log_text()[-4000:] if code is not None else ""
-        by_itself = code is not None and not self._asked_to_end
+        why = self.ended_by_itself()
         self.close()
-        if by_itself:
-            raise AssertionError(f"the controller ended by itself with code {code}: {log}")
+        if why:
+            raise AssertionError(why)
 
     def close(self) -> None:
         for channel in self._channels:

@@ -6,12 +6,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from controller.attachments import SupersededError
 from controller.changes import Change
 from controller.engine import Engine
 from controller.stale import StaleConnections
+from controller.store import ConflictError, StoreError
 from tests.switch.controller_process import attachment
 from tests.unit.services_engine import register, running_engine
 
@@ -62,5 +65,46 @@ def test_an_address_that_goes_on_within_one_full_state_is_the_new_pods_alone(
             await attachments.full_state("node-1", [], lambda _refused: None)
             await engine.loadbalancing.idle()
             assert due(changes) is not None
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "problem", [StoreError("away"), ConflictError("/sdn/sequence", 1, 2)], ids=["store", "conflict"]
+)
+def test_what_a_former_stream_said_is_not_stored_after_what_the_newer_one_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    """The write fails once, and when it is tried again the agent has another stream, which has said what it has."""
+
+    async def run() -> None:
+        async with running_engine(tmp_path) as engine:
+            node = await register(engine, 1)
+            attachments, write = engine.attachments, engine.ledger.write
+            live = [True]
+
+            async def fails_once(*arguments: Any, **named: Any) -> int:
+                monkeypatch.setattr(engine.ledger, "write", write)
+                live[0] = False
+                raise problem
+
+            monkeypatch.setattr(engine.ledger, "write", fails_once)
+            with pytest.raises(SupersededError, match="Node node-1"):
+                await attachments.attach(
+                    "node-1", attachment(node, 1), lambda _refused: None, lambda: live[0]
+                )
+            assert not engine.cluster.attachments_on("node-1")
+
+            kept = attachment(node, 2)
+            await attachments.full_state("node-1", [kept], lambda _refused: None)
+            for late in (
+                attachments.full_state("node-1", [], lambda _refused: None, live=lambda: False),
+                attachments.detach("node-1", kept.container_id, "eth0", lambda _refused: None, lambda: False),
+            ):
+                with pytest.raises(SupersededError):
+                    await late
+            assert [record.container_id for record in engine.cluster.attachments_on("node-1")] == [
+                kept.container_id
+            ]
 
     asyncio.run(run())

@@ -125,3 +125,23 @@ def test_who_waits_to_be_compared_has_its_master_at_once_on_another_connection(
             crowd.nodes["first"].connected(side.recorder.came[-1])
             wait_for(lambda: another.roles.asked, "it to be asked for its role")
             assert another.roles.role(another.peer) == MASTER
+
+
+def test_whose_switch_becomes_its_own_in_the_last_moment_does_not_stand_in_line_to_stand_by(
+    side: OpenFlowSide, standing_by: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It found something to do while another controller owned the switch, and owns it before it asks for a place."""
+    wait = Synchronizer._wait
+
+    def owned_then(self: Synchronizer) -> None:
+        wait(self)
+        if self.connection is not None and self.generation is None:
+            self.own(7)
+
+    monkeypatch.setattr(Synchronizer, "_wait", owned_then)
+    with ExitStack() as stack, standing_by:
+        node = Synchronizer("first", owned=None)
+        stack.callback(node.stop, close=True)
+        ScriptedSwitch(side.switch(1))
+        node.connected(side.recorder.came[-1])
+        wait_for(lambda: node.status.synchronized, "it to be synchronized")

@@ -313,6 +313,12 @@ def test_a_loss_is_told_also_when_it_is_over_before_it_can_be(store: Store) -> N
         assert [watched.next(), watched.next()] == ["lost", watched.revision]
 
 
+def test_a_renewal_that_comes_after_the_loss_of_the_record_is_not_counted_on(store: Store) -> None:
+    membership = Membership(store, member("a", "1"), LEASE)
+    membership._count(clock(), LEASE)
+    assert not membership.may_write()
+
+
 def test_a_file_that_was_left_by_a_killed_controller_has_no_record(tmp_path: Path) -> None:
     url = f"sqlite://{tmp_path}/store.db"
     with RemoteMember(url, "a", "a1", LEASE, unused_address()) as first:

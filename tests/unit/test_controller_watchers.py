@@ -32,6 +32,25 @@ def test_a_watcher_that_falls_behind_is_told_so() -> None:
     asyncio.run(watch())
 
 
+@pytest.mark.parametrize("too_much", ["one that is too large", "too many at once"])
+def test_a_watcher_that_waits_is_told_of_too_much(too_much: str) -> None:
+    async def watch() -> None:
+        watcher = Watcher(Selection("Pod"))
+        waiting = asyncio.create_task(watcher.next())
+        await asyncio.sleep(0)
+        if too_much == "too many at once":
+            for number in range(BACKLOG + 1):
+                watcher.feed("default", str(number), {"metadata": {"name": str(number)}})
+        else:
+            watcher.feed("default", "web", {"metadata": {"name": "web"}}, BACKLOG_BYTES + 1)
+        with pytest.raises(TooSlowError, match="watch again"):
+            await asyncio.wait_for(waiting, 20)
+        with pytest.raises(TooSlowError, match="watch again"):
+            await watcher.next()
+
+    asyncio.run(watch())
+
+
 def test_memory_stays_bounded_when_many_watch_and_do_not_read(tmp_path: Path) -> None:
     async def test() -> None:
         async with intent(tmp_path) as rig:
