@@ -29,6 +29,7 @@ from controller.cluster import Cluster
 from controller.ha.assignment import REBALANCE_SECONDS, preferred, wanted
 from controller.ha.marks import Marks
 from controller.ha.members import Members
+from controller.ha.news import NO_NODE, News
 from controller.ledger import Ledger, under
 from controller.records import (
     DOWN,
@@ -98,9 +99,7 @@ class Ownership:
         self._stable_since = self._loop.time()
         self._look = asyncio.Event()
         self._marks = Marks(ledger, self.members, self._look, self._members_changed)
-        self._changed = asyncio.Event()
-        #: The same for those who wait for one node only.
-        self._node_changed: dict[str, asyncio.Event] = {}
+        self._news = News()
         self._task: asyncio.Task[None] | None = None
         #: Set when this controller has taken for the first time what was its to take.
         self.begun = asyncio.Event()
@@ -147,16 +146,13 @@ class Ownership:
 
     def next_change(self) -> Coroutine[Any, Any, object]:
         """Waits until an owner or a member is another than it was when this was called."""
-        return self._changed.wait()
+        return self._news.next()
 
     def change_of(self, node: str) -> asyncio.Event:
-        """Is set when the node's owner or a member is another than now: of a thousand nodes that change hands one after
-        the other, each wakes only those who wait for it.
-        """
-        if node not in self._cluster.nodes and node not in self._owners:
-            # Anybody may ask for any name: those that mean no node share one.
-            node = ""
-        return self._node_changed.setdefault(node, asyncio.Event())
+        """Is set when the node's owner or a member is another than now."""
+        # Anybody may ask for any name: what is kept grows with the nodes that there are.
+        there = node in self._cluster.nodes or node in self._owners
+        return self._news.of(node if there else NO_NODE)
 
     # What is stored.
 
@@ -378,7 +374,7 @@ class Ownership:
     def _members_changed(self) -> None:
         self._stable_since = self._loop.time()
         self._look.set()
-        self._tell()
+        self._news.members()
         self.on_members()
 
     def _set_owner(self, node: str, owner: Owner | None) -> None:
@@ -392,7 +388,7 @@ class Ownership:
             self._highest[node] = max(owner.generation, self._highest.get(node, 0))
         self._judge(node, again=True)
         self._look.set()
-        self._tell(node)
+        self._news.owner(node)
         self.on_owner(node)
 
     def _mine(self, owner: Owner | None) -> bool:
@@ -424,15 +420,3 @@ class Ownership:
         if node in self._held:
             self._held.discard(node)
             self.on_lost(node)
-
-    def _tell(self, node: str = "") -> None:
-        """What is known of a node has changed; empty: of all."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-        named = (self._node_changed.pop(name, None) for name in (node, ""))
-        waiting = list(named) if node else list(self._node_changed.values())
-        if not node:
-            self._node_changed.clear()
-        for event in waiting:
-            if event is not None:
-                event.set()
