@@ -37,8 +37,9 @@ log = logs.get("controller.heartbeat")
 BEAT_SECONDS: Final = 0.1
 SILENCE_SECONDS: Final = 0.3
 #: A peer that was silent and is heard again, the same one, was only slow: to take over what it has makes it, and all
-#: others, slower still. So it gets twice the time, each time, up to this; after some minutes all is forgiven. One whose
-#: process has ended is found at once all the same, since its connection breaks.
+#: others, slower still. So it gets twice the time, each time, up to this; after some minutes all is forgiven. One that
+#: was silent for longer than this was away, and would have been found with the longest patience, too: it gets no more.
+#: One whose process has ended is found at once all the same, since its connection breaks.
 LONGEST_SILENCE_SECONDS: Final = 2.4
 FORGIVEN_SECONDS: Final = 300.0
 #: Whoever has not been heard for so long is sent beats more often: what follows a lost packet makes the kernel send it
@@ -376,11 +377,14 @@ class Heartbeats:
         self._tell(lambda: self._on_silent(name, incarnation, why))
 
     def _heard(self, peer: _Peer) -> None:
+        quiet = self._now - peer.quiet_since
         peer.heard_at = peer.quiet_since = self._now
         peer.doubt_until = None
         if peer.was_quiet:
-            peer.was_quiet, peer.was_slow_at = False, self._now
-            peer.patience = min(2 * peer.patience, LONGEST_SILENCE_SECONDS)
+            peer.was_quiet = False
+            if quiet <= LONGEST_SILENCE_SECONDS:
+                peer.was_slow_at = self._now
+                peer.patience = min(2 * peer.patience, LONGEST_SILENCE_SECONDS)
         elif peer.patience > SILENCE_SECONDS and self._now > peer.was_slow_at + FORGIVEN_SECONDS:
             peer.patience = SILENCE_SECONDS
         if not peer.told:

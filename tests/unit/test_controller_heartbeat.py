@@ -145,6 +145,21 @@ def test_who_was_only_slow_gets_more_time_up_to_a_limit_and_is_forgiven(
         wait_until(lambda: a._peers["b"].patience == SILENCE_SECONDS)
 
 
+def test_who_was_away_for_longer_than_anybody_is_waited_for_gets_no_more_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heartbeat, "LONGEST_SILENCE_SECONDS", 3 * SILENCE_SECONDS)
+    with beating() as (a, told), Remote() as b:
+        a.peers(b.named)
+        for _ in range(3):
+            assert told.next().what == "heard"
+            b.signal(signal.SIGSTOP)
+            assert f"nothing was heard for {SILENCE_SECONDS * 1000:.0f} ms" in told.next().why
+            told.nothing_for(3 * SILENCE_SECONDS)
+            b.signal(signal.SIGCONT)
+        assert told.next().what == "heard"
+
+
 def test_who_was_stopped_itself_takes_nobody_for_dead() -> None:
     with Remote(("b", "c", "d")) as others, Remote(("a",), silence=1.0) as a:
         a.peers(others.named)
