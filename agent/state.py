@@ -167,7 +167,11 @@ class State:
         when a requested address or MAC cannot be had. Nothing is recorded then.
         """
         with self._transaction():
-            addresses = tuple(self._address(network, wanted.addresses) for network in ranges)
+            # The range whose address names the pod's MAC, unless another one is asked for.
+            leading = None if wanted.mac else min(ranges, key=lambda network: network.version, default=None)
+            addresses = tuple(
+                self._address(network, wanted.addresses, network is leading) for network in ranges
+            )
             for address in wanted.addresses:
                 if not any(address in network for network in ranges):
                     raise AddressUnavailable(f"{address} is in no range of this node ({_texts(ranges)})")
@@ -252,7 +256,7 @@ class State:
     # --- inside a transaction
 
     def _address(
-        self, network: Network, requested: Sequence[Address]
+        self, network: Network, requested: Sequence[Address], gives_mac: bool
     ) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
         used = {
             int(address.ip): record
@@ -269,8 +273,15 @@ class State:
             if int(address) in used:
                 raise AddressUnavailable(f"{address} is used by pod {used[int(address)].pod}")
             return ipaddress.ip_interface(f"{address}/{network.prefixlen}")
-        number = self._next(str(network), first, last, used.keys())
-        return ipaddress.ip_interface(f"{network[number - int(network[0])]}/{network.prefixlen}")
+        taken = set(used)
+        macs = {record.mac for record in self._records.values()}
+        while True:
+            number = self._next(str(network), first, last, taken)
+            address = network[number - int(network[0])]
+            if not gives_mac or ipam.pod_mac((address,)) not in macs:
+                return ipaddress.ip_interface(f"{address}/{network.prefixlen}")
+            # A pod has asked for this MAC. Were it refused here, every later pod would come to the same address.
+            taken.add(number)
 
     def _next(self, pool: str, first: int, last: int, used: Any) -> int:
         row = self._db.execute("SELECT last FROM cursor WHERE pool = ?", (pool,)).fetchone()
