@@ -19,7 +19,7 @@ from agent.netns import Netns
 from agent.nodesetup.setup import NodeSetup
 from agent.ovsdb import Ovsdb, OvsdbUnavailable
 from agent.report import Reporter
-from agent.state import REMOVING, Record, State
+from agent.state import REMOVING, Record, State, StateError
 from sdn import logs
 
 log: Final = logs.get("agent.attachments")
@@ -46,6 +46,8 @@ class Attachments:
         self._locks: dict[str, tuple[threading.Lock, int]] = {}
         self._sockets: queue.SimpleQueue[Netlink] = queue.SimpleQueue()
         self._confirmed: set[tuple[str, str]] = set()
+        #: What is being removed, though its record does not say so: that could not be written.
+        self._unnoted: set[tuple[str, str]] = set()
         self._changed = threading.Condition()
         self.reporter: Reporter | None = None
 
@@ -84,23 +86,32 @@ class Attachments:
     def remove(self, record: Record, netns: Netns | None) -> None:
         """Take an attachment away and give its addresses back. Parts that are not there are no error.
 
-        When the database cannot be reached the record stays, marked, and its addresses stay taken; `agent.reconcile`
-        finishes later.
+        When the database cannot be reached, or the disk is full, the record stays, and its addresses stay taken;
+        `agent.reconcile` finishes later. OvsdbRefused, OSError.
         """
-        record = self._state.set_phase(record, REMOVING)
+        try:
+            record = self._state.set_phase(record, REMOVING)
+        except StateError as problem:
+            # What connects the pod goes all the same: a pod must be removable whatever the disk says.
+            log.warning("removed without a note of it on disk", pod=record.pod, error=str(problem))
+            with self._changed:
+                self._unnoted.add(record.key)
         unplugged = self._ovsdb.begin(ports.unplug(record.host_interface), record.host_interface)
         with self.netlink() as node:
             link.remove(node, record, netns)
         with self._changed:
             self._confirmed.discard(record.key)
+        if self.reporter is not None:
+            # Before its addresses can be given to another pod, of which the controller must not hear first.
+            self.reporter.detach(record.container_id, record.ifname)
         try:
             self._ovsdb.result(unplugged, _UNPLUG_SECONDS, f"remove port {record.host_interface}")
-        except OvsdbUnavailable as problem:
-            log.warning("removed later", pod=record.pod, container=record.container_id, error=str(problem))
-        else:
             self._state.release(record)
-        if self.reporter is not None:
-            self.reporter.detach(record.container_id, record.ifname)
+        except (OvsdbUnavailable, StateError) as problem:
+            log.warning("removed later", pod=record.pod, container=record.container_id, error=str(problem))
+            return
+        with self._changed:
+            self._unnoted.discard(record.key)
 
     # --- confirmations
 
@@ -130,7 +141,12 @@ class Attachments:
 
     def to_report(self) -> list[Record]:
         """What a controller must know of: all that is not being removed."""
-        return [record for record in self._state.attachments() if record.phase != REMOVING]
+        return [record for record in self._state.attachments() if not self.leaving(record)]
+
+    def leaving(self, record: Record) -> bool:
+        """Whether it is being removed, or its removal has begun and is not finished."""
+        with self._changed:
+            return record.phase == REMOVING or record.key in self._unnoted
 
     def usage(self) -> list[Usage]:
         """How full each of the node's ranges is."""

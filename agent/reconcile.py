@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records against reality: what a crash, a reboot or somebody's hand has left is put right.
 
-- A record that was being made or removed when the agent ended: the attachment is removed.
+- A record that was being made or removed when the agent ended, or that a request could not finish with: the attachment
+  is removed.
 - A record whose link is gone (the pod's namespace went, or the node was booted): released.
 - A record whose link is there and whose port is not (the database was made anew): the port is plugged again.
 - A port or a link that bears our name and has no record: removed.
@@ -20,7 +21,7 @@ from agent.drift import CHANGED, MISSING, UNKNOWN, Found
 from agent.netlink import Netlink
 from agent.netns import Netns, NetnsError
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
-from agent.state import HOST_PREFIX, READY, REMOVING, Record, State
+from agent.state import HOST_PREFIX, READY, Record, State
 from sdn import logs
 
 log: Final = logs.get("agent.reconcile")
@@ -75,17 +76,18 @@ class Reconciler:
                 self._remove(record)
 
     def run(self) -> None:
-        """All of it once. OvsdbUnavailable, OSError."""
+        """All of it once. OvsdbUnavailable, OvsdbRefused, OSError."""
         self._orphans()
         for record in self._state.attachments():
             with self._attachments.alone(record.container_id):
                 now = self._state.attachment(*record.key)
                 if now is None or now.created_at != record.created_at:
                     continue
-                if now.phase == REMOVING:
-                    self._remove(now)
-                elif now.phase == READY:
+                if now.phase == READY and not self._attachments.leaving(now):
                     self._ready(now)
+                else:
+                    # Nobody works on it, or this would wait: an ADD could not undo it, or a DEL could not finish.
+                    self._remove(now)
 
     def _run_some(self, names: set[str]) -> None:
         """Some ports. OvsdbUnavailable, OvsdbRefused, OSError."""
@@ -97,7 +99,9 @@ class Reconciler:
         for name in names & records.keys():
             with self._attachments.alone(records[name].container_id):
                 now = self._state.attachment(*records[name].key)
-                if now is not None and now.created_at == records[name].created_at and now.phase == READY:
+                if now is None or now.created_at != records[name].created_at or now.phase != READY:
+                    continue
+                if not self._attachments.leaving(now):
                     self._ready(now)
 
     def _ready(self, record: Record) -> None:

@@ -169,7 +169,9 @@ class Reporter:
         return confirmation
 
     def detach(self, container_id: str, ifname: str) -> None:
-        """Tell that an attachment is gone. Its record must be out of the state already."""
+        """Tell that an attachment goes. `attachments` must leave it out already, and its addresses must not be given to
+        another one before this has returned: what is told of that one comes later then.
+        """
         with self._lock:
             self._unanswered.forget((container_id, ifname))
             if self._stream is not None:

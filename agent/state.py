@@ -61,8 +61,8 @@ _COLUMNS: Final = (
 MAKING, READY, REMOVING = "making", "ready", "removing"
 
 
-class StateError(Exception):
-    """The state cannot be read or written; the text names the file."""
+class StateError(OSError):
+    """The state cannot be read or written (the disk is full, for one); the text names the file."""
 
 
 class AddressUnavailable(Exception):

@@ -38,11 +38,14 @@ from agent.nodesetup.setup import NodeSetup
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
 from agent.report import Rejected, Reporter
 from agent.settings import AgentSettings
-from agent.state import MAKING, READY, AddressUnavailable, Record, State, StateError, Wanted
+from agent.state import MAKING, READY, AddressUnavailable, Record, State, Wanted
 from agent.vswitchd import Vswitchd
 from sdn import logs
 
 log: Final = logs.get("agent.verbs")
+
+#: What may go wrong on a node and right again, a full disk among it (`agent.state.StateError`). All else is a defect.
+EXPECTED: Final = (OvsdbUnavailable, OvsdbRefused, OSError)
 
 
 class Verbs:
@@ -95,6 +98,14 @@ class Verbs:
 
     def _answer(self, call: Call) -> bytes:
         request = requests.parse(call)
+        try:
+            return self._do(request)
+        except EXPECTED as problem:
+            container = request.container_id
+            what = f"container {container}" if container else f"network {request.network}"
+            raise _failure(problem, what) from problem
+
+    def _do(self, request: Request) -> bytes:
         if request.verb == "ADD":
             return json.dumps(self._add(request)).encode()
         if request.verb == "DEL":
@@ -122,11 +133,16 @@ class Verbs:
                     f"CNI_IFNAME: {request.ifname} of container {request.container_id} belongs to the network "
                     f"{record.network}",
                 )
-            if record is None or record.phase != READY or self._differences(record, netns):
+            if record is None or not self._stands(record, netns):
                 record = self._make(request, netns, record, deadline)
             elif record.netns != request.netns:
                 record = self._state.set_netns(record, request.netns)
             return self._result(request, record)
+
+    def _stands(self, record: Record, netns: Netns) -> bool:
+        """Whether an earlier ADD has made it, and all of it is there still."""
+        ready = record.phase == READY and not self._attachments.leaving(record)
+        return ready and not self._differences(record, netns)
 
     def _make(self, request: Request, netns: Netns, left: Record | None, deadline: float) -> Record:
         """A new attachment, or the addresses of one that was left half-made in a new one."""
@@ -136,11 +152,15 @@ class Verbs:
             )
         if left is not None:
             self._attachments.remove(left, netns)
+            if self._state.attachment(*left.key) is not None:
+                raise CniError(
+                    Code.TRY_AGAIN, f"pod {left.pod}: what an earlier request left cannot be removed yet"
+                )
         steps = _Steps()
         record = self._allocate(request)
         steps.done("record")
-        confirmation = self._reporter.attach(record)
         try:
+            confirmation = self._reporter.attach(record)
             self._wire(record, netns, deadline, steps)
             if not confirmation.wait(deadline - time.monotonic()):
                 raise CniError(
@@ -148,14 +168,21 @@ class Verbs:
                     f"no controller confirmed pod {record.pod} within {self._settings.add_timeout:g} s",
                     "" if self._reporter.connected else "no controller is connected",
                 )
+            steps.done("confirmed")
+            record = self._state.set_phase(record, READY)
         except BaseException as problem:
-            self._attachments.remove(record, netns)
+            self._undo(record, netns)
             raise _as_cni(problem, record) from problem
-        steps.done("confirmed")
-        record = self._state.set_phase(record, READY)
         steps.done("ready")
         log.info("pod attached", pod=record.pod, container=record.container_id, **steps.milliseconds)
         return record
+
+    def _undo(self, record: Record, netns: Netns) -> None:
+        """What cannot be undone now is left to `agent.reconcile`: the runtime is to be told what failed first."""
+        try:
+            self._attachments.remove(record, netns)
+        except EXPECTED as problem:
+            log.warning("undone later", pod=record.pod, container=record.container_id, error=str(problem))
 
     def _allocate(self, request: Request) -> Record:
         assignment, facts = self._setup.assignment, self._setup.facts
@@ -230,17 +257,28 @@ class Verbs:
                 self._attachments.remove(record, netns)
 
     def _collect(self, request: Request) -> None:
-        """Remove what the runtime does not know any more, of its own network only."""
+        """Remove what the runtime does not know any more, of its own network only. What cannot be removed keeps nothing
+        else from it (CNI specification 1.1.0, section 2, "GC").
+        """
+        failed: list[CniError] = []
         for found in self._state.attachments():
             if found.network != request.network or found.key in request.valid:
                 continue
-            with self._attachments.alone(found.container_id):
-                record = self._state.attachment(*found.key)
-                if record is None or record.created_at != found.created_at:
-                    continue
-                with _open_if_there(record.netns) as netns:
-                    self._attachments.remove(record, netns)
-                log.info("collected", pod=record.pod, container=record.container_id, interface=record.ifname)
+            try:
+                self._collect_one(found)
+            except EXPECTED as problem:
+                failed.append(_failure(problem, f"pod {found.pod}"))
+        if failed:
+            raise CniError(failed[0].code, "; ".join(error.message for error in failed))
+
+    def _collect_one(self, found: Record) -> None:
+        with self._attachments.alone(found.container_id):
+            record = self._state.attachment(*found.key)
+            if record is None or record.created_at != found.created_at:
+                return
+            with _open_if_there(record.netns) as netns:
+                self._attachments.remove(record, netns)
+            log.info("collected", pod=record.pod, container=record.container_id, interface=record.ifname)
 
     # --- CHECK, STATUS
 
@@ -264,10 +302,7 @@ class Verbs:
         """What of an attachment is not as it was made."""
         with self._attachments.netlink() as node:
             found = [f"{difference.what} {difference.why}" for difference in link.check(node, record, netns)]
-        try:
-            port = self._ovsdb.read(lambda replica: ports.difference(replica, record))
-        except OvsdbUnavailable as problem:
-            raise CniError(Code.TRY_AGAIN, str(problem)) from None
+        port = self._ovsdb.read(lambda replica: ports.difference(replica, record))
         return [*found, port] if port else found
 
     def _status(self) -> None:
@@ -305,16 +340,20 @@ class _Steps:
 
 
 def _as_cni(problem: BaseException, record: Record) -> BaseException:
-    """What failed, as the runtime is told it."""
+    """Why an ADD failed, as the runtime is told it. A defect stays what it is."""
     if isinstance(problem, Rejected):
         return CniError(Code.REFUSED, f"the controller refused pod {record.pod}: {problem}")
     if isinstance(problem, link.InterfaceExists):
         return CniError(Code.INVALID_ENVIRONMENT, f"CNI_IFNAME: {problem}")
-    if isinstance(problem, OvsdbUnavailable | OvsdbRefused):
-        return CniError(Code.TRY_AGAIN, f"pod {record.pod}: {problem}")
-    if isinstance(problem, OSError | StateError):
-        return CniError(Code.IO_FAILURE, f"pod {record.pod}: {problem}")
+    if isinstance(problem, EXPECTED):
+        return _failure(problem, f"pod {record.pod}")
     return problem
+
+
+def _failure(problem: OvsdbUnavailable | OvsdbRefused | OSError, what: str) -> CniError:
+    """A failure that is no defect; `what` names what it is about."""
+    code = Code.IO_FAILURE if isinstance(problem, OSError) else Code.TRY_AGAIN
+    return CniError(code, f"{what}: {problem}")
 
 
 def _open(request: Request) -> Netns:
