@@ -7,6 +7,8 @@ synchronized at checkpoints only: a killed agent loses nothing, since the kernel
 cut the last records may be missing, but then so are the namespaces of their pods.
 
 One connection, one lock: the file is the agent's alone and each transaction takes well under a millisecond.
+Since nobody shares it, SQLite needs no file of shared memory beside it, which could not be made on a full disk: an
+agent that starts then must still come so far that a switch gets its flows back (`agent.alone`).
 """
 
 from __future__ import annotations
@@ -138,12 +140,15 @@ class State:
         try:
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             self._path.chmod(0o600)
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._migrate()
             self._records = {record.key: record for record in self._read_all()}
+        except StateError:
+            raise
         except (sqlite3.Error, OSError) as problem:
-            raise StateError(f"state file {self._path}: {problem}") from problem
+            raise self._error(problem) from problem
 
     def close(self) -> None:
         with self._lock:
@@ -241,7 +246,10 @@ class State:
     def load(self, key: str, kind: type[T]) -> T | None:
         """A value stored under a key, None when there is none or when it is of an older shape."""
         with self._lock:
-            text = self._get(key)
+            try:
+                text = self._get(key)
+            except sqlite3.Error as problem:
+                raise self._error(problem) from problem
         if text is None:
             return None
         try:
@@ -326,8 +334,11 @@ class State:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 if isinstance(problem, sqlite3.Error):
-                    raise StateError(f"state file {self._path}: {problem}") from problem
+                    raise self._error(problem) from problem
                 raise
+
+    def _error(self, problem: Exception) -> StateError:
+        return StateError(f"state file {self._path}: {problem}")
 
     def _migrate(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()

@@ -299,7 +299,10 @@ def hold(folder: Path) -> Iterator[None]:
     The kernel drops the lock when the process ends, however it ends, so nothing is left to clean up.
     """
     path = folder / "lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as problem:
+        raise StartError(f"file {path} cannot be used: {problem.strerror or problem}") from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -308,8 +311,12 @@ def hold(folder: Path) -> Iterator[None]:
             raise StartError(
                 f"state folder {folder} is in use by process {holder}; two daemons must not share one"
             ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        except OSError as problem:
+            # A full disk. The lock is what counts; the number is only for the words of whoever finds it taken.
+            log.warning("the state folder does not name its holder", folder=folder, error=str(problem))
         yield
     finally:
         os.close(handle)

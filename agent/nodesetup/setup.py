@@ -49,7 +49,7 @@ from agent.nodesetup.gateway import GatewayError
 from agent.nodesetup.uplink import Uplink, UplinkError
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
 from agent.settings import AgentSettings
-from agent.state import State
+from agent.state import State, StateError
 from agent.vswitchd import Vswitchd, VswitchdRefused, VswitchdUnavailable
 from sdn import logs
 
@@ -104,6 +104,8 @@ class NodeSetup:
         # Told by several threads, one at a time.
         self._telling = threading.Lock()
         self.assignment: Assignment | None = state.load(_ASSIGNMENT, Assignment)
+        #: It is not on disk yet: the disk is full.
+        self._unsaved = False
 
     def start(self) -> None:
         """Begin to keep the node set up."""
@@ -139,8 +141,8 @@ class NodeSetup:
         before = self.assignment
         if assignment == before:
             return
-        self._state.save(_ASSIGNMENT, assignment)
         self.assignment = assignment
+        self._save(assignment)
         if before is not None and before.openflow_targets != assignment.openflow_targets:
             changed = self._ovsdb.begin(integration.controllers(self._targets), "controllers")
             changed.add_done_callback(_log_refusal)
@@ -150,6 +152,17 @@ class NodeSetup:
                 return
         self._complete.clear()
         self._poked.set()
+
+    def _save(self, assignment: Assignment) -> None:
+        """For a later agent, that starts without a controller. What cannot be written is in force all the same."""
+        try:
+            self._state.save(_ASSIGNMENT, assignment)
+        except StateError as problem:
+            if not self._unsaved:
+                log.warning("what the controller assigned is not on disk", error=str(problem))
+            self._unsaved = True
+        else:
+            self._unsaved = False
 
     def _targets(self) -> list[str]:
         return self.assignment.openflow_targets if self.assignment is not None else []
@@ -202,6 +215,9 @@ class NodeSetup:
 
     def run(self) -> None:
         """Everything once, in order. Any of FAILURES."""
+        with self._telling:
+            if self._unsaved and self.assignment is not None:
+                self._save(self.assignment)
         with Netlink() as node:
             found = self._uplink(node)
             self.facts = facts = self._facts(found)

@@ -97,10 +97,11 @@ def look(node: Netlink, name: str) -> Uplink:
 def known(node: Netlink, state: State, name: str) -> Uplink:
     """What the uplink has, or had before it moved; brings what is on disk up to date.
 
-    UplinkError when there is no uplink, or no address either here or on disk.
+    UplinkError when there is no uplink, or no address either here or on disk; StateError when what is new cannot be
+    written, since what is moved and not on disk is lost with br-phy.
     """
     now = look(node, name)
-    saved = state.load(_KEY, Uplink)
+    saved = on_disk = state.load(_KEY, Uplink)
     if saved is None or saved.name != name or saved.mac != now.mac:
         saved = now if now.addresses else _moved(node, now)
     elif now.addresses:
@@ -118,7 +119,8 @@ def known(node: Netlink, state: State, name: str) -> Uplink:
         saved = Uplink(name, now.mac, now.mtu, addresses, routes)
     if not saved.addresses:
         raise UplinkError(f"uplink: interface {name} has no global address")
-    state.save(_KEY, saved)
+    if saved != on_disk:
+        state.save(_KEY, saved)
     return saved
 
 

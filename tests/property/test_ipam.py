@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -147,8 +148,12 @@ class Addresses(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        """Another process opens the file while this one never closed it: what was committed is there."""
-        self.state = State(Path(self.folder.name))
+        """Another process opens what this one, which never closed it, has left: what was committed is there."""
+        left = tempfile.TemporaryDirectory(prefix="ag-ipam-")
+        shutil.copytree(self.folder.name, left.name, dirs_exist_ok=True)
+        self.teardown()
+        self.folder = left
+        self.state = State(Path(left.name))
 
     @invariant()
     def what_is_on_disk_is_what_is_held(self) -> None:

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent import ipam
-from agent.state import AddressUnavailable, Record, State, Wanted
+from agent.state import AddressUnavailable, Record, State, StateError, Wanted
 
 FOUR = ipaddress.ip_network("10.9.8.0/28")
 SIX = ipaddress.ip_network("fd00:9::/124")
@@ -54,3 +56,12 @@ def test_who_asks_for_the_address_of_such_a_mac_is_told_whose_it_is(state: State
     with pytest.raises(AddressUnavailable, match="used by pod default/asking"):
         allocate(state, "second", FOUR, address=FOUR[5])
     assert allocate(state, "third", FOUR, address=FOUR[5], mac="0a:00:00:00:00:01").addresses[0].ip == FOUR[5]
+
+
+def test_the_state_of_a_newer_agent_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    State(tmp_path).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "agent.db")) as file:
+        file.execute("PRAGMA user_version = 99")
+    with pytest.raises(StateError) as caught:
+        State(tmp_path)
+    assert str(caught.value) == f"state file {tmp_path}/agent.db was written by a newer agent (version 99)"

@@ -158,6 +158,24 @@ def test_two_daemons_never_share_a_state_folder_and_a_killed_one_holds_nothing(s
     assert third.end() == 0
 
 
+def test_a_folder_is_held_though_its_disk_takes_nothing(tmp_path: Path) -> None:
+    code = "import pathlib, sys; from sdn import daemon\n"
+    code += "with daemon.hold(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    command = ["prlimit", "--fsize=0", sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(daemon.StartError, match="in use by process unknown"), daemon.hold(tmp_path):
+            pass
+        holder.communicate("")
+
+
+def test_a_folder_that_cannot_be_held_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(daemon.StartError, match=str(tmp_path / "lock")), daemon.hold(tmp_path):
+        pass
+
+
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
