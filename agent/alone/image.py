@@ -11,6 +11,7 @@ The file is replaced as a whole, and is on disk before it has its name. What can
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -37,6 +38,10 @@ _SHORTEST_KEY, _SHORTEST_BODY, _SHORTEST_GROUP = 12, 16, 4
 
 class ImageError(Exception):
     """An image that cannot be kept, or is none."""
+
+
+class UnwrittenError(ImageError):
+    """The disk has not taken an image, and may take it later."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +132,17 @@ class ImageFile:
         return decode(data)
 
     def save(self, image: SwitchImage) -> bool:
-        """Put it in place of the former one; whether that was another. ImageError: the former one is gone, or stays
-        where the disk refuses everything.
+        """Put it in place of the former one; whether that was another. UnwrittenError: the former one is there still.
+        ImageError: this one cannot be kept, and the former one is gone.
         """
         try:
             data = encode(image)
         except ImageError:
             self._on_disk = None
-            self.path.unlink(missing_ok=True)
+            try:
+                self.path.unlink(missing_ok=True)
+            except OSError as problem:
+                raise UnwrittenError(str(problem)) from None
             raise
         head = data[: _HEAD.size]
         if head == self._on_disk:
@@ -146,7 +154,7 @@ class ImageFile:
             self._replace(data)
         except OSError as problem:
             self._on_disk = None
-            raise ImageError(str(problem)) from None
+            raise UnwrittenError(str(problem)) from None
         self._on_disk = head
         return True
 
@@ -160,8 +168,14 @@ class ImageFile:
     def _replace(self, data: bytes) -> None:
         new = self.path.with_name(FILE + ".new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        new.replace(self.path)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            new.replace(self.path)
+        except OSError:
+            # A half of it must not take the little room that others may still find on the disk.
+            with contextlib.suppress(OSError):
+                new.unlink(missing_ok=True)
+            raise

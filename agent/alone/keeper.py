@@ -4,7 +4,8 @@
 **Keeping.** Controllers change a switch by atomic bundles alone, each of which makes it all that it must be. So once a
 controller has confirmed the node's full state, whatever the switch holds at any moment is right, until it is started
 anew. It is read when it has changed (the switch tells, `sdn.openflow.notices`), has been quiet for a moment, and again
-only after a pause that grows with what reading costs: what many pods and policies change in a row is read once.
+only after a pause that grows with what reading costs: what many pods and policies change in a row is read once. What
+was confirmed last is read when the agent ends, too. What a full disk refuses is tried again, and held in memory until.
 
 **Putting back.** A switch without any flow or group is one that was just started, or made. Controllers have a moment to
 connect and to write it, a longer one while one of them has the agent's stream. Then everything is written, in one
@@ -24,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from agent.alone.image import ImageError, ImageFile, SwitchImage
+from agent.alone.image import ImageError, ImageFile, SwitchImage, UnwrittenError
 from agent.alone.switch import LocalSwitch, LocalSwitchError, RefusedError
 from agent.vswitchd import VswitchdRefused, VswitchdUnavailable
 from sdn import logs
@@ -40,6 +41,8 @@ _QUIET_SECONDS: Final = 1.0
 _LONGEST_SECONDS: Final = 5.0
 #: Reading may take a fortieth of the time.
 _PAUSE_FACTOR: Final = 40.0
+#: After a disk has refused an image, it is tried again no sooner.
+_DISK_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.1
 _RETRY_SECONDS: Final = 0.1
 
@@ -70,12 +73,14 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="switch-image", daemon=True)
         #: What was said last and is not said again.
         self._told = ""
+        #: What should be on disk, which has not taken it.
+        self._unwritten: SwitchImage | None = None
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
-        """End it; the image stays."""
+        """End it; what the switch holds then is kept, if that takes no longer than this waits."""
         self._stop.set()
         self._thread.join(timeout=5)
 
@@ -106,7 +111,9 @@ class Keeper:
         return self._confirmed()
 
     def save(self, switch: LocalSwitch) -> bool:
-        """Read the switch and keep what it holds; False when it was changed meanwhile. LocalSwitchError, CodecError."""
+        """Read the switch and keep what it holds; False when it was changed meanwhile, or the disk has not taken it.
+        LocalSwitchError, CodecError.
+        """
         began = time.monotonic()
         image = switch.read(self._datapath_id())
         if image is None:
@@ -114,6 +121,7 @@ class Keeper:
         if not image.flows:
             return True
         read = time.monotonic()
+        former, self._unwritten = self._unwritten, None
         try:
             if self._file.save(image):
                 log.debug(
@@ -123,9 +131,21 @@ class Keeper:
                     read_seconds=round(read - began, 4),
                     written_seconds=round(time.monotonic() - read, 4),
                 )
+        except UnwrittenError as problem:
+            self._unwritten = image
+            if former is None:
+                log.warning(
+                    "what the switch holds is not on disk yet", file=str(self._file.path), error=str(problem)
+                )
+            return False
         except ImageError as problem:
             log.warning("what the switch holds cannot be kept", file=str(self._file.path), error=str(problem))
         return True
+
+    @property
+    def disk_refuses(self) -> bool:
+        """Whether the disk has not taken what was to be kept last."""
+        return self._unwritten is not None
 
     def put_back(self, switch: LocalSwitch) -> None:
         """Write what was kept into an empty switch. LocalSwitchError, CodecError."""
@@ -149,7 +169,8 @@ class Keeper:
 
     def _kept(self) -> SwitchImage | None:
         try:
-            image = self._file.load()
+            # What is on disk may be older than what was to be there.
+            image = self._unwritten or self._file.load()
         except ImageError as problem:
             log.warning("what the switch held is lost", file=str(self._file.path), error=str(problem))
             return None
@@ -187,10 +208,7 @@ class _Following:
     def run(self, stop: threading.Event) -> None:
         """Until the end. LocalSwitchError, CodecError."""
         while not stop.is_set():
-            if self._switch.changed(_LOOK_SECONDS):
-                self._last = time.monotonic()
-                self._first = self._first or self._last
-                self._empty = self._empty and self._switch.is_empty()
+            self._look()
             now = time.monotonic()
             if self._empty:
                 if now - self._began >= self._keeper.grace():
@@ -200,6 +218,17 @@ class _Following:
             self._trusted = self._trusted or self._keeper.trusted()
             if self._trusted and self._due(now):
                 self._save(now)
+        self._look()
+        if self._trusted and not self._empty and self._first is not None:
+            # The next agent may find the switch started anew, and no controller.
+            self._keeper.save(self._switch)
+
+    def _look(self) -> None:
+        """Note that the switch has changed; waits a moment for that."""
+        if self._switch.changed(_LOOK_SECONDS):
+            self._last = time.monotonic()
+            self._first = self._first or self._last
+            self._empty = self._empty and self._switch.is_empty()
 
     def _due(self, now: float) -> bool:
         if self._first is None or now < self._not_before:
@@ -211,3 +240,5 @@ class _Following:
             self._first = None
         now = time.monotonic()
         self._not_before = now + _PAUSE_FACTOR * (now - began)
+        if self._keeper.disk_refuses:
+            self._not_before = max(self._not_before, now + _DISK_SECONDS)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import threading
 import time
@@ -150,6 +151,88 @@ def test_nothing_is_kept_that_no_controller_has_confirmed(node: Node) -> None:
     assert node.kept() == set()
     node.confirmed = True
     wait_until(lambda: node.kept() == {*ALL, "3/3"}, "the image to be kept")
+
+
+class Disk:
+    """Takes images, or is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = False
+        self.refused = 0
+        self._write = ImageFile._replace
+        monkeypatch.setattr(ImageFile, "_replace", lambda file, data: self._replace(file, data))
+        monkeypatch.setattr(keepers, "_DISK_SECONDS", 0.5)
+
+    def _replace(self, file: ImageFile, data: bytes) -> None:
+        if self.full:
+            self.refused += 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._write(file, data)
+
+
+def test_what_a_full_disk_has_refused_is_kept_later_though_nothing_changes(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    node.start()
+    wait_until(lambda: node.kept() == ALL, "the image to be kept")
+    disk.full = True
+    node.switch.ofctl("add-flow", "table=3,priority=3,actions=drop")
+    wait_until(lambda: disk.refused > 1, "the disk to refuse it, and again")
+    assert node.kept() == ALL
+    disk.full = False
+    wait_until(lambda: node.kept() == {*ALL, "3/3"}, "the image to be kept")
+
+
+def test_a_switch_never_gets_back_less_than_it_held_while_the_disk_is_full(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    node.start()
+    wait_until(lambda: node.kept() == ALL, "the image to be kept")
+    disk.full = True
+    node.switch.ofctl("add-flow", "table=3,priority=3,actions=drop")
+    before = held(node.switch)
+    wait_until(lambda: disk.refused > 0, "the disk to refuse it")
+    node.attended = node.confirmed = False
+    node.switch.restart_vswitchd()
+    wait_until(lambda: held(node.switch) == before, "flows and groups to be back")
+
+
+def test_a_full_disk_is_not_tried_all_the_time(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    monkeypatch.setattr(keepers, "_DISK_SECONDS", 600.0)
+    disk.full = True
+    node.start()
+    wait_until(lambda: disk.refused > 0, "the disk to refuse it")
+    with LocalSwitch(node.switch.folder / f"{node.switch.bridge}.mgmt") as local:
+        node.switch.ofctl("add-flow", "table=3,priority=3,actions=drop")
+        assert local.changed(60.0)
+        assert not local.changed(3.0)
+    assert disk.refused == 1
+
+
+def test_what_was_confirmed_up_to_the_end_is_kept(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.start()
+    wait_until(lambda: node.kept() == ALL, "the image to be kept")
+    monkeypatch.setattr(keepers, "_QUIET_SECONDS", 600.0)
+    monkeypatch.setattr(keepers, "_LONGEST_SECONDS", 600.0)
+    with LocalSwitch(node.switch.folder / f"{node.switch.bridge}.mgmt") as local:
+        node.switch.ofctl("add-flow", "table=3,priority=3,actions=drop")
+        assert local.changed(60.0), "the switch tells all of its followers at once"
+    assert node.keeper is not None
+    node.keeper.close()
+    assert node.kept() == {*ALL, "3/3"}
+
+
+def test_nothing_is_kept_at_the_end_that_no_controller_has_confirmed(node: Node) -> None:
+    node.confirmed = False
+    node.start()
+    with LocalSwitch(node.switch.folder / f"{node.switch.bridge}.mgmt") as local:
+        assert not local.changed(1.0), "time for the keeper to follow the switch"
+    assert node.keeper is not None
+    node.keeper.close()
+    assert node.kept() == set()
 
 
 def test_an_empty_switch_is_no_image(node: Node) -> None:

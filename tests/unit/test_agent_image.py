@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,18 @@ def test_a_disk_that_refuses_is_an_error_and_leaves_the_former_image(tmp_path: P
     assert file.load() == SAMPLE
     (tmp_path / f"{images.FILE}.new").rmdir()
     assert file.save(SwitchImage(1, {}, {KEY: BODY})), "the next time it is written"
+
+
+def test_what_a_disk_takes_only_half_of_leaves_no_half(tmp_path: Path) -> None:
+    """In a process whose files may have 100 bytes."""
+    code = "import sys; from pathlib import Path; from agent.alone.image import *; import os\n"
+    code += "image = SwitchImage(1, {}, {os.urandom(20): os.urandom(500)})\n"
+    code += "try: ImageFile(Path(sys.argv[1])).save(image)\n"
+    code += "except UnwrittenError as problem: print(problem)\n"
+    command = ["prlimit", "--fsize=100", sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "File too large" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_half_written_file_of_a_killed_agent_is_in_nobodys_way(tmp_path: Path) -> None:
