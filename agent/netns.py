@@ -44,6 +44,8 @@ class Netns:
             if problem.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESRCH):
                 raise NetnsGone(text) from None
             raise NetnsError(text) from None
+        except ValueError as problem:  # a zero byte, which no environment can hold, but gRPC
+            raise NetnsError(f"{path!r}: {problem}") from None
         try:
             kind = fcntl.ioctl(self.fd, _NS_GET_NSTYPE)
         except OSError:

@@ -169,10 +169,10 @@ def _environment(call: Call) -> None:
         )
     _variable("CNI_IFNAME", call.ifname)
     name = call.ifname
-    if len(name.encode()) > 15 or name in (".", "..") or re.search(r"[/:%\s]", name):
+    if len(name.encode()) > 15 or name in (".", "..") or re.search(r"[/:%\s\0]", name):
         raise CniError(
             Code.INVALID_ENVIRONMENT,
-            f"CNI_IFNAME: {name!r} is no interface name (1 to 15 bytes without '/', ':', '%' and spaces)",
+            f"CNI_IFNAME: {name!r} is no interface name (1 to 15 bytes without '/', ':', '%', spaces and zeros)",
         )
     if name in ("all", "default"):
         # The kernel refuses them: its settings for every interface, and for new ones, go by these names.
@@ -295,12 +295,17 @@ def _labels(cni_args: dict[str, Any]) -> dict[str, str]:
         raise CniError(Code.INVALID_CONFIGURATION, f"{path}: must be a list of keys and values")
     labels: dict[str, str] = {}
     for key, value in pairs:
-        if not isinstance(key, str) or not isinstance(value, str) or not key:
+        if not _is_text(key) or not _is_text(value) or not key:
             raise CniError(
                 Code.INVALID_CONFIGURATION, f"{path}: key and value must be texts, got {key!r}: {value!r}"
             )
         labels[key] = value
     return labels
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a text that can be written anywhere: JSON lets half a surrogate pair through, as "\\ud800"."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _dns(config: dict[str, Any], runtime: dict[str, Any]) -> Dns:
@@ -342,7 +347,9 @@ def _requested_ips(
     addresses = []
     for text in texts:
         try:
-            addresses.append(ipaddress.ip_interface(text if isinstance(text, str) else "").ip)
+            # A zone would be left out without a word.
+            plain = text if isinstance(text, str) and "%" not in text else ""
+            addresses.append(ipaddress.ip_interface(plain).ip)
         except ValueError:
             raise CniError(code, f"{path}: {text!r} is no IP address") from None
     if len({address.version for address in addresses}) != len(addresses):

@@ -101,6 +101,18 @@ def test_a_defect_is_told_as_one(node: AttachedNode) -> None:
     assert "ZeroDivisionError" in text
 
 
+def test_a_namespace_whose_path_has_a_zero_byte_is_refused(node: AttachedNode) -> None:
+    """No environment can hold one, but a message can."""
+    record = node.add("web")
+    node.pod = "/run/netns/a\0b"
+    for verb in ("ADD", "CHECK"):
+        code, text = node.call(verb, "web", prevResult={})
+        assert (code, text.partition(":")[0]) == (4, "CNI_NETNS")
+    assert node.state.attachments() == [record]
+    assert node.call("DEL", "web") == (0, "")
+    assert phases(node) == []
+
+
 # --- DEL
 
 

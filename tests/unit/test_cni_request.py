@@ -101,7 +101,9 @@ def test_a_missing_variable_is_named(field: str, name: str) -> None:
     assert error.message.startswith(name)
 
 
-@pytest.mark.parametrize("name", ["a/b", "a:b", "eth%d", "a b", "..", ".", "x" * 16, "lo", "all", "default"])
+@pytest.mark.parametrize(
+    "name", ["a/b", "a:b", "eth%d", "a b", "a\0b", "..", ".", "x" * 16, "lo", "all", "default"]
+)
 def test_an_impossible_interface_name_is_refused(name: str) -> None:
     assert refusal(call(ifname=name)).code == Code.INVALID_ENVIRONMENT
 
@@ -191,6 +193,28 @@ def test_malformed_labels_are_refused_with_their_path(labels: object) -> None:
     assert error.message.startswith("args.cni.labels")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'[{"key": "app", "value": "\ud800"}]',
+        r'[{"key": "\udc00", "value": "web"}]',
+        r'{"app": "web\ud83d"}',
+    ],
+)
+def test_labels_that_are_no_unicode_are_refused_with_their_path(text: str) -> None:
+    stdin = config(args="ARGS").replace(b'"ARGS"', b'{"cni": {"labels": %s}}' % text.encode())
+    error = refusal(call(stdin=stdin))
+    assert error.code == Code.INVALID_CONFIGURATION
+    assert error.message.startswith("args.cni.labels: ")
+    assert error.encode("1.0.0").isascii()
+
+
+def test_a_whole_surrogate_pair_is_one_character() -> None:
+    stdin = config(args={"cni": {"labels": {"face": "\U0001f600"}}})
+    assert b"\\ud83d\\ude00" in stdin
+    assert request.parse(call(stdin=stdin)).labels == {"face": "\U0001f600"}
+
+
 def test_dns_of_the_runtime_wins_over_that_of_the_configuration_also_with_capital_keys() -> None:
     stdin = config(
         dns={"nameservers": ["1.1.1.1"], "domain": "here"},
@@ -213,7 +237,7 @@ def test_addresses_can_be_asked_for(more: dict[str, Any], args: str) -> None:
     assert parsed.requested_ips == (ipaddress.ip_address("10.0.0.5"), ipaddress.ip_address("fd00::5"))
 
 
-@pytest.mark.parametrize("ips", ["10.0.0.5", ["10.0.0.5", "10.0.0.6"], ["x"], [5]])
+@pytest.mark.parametrize("ips", ["10.0.0.5", ["10.0.0.5", "10.0.0.6"], ["x"], [5], ["fd00::5%x"]])
 def test_impossible_addresses_are_refused(ips: object) -> None:
     assert refusal(call(stdin=config(runtimeConfig={"ips": ips}))).code == Code.INVALID_CONFIGURATION
 
