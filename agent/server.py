@@ -7,6 +7,7 @@ permissions from the first moment, and one that a killed agent left behind is re
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -27,6 +28,11 @@ _MOST_VARIABLES: Final = 1 << 20
 _MOST_CONFIG: Final = 1 << 24
 _READ_SECONDS: Final = 30.0
 _BACKLOG: Final = 512
+#: Requests that are taken up and wait for their turn; more wait outside, unread.
+WAITING: Final = 64
+#: What accept says when the machine has no more to give, or a caller has gone: it passes.
+_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
+_PAUSE_SECONDS: Final = 0.1
 
 
 class ProtocolError(Exception):
@@ -40,6 +46,7 @@ class Server:
         self._path = path
         self._answer = answer
         self._pool = ThreadPoolExecutor(parallel, thread_name_prefix="cni")
+        self._room = threading.Semaphore(parallel + WAITING)
         self._stopping = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
 
@@ -64,30 +71,46 @@ class Server:
         self._listener.close()
 
     def _accept(self) -> None:
+        passed = True
         while not self._stopping.is_set():
+            # Those under way give it back, at the end too.
+            self._room.acquire()
             try:
                 connection, _address = self._listener.accept()
-            except OSError:
+            except OSError as problem:
+                self._room.release()
                 if self._stopping.is_set():
                     return
-                raise
+                if problem.errno not in _PASSING:
+                    raise
+                if passed:
+                    log.warning("no request can be taken", error=str(problem))
+                passed = False
+                self._stopping.wait(_PAUSE_SECONDS)
+                continue
+            passed = True
             try:
                 self._pool.submit(self._serve, connection)
             except RuntimeError:  # closing: the plugin asks the next agent
+                self._room.release()
                 connection.close()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            try:
-                connection.settimeout(_READ_SECONDS)
-                call = read_call(connection)
-                code, output = self._answer(call)
-                connection.sendall(code.to_bytes(4, "big") + output)
-            except ProtocolError as problem:
-                log.warning("request not understood", error=str(problem))
-            except OSError as problem:
-                # The runtime gave up on the plugin; it will call DEL.
-                log.warning("the plugin went away", error=str(problem))
+        try:
+            with connection:
+                self._converse(connection)
+        except ProtocolError as problem:
+            log.warning("request not understood", error=str(problem))
+        except OSError as problem:
+            # The runtime gave up on the plugin; it will call DEL.
+            log.warning("the plugin went away", error=str(problem))
+        finally:
+            self._room.release()
+
+    def _converse(self, connection: socket.socket) -> None:
+        connection.settimeout(_READ_SECONDS)
+        code, output = self._answer(read_call(connection))
+        connection.sendall(code.to_bytes(4, "big") + output)
 
 
 def read_call(connection: socket.socket) -> Call:

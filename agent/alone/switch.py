@@ -79,7 +79,10 @@ class LocalSwitch:
         self._xid = 0
         #: Told of a change that nobody has asked for yet.
         self._changed = False
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError as problem:  # no descriptor is free
+            raise LocalSwitchError(f"{path}: {problem}") from None
         try:
             self._socket.settimeout(_CONNECT_SECONDS)
             self._socket.connect(str(path))
