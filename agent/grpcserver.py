@@ -7,6 +7,7 @@ SERVING while an ADD can succeed: the node is set up and a controller is connect
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -17,10 +18,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from agent.attachments import Attachments
-from agent.cni.request import Call
+from agent.cni.errors import CniError, Code
+from agent.cni.request import Call, spoken_version
 from agent.nodesetup.setup import NodeSetup
 from agent.report import Reporter
-from agent.server import Answer
+from agent.server import WAITING, Answer
 from agent.settings import PROGRAM
 from agent.state import State
 from agent.wire import attachment, node_info
@@ -30,51 +32,75 @@ from sdn.version import VERSION
 
 log: Final = logs.get("agent.grpcserver")
 AGENT: Final = "sdn.v1.Agent"
+#: Threads for all that is no verb.
+_OTHERS: Final = 4
 
 
 class AgentService(agent_pb2_grpc.AgentServicer):
-    """`sdn.v1.Agent`."""
+    """`sdn.v1.Agent`. `parallel` verbs are worked on at once, and as many more wait as on the plugin's socket."""
 
     def __init__(
-        self, answer: Answer, state: State, setup: NodeSetup, reporter: Reporter, attachments: Attachments
+        self,
+        answer: Answer,
+        state: State,
+        setup: NodeSetup,
+        reporter: Reporter,
+        attachments: Attachments,
+        parallel: int,
     ) -> None:
         self._answer = answer
+        self._turn = threading.Semaphore(parallel)
+        self._room = threading.Semaphore(parallel + WAITING)
         self._state = state
         self._setup = setup
         self._reporter = reporter
         self._attachments = attachments
 
-    def _verb(self, verb: str, request: agent_pb2.CniRequest) -> agent_pb2.CniResponse:
-        code, output = self._answer(
-            Call(
-                verb,
-                request.container_id,
-                request.netns,
-                request.ifname,
-                request.args,
-                request.path,
-                request.config,
+    def _verb(
+        self, verb: str, request: agent_pb2.CniRequest, context: grpc.ServicerContext
+    ) -> agent_pb2.CniResponse:
+        if not self._room.acquire(blocking=False):
+            # Whoever waits has a thread, and some must be left for health and the rest.
+            refused = CniError(Code.TRY_AGAIN, f"{verb}: too many requests are waiting for this node's agent")
+            return agent_pb2.CniResponse(
+                code=int(refused.code), output=refused.encode(spoken_version(request.config))
             )
-        )
+        try:
+            with self._turn:
+                if not context.is_active():
+                    return agent_pb2.CniResponse()  # Nobody is there to be answered any more.
+                code, output = self._answer(
+                    Call(
+                        verb,
+                        request.container_id,
+                        request.netns,
+                        request.ifname,
+                        request.args,
+                        request.path,
+                        request.config,
+                    )
+                )
+        finally:
+            self._room.release()
         return agent_pb2.CniResponse(code=code, output=output)
 
     def Add(self, request: agent_pb2.CniRequest, context: grpc.ServicerContext) -> agent_pb2.CniResponse:  # noqa: N802
-        return self._verb("ADD", request)
+        return self._verb("ADD", request, context)
 
     def Del(self, request: agent_pb2.CniRequest, context: grpc.ServicerContext) -> agent_pb2.CniResponse:  # noqa: N802
-        return self._verb("DEL", request)
+        return self._verb("DEL", request, context)
 
     def Check(self, request: agent_pb2.CniRequest, context: grpc.ServicerContext) -> agent_pb2.CniResponse:  # noqa: N802
-        return self._verb("CHECK", request)
+        return self._verb("CHECK", request, context)
 
     def Status(self, request: agent_pb2.CniRequest, context: grpc.ServicerContext) -> agent_pb2.CniResponse:  # noqa: N802
-        return self._verb("STATUS", request)
+        return self._verb("STATUS", request, context)
 
     def GC(self, request: agent_pb2.CniRequest, context: grpc.ServicerContext) -> agent_pb2.CniResponse:  # noqa: N802
-        return self._verb("GC", request)
+        return self._verb("GC", request, context)
 
     def Version(self, request: agent_pb2.CniRequest, context: grpc.ServicerContext) -> agent_pb2.CniResponse:  # noqa: N802
-        return self._verb("VERSION", request)
+        return self._verb("VERSION", request, context)
 
     def GetState(  # noqa: N802
         self, request: agent_pb2.GetStateRequest, context: grpc.ServicerContext
@@ -130,7 +156,8 @@ class GrpcServer:
         self._path = path
         self._health = health.HealthServicer()
         # Verbs wait for the switch; health and the rest must not wait for verbs.
-        self._server = grpc.server(ThreadPoolExecutor(parallel + 4, thread_name_prefix="grpc"))
+        threads = parallel + WAITING + _OTHERS
+        self._server = grpc.server(ThreadPoolExecutor(threads, thread_name_prefix="grpc"))
         agent_pb2_grpc.add_AgentServicer_to_server(service, self._server)
         inspection_pb2_grpc.add_DaemonServicer_to_server(DaemonService(), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

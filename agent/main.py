@@ -110,8 +110,9 @@ class _Agent:
         )
         verbs = Verbs(config, state, self._ovsdb, vswitchd, self._setup, self._reporter, self._attachments)
         self._plugin = Server(config.socket, verbs.answer, config.parallel_requests)
-        service = AgentService(verbs.answer, state, self._setup, self._reporter, self._attachments)
-        self._grpc = GrpcServer(config.grpc_socket, service, config.parallel_requests)
+        parallel = config.parallel_requests
+        service = AgentService(verbs.answer, state, self._setup, self._reporter, self._attachments, parallel)
+        self._grpc = GrpcServer(config.grpc_socket, service, parallel)
 
     def run(self, stop: daemon.Stop) -> None:
         ending = threading.Event()
