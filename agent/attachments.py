@@ -141,7 +141,11 @@ class Attachments:
 
     def to_report(self) -> list[Record]:
         """What a controller must know of: all that is not being removed."""
-        return [record for record in self._state.attachments() if not self.leaving(record)]
+        with self._changed:
+            # Before the records: one that is released meanwhile is among those still, and not among these.
+            unnoted = set(self._unnoted)
+        records = self._state.attachments()
+        return [record for record in records if record.phase != REMOVING and record.key not in unnoted]
 
     def leaving(self, record: Record) -> bool:
         """Whether it is being removed, or its removal has begun and is not finished."""

@@ -36,8 +36,18 @@ AGENT: Final = "sdn.v1.Agent"
 _OTHERS: Final = 4
 
 
+class _Line:
+    """So many verbs have a turn at a time, and so many more have room to wait for one."""
+
+    def __init__(self, parallel: int) -> None:
+        self.turn = threading.Semaphore(parallel)
+        self.room = threading.Semaphore(parallel + WAITING)
+
+
 class AgentService(agent_pb2_grpc.AgentServicer):
-    """`sdn.v1.Agent`. `parallel` verbs are worked on at once, and as many more wait as on the plugin's socket."""
+    """`sdn.v1.Agent`. `parallel` verbs are worked on at once, and as many more wait as on the plugin's socket; the same
+    again of those that remove, for which no controller is waited for, and which a runtime may not ask for twice.
+    """
 
     def __init__(
         self,
@@ -49,8 +59,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
         parallel: int,
     ) -> None:
         self._answer = answer
-        self._turn = threading.Semaphore(parallel)
-        self._room = threading.Semaphore(parallel + WAITING)
+        self._making, self._removing = _Line(parallel), _Line(parallel)
         self._state = state
         self._setup = setup
         self._reporter = reporter
@@ -59,14 +68,15 @@ class AgentService(agent_pb2_grpc.AgentServicer):
     def _verb(
         self, verb: str, request: agent_pb2.CniRequest, context: grpc.ServicerContext
     ) -> agent_pb2.CniResponse:
-        if not self._room.acquire(blocking=False):
+        line = self._removing if verb in ("DEL", "GC") else self._making
+        if not line.room.acquire(blocking=False):
             # Whoever waits has a thread, and some must be left for health and the rest.
             refused = CniError(Code.TRY_AGAIN, f"{verb}: too many requests are waiting for this node's agent")
             return agent_pb2.CniResponse(
                 code=int(refused.code), output=refused.encode(spoken_version(request.config))
             )
         try:
-            with self._turn:
+            with line.turn:
                 if not context.is_active():
                     return agent_pb2.CniResponse()  # Nobody is there to be answered any more.
                 code, output = self._answer(
@@ -81,7 +91,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
                     )
                 )
         finally:
-            self._room.release()
+            line.room.release()
         return agent_pb2.CniResponse(code=code, output=output)
 
     def Add(self, request: agent_pb2.CniRequest, context: grpc.ServicerContext) -> agent_pb2.CniResponse:  # noqa: N802
@@ -156,7 +166,7 @@ class GrpcServer:
         self._path = path
         self._health = health.HealthServicer()
         # Verbs wait for the switch; health and the rest must not wait for verbs.
-        threads = parallel + WAITING + _OTHERS
+        threads = 2 * (parallel + WAITING) + _OTHERS
         self._server = grpc.server(ThreadPoolExecutor(threads, thread_name_prefix="grpc"))
         agent_pb2_grpc.add_AgentServicer_to_server(service, self._server)
         inspection_pb2_grpc.add_DaemonServicer_to_server(DaemonService(), self._server)

@@ -177,9 +177,13 @@ class _Agent:
             try:
                 self._reconciler.undo_unfinished()
                 self._reconciler.run()
-            except (OvsdbUnavailable, OvsdbRefused, OSError) as problem:
+            except OvsdbUnavailable as problem:
                 log.warning("what is there cannot be compared yet", error=str(problem))
                 ending.wait(_LOOK_SECONDS)
+            except (OvsdbRefused, OSError) as problem:
+                # All that can be put right is: the rest must not keep the node from its pods, and is tried again later.
+                log.warning("not all that is there could be put right", error=str(problem))
+                return
             else:
                 return
 

@@ -35,7 +35,9 @@ class Netns:
     """An open network namespace. It lives at least as long as this object is open."""
 
     def __init__(self, path: str) -> None:
-        """NetnsGone when nothing is there, NetnsError when it is something else than a network namespace."""
+        """NetnsGone when nothing is there, NetnsError when it is something else than a network namespace; OSError when
+        this process has no descriptor or memory left for it.
+        """
         self.path = path
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -43,6 +45,8 @@ class Netns:
             text = f"{path}: {problem.strerror}"
             if problem.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESRCH):
                 raise NetnsGone(text) from None
+            if problem.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise
             raise NetnsError(text) from None
         except ValueError as problem:  # a zero byte, which no environment can hold, but gRPC
             raise NetnsError(f"{path!r}: {problem}") from None

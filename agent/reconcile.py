@@ -13,6 +13,7 @@ Run at start, before the first request, and from then on whenever the database c
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from agent import link, ports
@@ -70,24 +71,42 @@ class Reconciler:
 
     def undo_unfinished(self) -> None:
         """At start, when no request is under way: whatever is neither in use nor gone is removed."""
-        for record in self._state.attachments():
-            if record.phase != READY:
-                log.info("undone", pod=record.pod, container=record.container_id, phase=record.phase)
-                self._remove(record)
+        self._each([record for record in self._state.attachments() if record.phase != READY], self._undo)
 
     def run(self) -> None:
-        """All of it once. OvsdbUnavailable, OvsdbRefused, OSError."""
+        """All of it once. OvsdbUnavailable; OvsdbRefused, OSError: some of it could not be put right."""
         self._orphans()
-        for record in self._state.attachments():
-            with self._attachments.alone(record.container_id):
-                now = self._state.attachment(*record.key)
-                if now is None or now.created_at != record.created_at:
-                    continue
-                if now.phase == READY and not self._attachments.leaving(now):
-                    self._ready(now)
-                else:
-                    # Nobody works on it, or this would wait: an ADD could not undo it, or a DEL could not finish.
-                    self._remove(now)
+        self._each(self._state.attachments(), self._put_right)
+
+    @staticmethod
+    def _each(records: Sequence[Record], do: Callable[[Record], None]) -> None:
+        """One that fails keeps none of the others from it."""
+        failed: list[OvsdbRefused | OSError] = []
+        for record in records:
+            try:
+                do(record)
+            except (OvsdbRefused, OSError) as problem:
+                log.warning(
+                    "not put right yet", pod=record.pod, container=record.container_id, error=str(problem)
+                )
+                failed.append(problem)
+        if failed:
+            raise failed[0]
+
+    def _undo(self, record: Record) -> None:
+        log.info("undone", pod=record.pod, container=record.container_id, phase=record.phase)
+        self._remove(record)
+
+    def _put_right(self, record: Record) -> None:
+        with self._attachments.alone(record.container_id):
+            now = self._state.attachment(*record.key)
+            if now is None or now.created_at != record.created_at:
+                return
+            if now.phase == READY and not self._attachments.leaving(now):
+                self._ready(now)
+            else:
+                # Nobody works on it, or this would wait: an ADD could not undo it, or a DEL could not finish.
+                self._remove(now)
 
     def _run_some(self, names: set[str]) -> None:
         """Some ports. OvsdbUnavailable, OvsdbRefused, OSError."""

@@ -99,7 +99,12 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
         ),
     ] = 10.0
     parallel_requests: Annotated[
-        int, Meta(description="CNI requests worked on at once; more wait for their turn.", ge=1, le=256)
+        int,
+        Meta(
+            description="CNI requests worked on at once, of the plugin's socket and of gRPC each; more wait.",
+            ge=1,
+            le=256,
+        ),
     ] = 16
     dns_upstreams: Annotated[
         list[str],

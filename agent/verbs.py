@@ -353,7 +353,7 @@ def _as_cni(problem: BaseException, record: Record) -> BaseException:
 def _failure(problem: OvsdbUnavailable | OvsdbRefused | OSError, what: str) -> CniError:
     """A failure that is no defect; `what` names what it is about."""
     code = Code.IO_FAILURE if isinstance(problem, OSError) else Code.TRY_AGAIN
-    return CniError(code, f"{what}: {problem}")
+    return CniError(code, f"{what}: {str(problem) or repr(problem)}")
 
 
 def _open(request: Request) -> Netns:

@@ -40,6 +40,10 @@ class ImageError(Exception):
     """An image that cannot be kept, or is none."""
 
 
+class UnreadError(ImageError):
+    """A file that could not be read, and may be later."""
+
+
 class UnwrittenError(ImageError):
     """The disk has not taken an image, and may take it later."""
 
@@ -122,13 +126,13 @@ class ImageFile:
         self._on_disk: bytes | None = None
 
     def load(self) -> SwitchImage | None:
-        """The image, None when there is none. ImageError when the file cannot be read, or is none."""
+        """The image, None when there is none. UnreadError; ImageError when the file is none."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as problem:
-            raise ImageError(str(problem)) from None
+            raise UnreadError(str(problem)) from None
         return decode(data)
 
     def save(self, image: SwitchImage) -> bool:

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from agent.alone.image import ImageError, ImageFile, SwitchImage, UnwrittenError
+from agent.alone.image import ImageError, ImageFile, SwitchImage, UnreadError, UnwrittenError
 from agent.alone.switch import LocalSwitch, LocalSwitchError, RefusedError
 from agent.vswitchd import VswitchdRefused, VswitchdUnavailable
 from sdn import logs
@@ -93,6 +93,7 @@ class Keeper:
             except (LocalSwitchError, CodecError) as problem:
                 self._tell("the switch cannot be followed", problem)
             self._stop.wait(_RETRY_SECONDS)
+        self.write_again()
 
     def _tell(self, what: str, problem: Exception) -> None:
         text = f"{what}: {problem}"
@@ -142,6 +143,19 @@ class Keeper:
             log.warning("what the switch holds cannot be kept", file=str(self._file.path), error=str(problem))
         return True
 
+    def write_again(self) -> None:
+        """What the disk has not taken, as it was, if there is any."""
+        if self._unwritten is None:
+            return
+        try:
+            self._file.save(self._unwritten)
+        except UnwrittenError as problem:
+            log.debug("what the switch held is not on disk yet", error=str(problem))
+        except ImageError as problem:
+            log.warning("what the switch held cannot be kept", file=str(self._file.path), error=str(problem))
+        else:
+            self._unwritten = None
+
     @property
     def disk_refuses(self) -> bool:
         """Whether the disk has not taken what was to be kept last."""
@@ -171,6 +185,9 @@ class Keeper:
         try:
             # What is on disk may be older than what was to be there.
             image = self._unwritten or self._file.load()
+        except UnreadError as problem:
+            # No descriptor is free, for one: the switch stays empty until it can be read.
+            raise LocalSwitchError(f"what it held cannot be read: {problem}") from None
         except ImageError as problem:
             log.warning("what the switch held is lost", file=str(self._file.path), error=str(problem))
             return None
@@ -218,6 +235,10 @@ class _Following:
             self._trusted = self._trusted or self._keeper.trusted()
             if self._trusted and self._due(now):
                 self._save(now)
+            elif self._keeper.disk_refuses and not self._trusted and now >= self._not_before:
+                # It was confirmed when it was read, whatever the switch holds now.
+                self._keeper.write_again()
+                self._not_before = now + _DISK_SECONDS
         self._look()
         if self._trusted and not self._empty and self._first is not None:
             # The next agent may find the switch started anew, and no controller.

@@ -143,6 +143,9 @@ class Heartbeats:
         self._selector.register(self._wake_reader, selectors.EVENT_READ, self._woken)
         self._answering = Answering(self._selector, listener, me)
         self._named: Mapping[str, tuple[str, str]] = {}
+        #: Those that were left out since the thread has looked last, be they named again by now.
+        self._left_out: set[str] = set()
+        self._naming = threading.Lock()
         #: Replaced, never changed, by the thread: others may read it.
         self._peers: Mapping[str, _Peer] = {}
         self._closed = False
@@ -157,7 +160,10 @@ class Heartbeats:
         One that is named anew, also with another incarnation or address, counts as never heard. Of those that are
         not named any longer nothing is told.
         """
-        self._named = {name: peer for name, peer in named.items() if name != self._name}
+        others = {name: peer for name, peer in named.items() if name != self._name}
+        with self._naming:
+            self._left_out |= self._named.keys() - others.keys()
+            self._named = others
         self._wake()
 
     def heard(self, name: str) -> float | None:
@@ -224,9 +230,11 @@ class Heartbeats:
     def _woken(self, now: float) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_reader.recv(4096)
+        with self._naming:
+            named, left_out, self._left_out = self._named, self._left_out, set()
         former, peers = dict(self._peers), {}
-        for name, (incarnation, address) in self._named.items():
-            peer = former.get(name)
+        for name, (incarnation, address) in named.items():
+            peer = former.get(name) if name not in left_out else None
             if peer is not None and (peer.greeting.incarnation, peer.address) == (incarnation, address):
                 peers[name] = former.pop(name)
             else:

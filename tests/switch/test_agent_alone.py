@@ -199,6 +199,43 @@ def test_a_switch_never_gets_back_less_than_it_held_while_the_disk_is_full(
     wait_until(lambda: held(node.switch) == before, "flows and groups to be back")
 
 
+def test_what_a_full_disk_has_refused_is_kept_also_when_the_switch_has_started_anew(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    node.start()
+    wait_until(lambda: node.kept() == ALL, "the image to be kept")
+    disk.full = True
+    node.switch.ofctl("add-flow", "table=3,priority=3,actions=drop")
+    before = held(node.switch)
+    wait_until(lambda: disk.refused > 0, "the disk to refuse it")
+    node.attended = node.confirmed = False
+    node.switch.restart_vswitchd()
+    wait_until(lambda: held(node.switch) == before, "flows and groups to be back")
+    disk.full = False
+    wait_until(lambda: node.kept() == {*ALL, "3/3"}, "the image to be kept")
+
+
+def test_an_image_that_cannot_be_read_for_a_moment_is_put_back_after_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.start()
+    wait_until(lambda: node.kept() == ALL, "the image to be kept")
+    before, read, failed = held(node.switch), Path.read_bytes, []
+
+    def fails(path: Path) -> bytes:
+        if path.name == FILE and len(failed) < 2:
+            failed.append(path)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    node.attended = node.confirmed = False
+    node.switch.restart_vswitchd()
+    wait_until(lambda: held(node.switch) == before, "flows and groups to be back")
+    assert len(failed) == 2
+
+
 def test_a_full_disk_is_not_tried_all_the_time(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(monkeypatch)
     monkeypatch.setattr(keepers, "_DISK_SECONDS", 600.0)

@@ -127,6 +127,22 @@ def test_what_is_more_than_can_wait_is_to_be_tried_again(agent: Agent) -> None:
     assert agent.verbs.Del(agent_pb2.CniRequest(), timeout=PATIENCE).code == 0
 
 
+def test_what_removes_waits_for_nothing_that_is_made(agent: Agent) -> None:
+    """Nor is it refused since others are too many: a runtime may not ask for it again."""
+    begun = agent.begin(PARALLEL + WAITING + 3)
+    refused = [one.result(timeout=PATIENCE).code for one in itertools.islice(as_they_end(begun), 3)]
+    assert refused == [11] * 3
+    removing = [
+        agent.verbs.Del.future(agent_pb2.CniRequest(container_id=f"d{n}", config=CONFIG))
+        for n in range(PARALLEL)
+    ]
+    for _ in removing:
+        assert agent.at_work.acquire(timeout=PATIENCE)
+    agent.go_on.set()
+    assert [one.result(timeout=PATIENCE).code for one in removing] == [0] * PARALLEL
+    assert sorted(one.result(timeout=PATIENCE).code for one in begun) == [0] * (PARALLEL + WAITING) + refused
+
+
 def as_they_end(begun: list[Any]) -> Iterator[Any]:
     ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for one in begun:

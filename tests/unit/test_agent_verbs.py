@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.ovsdb import OvsdbUnavailable
+from agent.ovsdb import OvsdbRefused, OvsdbUnavailable
 from agent.state import MAKING, READY, REMOVING, AddressUnavailable, Wanted
 from tests.unit.attached_node import FULL, AttachedNode, namespace
 
@@ -113,6 +113,22 @@ def test_a_namespace_whose_path_has_a_zero_byte_is_refused(node: AttachedNode) -
     assert phases(node) == []
 
 
+def test_without_a_free_descriptor_the_runtime_is_not_told_that_its_namespace_is_wrong(
+    node: AttachedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.add("web")
+    none_free = OSError(errno.EMFILE, "Too many open files")
+
+    def no_descriptor(*_: object) -> int:
+        raise none_free
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agent.netns.os.open", no_descriptor)
+        for verb in ("ADD", "CHECK", "DEL"):
+            assert node.call(verb, "web", prevResult={}) == (5, f"container c-web: {none_free}")
+    assert node.call("DEL", "web") == (0, "")
+
+
 # --- DEL
 
 
@@ -176,4 +192,21 @@ def test_gc_goes_on_after_what_it_cannot_remove_and_tells_of_it(node: AttachedNo
     assert {record.pod_name for record in node.state.attachments()} == {"b", "c"}
     node.heal()
     assert node.call("GC", **{"cni.dev/valid-attachments": []}) == (0, "")
+    assert phases(node) == []
+
+
+# --- what is put right later
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+def test_what_cannot_be_put_right_keeps_nothing_else_from_it(node: AttachedNode, at_start: bool) -> None:
+    records = [node.add(name) for name in ("a", "b", "c")]
+    for record in records:
+        node.state.set_phase(record, REMOVING)
+    node.refuse(records[0].host_interface)
+    with pytest.raises(OvsdbRefused):
+        node.reconciler.undo_unfinished() if at_start else node.reconciler.run()
+    assert [record.pod_name for record in node.state.attachments()] == ["a"]
+    node.heal()
+    node.reconciler.run()
     assert phases(node) == []

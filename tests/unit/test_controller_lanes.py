@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -183,30 +184,31 @@ def test_who_is_called_off_already_does_not_stand_in_line(threads: Threads) -> N
 
 
 def test_whoever_looks_up_in_any_moment_is_lost_in_none(threads: Threads) -> None:
-    lane, rounds, ended = Lane(2), 300, threading.Event()
-    waiters = []
+    lane, rounds, ended = Lane(1), 300, threading.Event()
 
     def work(waiter: Waiter, elsewhere: list[bool]) -> None:
         for _ in range(rounds):
             with lane.entered(waiter) as inside:
                 elsewhere[0] = False
+                time.sleep(0)  # the others run, and stand in line
             threads.done.append("inside" if inside else "called off")
 
     def calling(waiter: Waiter, elsewhere: list[bool]) -> None:
         while not ended.is_set():
             elsewhere[0] = True
             waiter.look_up()
+            time.sleep(1e-4)
 
     with opened(ended):
         for _ in range(4):
             elsewhere = [False]
             waiter = Waiter(called_off=lambda elsewhere=elsewhere: elsewhere[0])  # type: ignore[misc]
-            waiters.append(waiter)
             threads.start(lambda w=waiter, e=elsewhere: work(w, e))  # type: ignore[misc]
             threads.start(lambda w=waiter, e=elsewhere: calling(w, e))  # type: ignore[misc]
         wait_for(lambda: len(threads.done) == 4 * rounds, "all rounds to be over")
     threads.join()
-    assert lane._free == 2
+    assert set(threads.done) == {"inside", "called off"}
+    assert lane._free == 1
     assert not waiting(lane)
 
 
