@@ -6,7 +6,7 @@ from __future__ import annotations
 from grpc import StatusCode
 
 from controller.cluster import TakenError
-from controller.errors import NotFoundError, PreconditionError
+from controller.errors import NotFoundError, PreconditionError, UnavailableError
 from controller.ranges import ExhaustedError, RangeError
 from controller.store import ConflictError, StoreError
 from controller.watchers import TooSlowError
@@ -22,6 +22,7 @@ _CODES: tuple[tuple[type[Exception], StatusCode], ...] = (
     (NotFoundError, StatusCode.NOT_FOUND),
     (PreconditionError, StatusCode.FAILED_PRECONDITION),
     (ConflictError, StatusCode.ABORTED),
+    (UnavailableError, StatusCode.UNAVAILABLE),
     (StoreError, StatusCode.UNAVAILABLE),
 )
 
