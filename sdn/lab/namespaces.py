@@ -16,6 +16,7 @@ from sdn.lab.errors import LabError
 FOLDER = Path("/run/netns")
 #: Files that `ip netns exec` puts in the place of those in /etc, by name of the namespace (ip-netns(8)).
 FILES = Path("/etc/netns")
+_ATTEMPTS = 100
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,12 +47,14 @@ def delete(name: str) -> None:
 
 
 def write_resolv_conf(name: str, text: str) -> None:
-    """How programs that `ip netns exec` starts in it resolve names (resolv.conf(5))."""
-    while not (FILES / name).exists():
+    """How programs that `ip netns exec` starts in it resolve names (resolv.conf(5)). LabError: it cannot be written."""
+    for _ in range(_ATTEMPTS):
         # Whoever removes the last namespace's files at this moment removes FILES, too.
         with contextlib.suppress(FileNotFoundError):
             (FILES / name).mkdir(parents=True, exist_ok=True)
-    (FILES / name / "resolv.conf").write_text(text, encoding="ascii")
+            (FILES / name / "resolv.conf").write_text(text, encoding="ascii")
+            return
+    raise LabError(f"{FILES / name}: no folder can be made there")
 
 
 @contextlib.contextmanager

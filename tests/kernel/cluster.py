@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.guest import Completed, Guest
+from tests.kernel.guest import CommandFailedError, Completed, Guest
 
 NAME = "kq"
 TREE = Path(__file__).parents[2]
@@ -72,8 +72,13 @@ class Cluster:
             logs = "".join(f"--- {name}\n{self.log(name)}" for name in ("controller-1", "node-1-agent"))
             done = replace(done, stderr=f"{done.stderr}\n{logs}")
         done.check()
-        for pod, node in pods:
-            self.sdnctl("lab", "pod", "add", pod, "--node", node).check()
+        try:
+            for pod, node in pods:
+                self.sdnctl("lab", "pod", "add", pod, "--node", node).check()
+        except CommandFailedError:
+            # The next one is to find nothing: one failure is not to be that of all tests.
+            self.sdnctl("lab", "down", timeout=300)
+            raise
         return done.seconds
 
     def down(self) -> None:

@@ -3,7 +3,8 @@
 the guest's.
 
 The guest has no disk. Its root is the host's root, shared read-only over 9p, under an overlay whose upper
-layer is a tmpfs: every program of the host runs there as it is, and nothing that it writes reaches the host.
+layer is a tmpfs: every program of the host runs there as it is, and nothing that it writes reaches the host. What labs
+of the host make and remove meanwhile (/run, /etc/netns) must not be below what the guest makes: it has its own.
 /run, /dev, /proc and /sys are the guest's own, so that it sees no socket and no state of the host's programs.
 
 Lives here: the cpio archive (the "newc" format of Documentation/driver-api/early-userspace/buffer-format.rst
@@ -44,6 +45,8 @@ mkdir -p /new/dev/pts /new/dev/shm /new/lib/modules
 mount -t devpts devpts /new/dev/pts
 mount -t tmpfs tmpfs /new/dev/shm
 mount -t tmpfs -o mode=755 tmpfs /new/run
+mkdir -p /new/etc/netns
+mount -t tmpfs -o mode=755 tmpfs /new/etc/netns
 mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
 mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=524288 modules /new/lib/modules
 mkdir /new/run/lock /new/run/netns /new/run/kernel-test

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sdn.lab import namespaces
 from tests.kernel.guest import CommandFailedError, Guest
 from tests.kernel.image import Kernel
 from tests.kernel.traffic import Transfer, transfer
@@ -39,6 +40,18 @@ def test_the_guest_sees_no_run_time_state_of_the_host(guest: Guest) -> None:
     with tempfile.NamedTemporaryFile(dir="/run", prefix="sdn-kernel-") as state:
         assert guest.run(["ls", "/run/kernel-test"]).returncode == 0
         assert guest.run(["ls", state.name]).returncode != 0
+
+
+def test_what_labs_of_the_host_make_and_remove_is_not_below_what_the_guest_makes(guest: Guest) -> None:
+    """Else the guest cannot make a folder in one that the host has removed: it is there, and it is not."""
+    name = "sdn-kernel-host"
+    namespaces.add(name)
+    try:
+        namespaces.write_resolv_conf(name, "nameserver 192.0.2.7\n")
+        assert name not in guest.run(["ls", "/etc/netns"]).check().stdout
+    finally:
+        namespaces.delete(name)
+    assert guest.shell("mkdir /etc/netns/own && rmdir /etc/netns/own").returncode == 0
 
 
 def test_output_and_exit_code_come_back(guest: Guest) -> None:

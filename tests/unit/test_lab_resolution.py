@@ -8,6 +8,7 @@ import pytest
 
 from sdn.lab import namespaces, pods
 from sdn.lab.command import run
+from sdn.lab.errors import LabError
 
 DNS = {
     "nameservers": ["10.96.0.10", "fd00:10:96::a"],
@@ -37,3 +38,9 @@ def test_programs_in_the_namespace_see_it_and_it_goes_with_the_namespace() -> No
     finally:
         namespaces.delete(name)
     assert not Path("/etc/netns", name).exists()
+
+
+def test_where_no_file_can_be_made_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespaces, "FILES", Path("/proc/netns"))
+    with pytest.raises(LabError, match="/proc/netns/web: no folder can be made there"):
+        namespaces.write_resolv_conf("web", "nameserver 192.0.2.7\n")
