@@ -303,9 +303,8 @@ class Ownership:
                 await self._ledger.seen(conflict)
             except StoreError as problem:
                 log.warning("switches cannot be taken", error=str(problem))
-            except (
-                Exception
-            ):  # a defect must not leave a controller that others take for alive, and that takes nothing
+            except Exception:
+                # A defect must not leave a controller that others take for alive, and that takes nothing.
                 log.exception("taking switches failed")
             looking = asyncio.ensure_future(self._look.wait())
             await asyncio.wait([looking], timeout=pause)

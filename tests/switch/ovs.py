@@ -51,6 +51,11 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = _PATIE
         time.sleep(0.02)
 
 
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        return connection.connect_ex(str(path)) == 0
+
+
 class Message(NamedTuple):
     """One OpenFlow message as received: ``body`` is what follows the eight bytes of header."""
 
@@ -180,7 +185,8 @@ class PrivateSwitch:
         process.terminate()
         process.wait(timeout=60)
         self._start_vswitchd()
-        wait_until((self.folder / f"{self.bridge}.mgmt").exists, "the bridge's management socket")
+        # It is there a moment before anybody listens on it.
+        wait_until(lambda: _listens(self.folder / f"{self.bridge}.mgmt"), "the bridge's management socket")
 
     def stop(self) -> None:
         """End both daemons, the switch first, and remove the folder."""

@@ -184,24 +184,10 @@ def test_what_a_full_disk_has_refused_is_kept_later_though_nothing_changes(
     wait_until(lambda: node.kept() == {*ALL, "3/3"}, "the image to be kept")
 
 
-def test_a_switch_never_gets_back_less_than_it_held_while_the_disk_is_full(
+def test_what_a_full_disk_has_refused_is_put_back_and_kept_when_there_is_room(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = Disk(monkeypatch)
-    node.start()
-    wait_until(lambda: node.kept() == ALL, "the image to be kept")
-    disk.full = True
-    node.switch.ofctl("add-flow", "table=3,priority=3,actions=drop")
-    before = held(node.switch)
-    wait_until(lambda: disk.refused > 0, "the disk to refuse it")
-    node.attended = node.confirmed = False
-    node.switch.restart_vswitchd()
-    wait_until(lambda: held(node.switch) == before, "flows and groups to be back")
-
-
-def test_what_a_full_disk_has_refused_is_kept_also_when_the_switch_has_started_anew(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    """A switch never gets back less than it held; and no controller need confirm again what one has confirmed."""
     disk = Disk(monkeypatch)
     node.start()
     wait_until(lambda: node.kept() == ALL, "the image to be kept")
