@@ -29,6 +29,7 @@ from typing import Any, Final, Self
 import grpc
 
 from sdn.v1 import agent_pb2, agent_pb2_grpc
+from tests.switch.ovs import listens
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PLUGIN: Final = ROOT / "agent" / "cni" / "sdn-cni"
@@ -222,7 +223,7 @@ class Node:
             *(f"--unixctl={self.folder}/ovsdb.ctl", f"--pidfile={self.folder}/ovsdb-server.pid"),
             *("-vconsole:off", "-vsyslog:off", "--no-chdir"),
         )
-        wait_until((self.folder / "db.sock").exists, "ovsdb-server's socket")
+        wait_until(lambda: listens(self.folder / "db.sock"), "ovsdb-server's socket")
 
     def start_vswitchd(self) -> None:
         (self.folder / "ovs-vswitchd.pid").unlink(missing_ok=True)

@@ -51,7 +51,8 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = _PATIE
         time.sleep(0.02)
 
 
-def _listens(path: Path) -> bool:
+def listens(path: Path) -> bool:
+    """Whether somebody listens on a Unix socket, which is there a moment before."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         return connection.connect_ex(str(path)) == 0
 
@@ -162,14 +163,14 @@ class PrivateSwitch:
                 f"--remote=punix:{self.folder}/db.sock",
                 f"--unixctl={self.folder}/ovsdb.ctl",
             )
-            wait_until((self.folder / "db.sock").exists, "ovsdb-server's socket")
+            wait_until(lambda: listens(self.folder / "db.sock"), "ovsdb-server's socket")
             self._run("ovs-vsctl", "--no-wait", f"--db=unix:{self.folder}/db.sock", "init")
             self._start_vswitchd()
             self.vsctl(
                 *("add-br", self.bridge, "--", "set", "bridge", self.bridge),
                 *(f"datapath_type={self.datapath}", "protocols=OpenFlow15", "fail_mode=secure"),
             )
-            wait_until((self.folder / f"{self.bridge}.mgmt").exists, "the bridge's management socket")
+            self._await_management()
         except BaseException:
             self.stop()
             raise
@@ -177,7 +178,10 @@ class PrivateSwitch:
     def _start_vswitchd(self) -> None:
         control = self.folder / "vswitchd.ctl"
         self._spawn("ovs-vswitchd", f"unix:{self.folder}/db.sock", f"--unixctl={control}", "--enable-dummy")
-        wait_until(control.exists, "ovs-vswitchd's control socket")
+        wait_until(lambda: listens(control), "ovs-vswitchd's control socket")
+
+    def _await_management(self) -> None:
+        wait_until(lambda: listens(self.folder / f"{self.bridge}.mgmt"), "the bridge's management socket")
 
     def restart_vswitchd(self) -> None:
         """End the switch and start it again on the same database: it holds no flows then."""
@@ -185,8 +189,7 @@ class PrivateSwitch:
         process.terminate()
         process.wait(timeout=60)
         self._start_vswitchd()
-        # It is there a moment before anybody listens on it.
-        wait_until(lambda: _listens(self.folder / f"{self.bridge}.mgmt"), "the bridge's management socket")
+        self._await_management()
 
     def stop(self) -> None:
         """End both daemons, the switch first, and remove the folder."""
