@@ -2,7 +2,7 @@
 """Random partitions of controllers, store and nodes, one turning into the next, while pods and Services change: never
 do two controllers write to one switch, and no packet between pods is lost.
 
-`SDN_PARTITIONS` sets how many (default 50). The seed is printed; `SDN_TEST_SEED` repeats the same partitions.
+`SDN_PARTITIONS` sets how many (default 25). The seed is printed; `SDN_TEST_SEED` repeats the same partitions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.lab.watching import Watch
 
 pytestmark = pytest.mark.alone
 
-COUNT = int(os.environ.get("SDN_PARTITIONS", "50"))
+COUNT = int(os.environ.get("SDN_PARTITIONS", "25"))
 #: Seconds (stretched) until every controller owns a switch again. Who was found silent so often keeps away for 30 s
 #: each time (controller/ha/damping.py), and takes nothing for 5 s more; a busy machine may do that again, and again.
 WHOLE_AGAIN = 180
