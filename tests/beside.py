@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pytest plugin: tests that mostly wait run beside others, in a process of their own.
+"""A pytest plugin: tests that mostly wait run beside others, in processes of their own.
 
 Those of the kernel's datapath take many minutes, nearly all of them of one emulated processor that shares nothing with
-the machine it runs on; some labs (marked `beside`) wait for the better part of their time. So in a run of several
-folders (scripts/run-tests loads this by `-p tests.beside`) a second pytest runs these while this one runs those that
-measure no time. The kernel's give way to others wherever both want the same core (`nice`). What is marked `alone`, and
-figures (ALONE_FOLDERS), waits until the second has ended, and has the machine to itself.
+the machine it runs on; others (marked `beside`) wait for the better part of their time. So in a run of several folders
+(scripts/run-tests loads this by `-p tests.beside`) a second pytest runs the former and a third one the latter, while
+this one runs the rest. The kernel's give way to others wherever both want the same core (`nice`). What is marked
+`alone`, and figures (ALONE_FOLDERS), waits until both have ended, and has the machine to itself.
 
-The run stays one: the second pytest hands over its reports, which are told, counted and written here, each when it is
-that test's turn. What it prints itself, such as how far the guest is, goes to LOG. A run that has only tests of the one
-kind, or of the other, is as without this plugin.
+The run stays one: the others hand over their reports, which are told, counted and written here, each when it is that
+test's turn. What they print themselves, such as how far the guest is, goes to results/kernel.log and
+results/beside.log. A run that has only tests of one kind is as without this plugin.
 """
 
 from __future__ import annotations
@@ -22,32 +22,31 @@ import sys
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 KERNEL = "kernel"
+"""A folder."""
 
 BESIDE = "beside"
-"""The marker of other tests that the second pytest runs, after the kernel's."""
+"""The marker of other tests that run beside the first ones."""
 
 ALONE = "alone"
 """The marker of tests beside which nothing runs."""
 
 ALONE_FOLDERS = frozenset(("bench",))
 
-LOG = Path("results/beside.log")
-
 _PIPE = "SDN_TESTS_REPORTS_TO"
-"""Tells the second pytest the number of the file descriptor that its reports go to."""
+"""Tells another pytest the number of the file descriptor that its reports go to."""
 
 _NICENESS = 5
 """Of the kernel's tests, and of the emulated machine that they start."""
 
 _PATIENCE = 60.0
-"""Seconds in which the second pytest must end when it is interrupted: it ends a guest."""
+"""Seconds in which another pytest must end when it is interrupted: it ends a guest."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,12 +64,18 @@ def folder_of(item: pytest.Item) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
-def _kernel_first(item: pytest.Item) -> bool:
-    return folder_of(item) != KERNEL
+def place_of(item: pytest.Item) -> str:
+    """Which pytest runs a test, KERNEL or BESIDE; "": this one beside them, ALONE: this one when they have ended."""
+    folder = folder_of(item)
+    if folder == KERNEL:
+        return KERNEL
+    if item.get_closest_marker(BESIDE):
+        return BESIDE
+    return ALONE if folder in ALONE_FOLDERS or item.get_closest_marker(ALONE) else ""
 
 
 class _Reporting:
-    """In the second pytest: each report as a line of JSON, and the name of each test that is over."""
+    """In another pytest: each report as a line of JSON, and the name of each test that is over."""
 
     def __init__(self, config: pytest.Config, pipe: int) -> None:
         self._config = config
@@ -78,10 +83,6 @@ class _Reporting:
         os.set_inheritable(pipe, False)
         # A shell's background jobs ignore it, and so does what they start; here it is what ends this process.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items.sort(key=_kernel_first)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -108,69 +109,71 @@ class _Receiving:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._log = config.rootpath / LOG
-        self._waiting: set[str] = set()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._reports: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-        self._over: set[str] = set()
-        self._ended = False
-        self._changed = threading.Condition()
+        self._others: list[_Other] = []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Put first what this process runs meanwhile, then what the second one does, and start that."""
-        first, second, alone = [], [], []
+        """Put first what this process runs meanwhile, then what others do, and start those."""
+        places: defaultdict[str, list[pytest.Item]] = defaultdict(list)
         for item in session.items:
-            folder = folder_of(item)
-            if folder == KERNEL or item.get_closest_marker(BESIDE):
-                second.append(item)
-            elif folder in ALONE_FOLDERS or item.get_closest_marker(ALONE):
-                alone.append(item)
-            else:
-                first.append(item)
-        if not first or not second or session.testsfailed:
+            places[place_of(item)].append(item)
+        beside = [place for place in (KERNEL, BESIDE) if places[place]]
+        if session.testsfailed or len(beside) + bool(places[""]) < 2:
             return
-        second.sort(key=_kernel_first)
-        session.items[:] = [*first, *second, *alone]
-        self._start([item.nodeid for item in second])
-        self._say(f"{len(second)} tests run beside the first {len(first)} ({LOG})")
+        session.items[:] = [item for place in ("", KERNEL, BESIDE, ALONE) for item in places[place]]
+        for place in beside:
+            other = _Other(self._config, place, [item.nodeid for item in places[place]])
+            self._others.append(other)
+            self._say(f"{len(places[place])} tests run beside the first {len(places[''])} ({other.log})")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        """Tell what the second pytest tells of a test that it runs, instead of running it."""
-        if item.nodeid not in self._waiting:
-            return None
-        hook = item.ihook
-        hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        for report in self._await(item):
-            hook.pytest_runtest_logreport(report=report)
-        hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-        return True
+        """Tell what another pytest tells of a test that it runs, instead of running it."""
+        for other in self._others:
+            if item.nodeid in other.names:
+                hook = item.ihook
+                hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+                for report in other.reports(item):
+                    hook.pytest_runtest_logreport(report=report)
+                hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+                return True
+        return None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Also of a run that was interrupted, or that stops at its first failure: nothing goes on behind it."""
-        if self._process is None:
-            return
-        interrupted = not self._ended and not self._waiting <= self._over
-        if interrupted:
-            self._process.send_signal(signal.SIGINT)
-        try:
-            code = self._process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        if not interrupted and code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            self._say(f"the pytest beside this one exited with {code}: see {LOG}")
-            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        for other in self._others:
+            other.interrupt()
+        for other in self._others:
+            code = other.wait()
+            if code is not None and code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+                self._say(f"the pytest beside this one exited with {code}: see {other.log}")
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
-    def _start(self, names: Iterable[str]) -> None:
-        self._waiting = set(names)
-        self._log.parent.mkdir(exist_ok=True)
+    def _say(self, line: str) -> None:
+        terminal = self._config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None:
+            terminal.write_line(line)
+
+
+class _Other:
+    """Another pytest, which runs the tests named `names`, and what it has told of them."""
+
+    def __init__(self, config: pytest.Config, place: str, names: Sequence[str]) -> None:
+        self.names = frozenset(names)
+        self.log = Path("results") / f"{place}.log"
+        self._config = config
+        self._reports: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._over: set[str] = set()
+        self._ended = False
+        self._interrupted = False
+        self._changed = threading.Condition()
+        log = config.rootpath / self.log
+        log.parent.mkdir(exist_ok=True)
         reading, writing = os.pipe()
         with tempfile.NamedTemporaryFile("w", prefix="sdn-tests-", delete=False) as chosen:
             chosen.writelines(f"{name}\n" for name in names)
-        with self._log.open("wb") as log:
+        with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [
                     # Should this process die without a word, the other one is ended.
@@ -178,15 +181,50 @@ class _Receiving:
                     *(sys.executable, "-m", "pytest", "-p", "tests.beside", "-p", "no:cacheprovider", "-v"),
                     f"@{chosen.name}",
                 ],
-                cwd=self._config.rootpath,
+                cwd=config.rootpath,
                 env={**os.environ, _PIPE: str(writing)},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=[writing],
             )
         os.close(writing)
         threading.Thread(target=self._read, args=(reading, Path(chosen.name)), daemon=True).start()
+
+    def reports(self, item: pytest.Item) -> list[pytest.TestReport]:
+        """All reports of a test, once it is over; one that says so when it will never be."""
+        with self._changed:
+            self._changed.wait_for(lambda: item.nodeid in self._over or self._ended)
+            told = self._reports[item.nodeid]
+            whole = item.nodeid in self._over
+        hook = self._config.hook
+        reports = [hook.pytest_report_from_serializable(config=self._config, data=data) for data in told]
+        if not whole:
+            log = self._config.rootpath / self.log
+            end = log.read_text(encoding="utf-8", errors="replace")[-6000:]
+            what = f"the pytest beside this one ended before its time; the end of {self.log}:\n{end}"
+            reports.append(
+                pytest.TestReport(
+                    item.nodeid, item.location, {}, outcome="failed", longrepr=what, when="setup"
+                )
+            )
+        return reports
+
+    def interrupt(self) -> None:
+        """Let it end, if it has tests left."""
+        with self._changed:
+            self._interrupted = not self._ended and not self.names <= self._over
+        if self._interrupted:
+            self._process.send_signal(signal.SIGINT)
+
+    def wait(self) -> int | None:
+        """Its exit code, when it has ended; None: it was interrupted."""
+        try:
+            code = self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return None if self._interrupted else code
 
     def _read(self, pipe: int, chosen: Path) -> None:
         with open(pipe, encoding="utf-8") as lines:
@@ -202,26 +240,3 @@ class _Receiving:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-
-    def _await(self, item: pytest.Item) -> list[pytest.TestReport]:
-        """All reports of a test, once it is over; one that says so when it will never be."""
-        with self._changed:
-            self._changed.wait_for(lambda: item.nodeid in self._over or self._ended)
-            told = self._reports[item.nodeid]
-            whole = item.nodeid in self._over
-        hook = self._config.hook
-        reports = [hook.pytest_report_from_serializable(config=self._config, data=data) for data in told]
-        if not whole:
-            end = self._log.read_text(encoding="utf-8", errors="replace")[-6000:]
-            what = f"the pytest beside this one ended before its time; the end of {LOG}:\n{end}"
-            reports.append(
-                pytest.TestReport(
-                    item.nodeid, item.location, {}, outcome="failed", longrepr=what, when="setup"
-                )
-            )
-        return reports
-
-    def _say(self, line: str) -> None:
-        terminal = self._config.pluginmanager.getplugin("terminalreporter")
-        if terminal is not None:
-            terminal.write_line(line)

@@ -23,6 +23,15 @@ def meet(own: str, other: str) -> None:
         time.sleep(0.01)
 """
 
+UNTIL_THERE = """
+import time, pathlib
+def test_unit():
+    for name in {}:
+        while not pathlib.Path(name).exists() or not pathlib.Path(name).read_text(): time.sleep(0.01)
+    assert False
+"""
+"""A test that waits for what others write down, and fails."""
+
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
@@ -85,7 +94,7 @@ def test_both_run_at_the_same_time_and_are_told_as_one_run(tree: Path) -> None:
     assert told(done) == ["test_unit PASSED", "test_lab PASSED", "test_kernel PASSED"]
     assert "3 passed" in done.stdout.splitlines()[-1]
     assert results(tree) == {"test_unit": [], "test_kernel": [], "test_lab": []}
-    assert "test_kernel PASSED" in (tree / "results" / "beside.log").read_text()
+    assert "test_kernel PASSED" in (tree / "results" / "kernel.log").read_text()
 
 
 def test_what_measures_runs_when_the_others_have_ended(tree: Path) -> None:
@@ -101,18 +110,21 @@ def test_what_measures_runs_when_the_others_have_ended(tree: Path) -> None:
     assert set(names[3:]) == {"test_alone", "test_bench"}
 
 
-def test_what_is_marked_runs_beside_after_the_kernels_tests(tree: Path) -> None:
-    priority = (
-        "import os, pathlib, pytest\n{}def test_{}():\n    assert os.getpriority(os.PRIO_PROCESS, 0) == {}\n"
+def test_what_is_marked_runs_beside_both(tree: Path) -> None:
+    test = (
+        "import os, pytest\nfrom meeting import meet\n{}def test_{}():\n"
+        "    assert os.getpriority(os.PRIO_PROCESS, 0) == {}\n    meet('{}', '{}')\n    meet('{}', '{}')\n"
     )
-    ended = "    pathlib.Path('ended').touch()"
-    write(tree, "kernel", priority.format("", "kernel", 5) + ended)
-    follows = "    assert pathlib.Path('ended').exists()"
-    write(tree, "lab", priority.format("@pytest.mark.beside\n", "lab", 0) + follows)
+    marked = "@pytest.mark.beside\n"
+    write(tree, "unit", test.format("", "unit", 0, "unit", "kernel", "unit", "lab"))
+    write(tree, "kernel", test.format("", "kernel", 5, "kernel", "lab", "kernel", "unit"))
+    write(tree, "lab", test.format(marked, "lab", 0, "lab", "unit", "lab", "kernel"))
     done = run(tree)
     assert done.returncode == 0, done.stdout
     assert told(done) == ["test_unit PASSED", "test_kernel PASSED", "test_lab PASSED"]
-    assert "2 tests run beside the first 1" in done.stdout
+    assert results(tree) == {"test_unit": [], "test_kernel": [], "test_lab": []}
+    for log in ("kernel.log", "beside.log"):
+        assert f"1 tests run beside the first 1 (results/{log})" in done.stdout
 
 
 def test_a_failure_beside_fails_the_run_and_is_shown(tree: Path) -> None:
@@ -161,18 +173,26 @@ def test_a_run_that_stops_leaves_nothing_running(tree: Path) -> None:
         "import os, time, pathlib\n"
         "def test_kernel(): pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(300)",
     )
-    write(
-        tree,
-        "unit",
-        "import time, pathlib\ndef test_unit():\n"
-        "    while not pathlib.Path('pid').exists() or not pathlib.Path('pid').read_text(): time.sleep(0.01)\n"
-        "    assert False",
-    )
+    write(tree, "unit", UNTIL_THERE.format("('pid',)"))
     began = time.monotonic()
     done = run(tree, "-x")
     assert done.returncode != 0
     assert time.monotonic() - began < 200
     assert not Path(f"/proc/{(tree / 'pid').read_text()}").exists()
+
+
+def test_all_of_those_beside_are_ended_with_the_run(tree: Path) -> None:
+    pid = "import os, time, pathlib\n"
+    sleeps = "    pathlib.Path('{0}').write_text(str(os.getpid())); time.sleep(300)"
+    write(tree, "kernel", pid + "def test_kernel():\n" + sleeps.format("kernel.pid"))
+    write(
+        tree, "lab", pid + "import pytest\n@pytest.mark.beside\ndef test_lab():\n" + sleeps.format("lab.pid")
+    )
+    write(tree, "unit", UNTIL_THERE.format("('kernel.pid', 'lab.pid')"))
+    done = run(tree, "-x")
+    assert "1 failed" in done.stdout.splitlines()[-1], done.stdout
+    for name in ("kernel.pid", "lab.pid"):
+        assert not Path(f"/proc/{(tree / name).read_text()}").exists()
 
 
 @pytest.mark.parametrize("folder", ["unit", "kernel", "lab"])
