@@ -101,7 +101,8 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
     parallel_requests: Annotated[
         int,
         Meta(
-            description="CNI requests worked on at once, of the plugin's socket and of gRPC each; more wait.",
+            description="CNI requests worked on at once: so many of the plugin's socket, and over gRPC so many DELs and "
+            "GCs and so many others. More wait.",
             ge=1,
             le=256,
         ),

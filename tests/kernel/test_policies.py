@@ -28,7 +28,7 @@ from tests.lab.policies import objects
 from tests.lab.policies.objects import Document, labels, network_policy, port
 from tests.lab.policies.probe import FAMILIES, Place, Way, fault, matrix, meant, request
 from tests.lab.policies.streams import Flowed, Plan
-from tests.lab.service_clients import Answer, Listener
+from tests.lab.service_sockets import Answer, Listener
 
 pytestmark = [pytest.mark.kernel, pytest.mark.root, pytest.mark.lab, pytest.mark.slow]
 

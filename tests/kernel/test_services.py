@@ -16,7 +16,7 @@ import pytest
 from tests.kernel.cluster import SLOWNESS, TREE, Cluster, Place
 from tests.kernel.image import Report
 from tests.lab import service_objects as objects
-from tests.lab.service_clients import Answer, Listener, Request
+from tests.lab.service_sockets import Answer, Listener, Request
 
 pytestmark = [pytest.mark.kernel, pytest.mark.root, pytest.mark.lab, pytest.mark.slow]
 

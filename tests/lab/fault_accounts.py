@@ -23,7 +23,9 @@ from tests.lab import accounts
 from tests.lab import service_objects as objects
 from tests.lab.fault_churn import SERVED, Churn
 from tests.lab.fault_traffic import Steady
-from tests.lab.service_clients import Request, Servers, ask
+from tests.lab.service_clients import ask
+from tests.lab.service_servers import Servers
+from tests.lab.service_sockets import Request
 
 Holdings = dict[str, list[str]]
 _OFCTL = ("ovs-ofctl", "-O", "OpenFlow15", "--no-names")

@@ -23,7 +23,9 @@ from tests.lab import policy_documents as documents
 from tests.lab import service_objects as objects
 from tests.lab.fault_windows import Outages, Stalls, overlaps
 from tests.lab.policy_stream import Stream, Way
-from tests.lab.service_clients import Request, Servers, ask
+from tests.lab.service_clients import ask
+from tests.lab.service_servers import Servers
+from tests.lab.service_sockets import Request
 
 #: Datagrams a second on each way.
 RATE = 30

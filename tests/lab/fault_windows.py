@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from tests.lab.service_clients import TREE
+from tests.lab.service_sockets import TREE
 
 if TYPE_CHECKING:
     from sdn.lab.lab import Lab

@@ -23,7 +23,9 @@ from tests.lab import service_objects as objects
 from tests.lab.policy_scenarios import BACK, FRONT, PORTS, Q, Scenario
 from tests.lab.policy_stream import Stream, Way
 from tests.lab.policy_timeline import Change, Findings, Timeline
-from tests.lab.service_clients import Answer, Conversation, Listener, Load, Request, Servers
+from tests.lab.service_clients import Conversation, Load
+from tests.lab.service_servers import Servers
+from tests.lab.service_sockets import Answer, Listener, Request
 
 #: Datagrams a second on each way.
 RATE = 40

@@ -23,7 +23,7 @@ from typing import Any
 
 from sdn.lab import namespaces
 from tests.lab.policy_frames import INSIDE, KINDS, OUTSIDE, packets
-from tests.lab.service_clients import TREE, family_of
+from tests.lab.service_sockets import TREE, family_of
 
 MARK = "INTRUDER"
 GATEWAY_MAC = "0a:58:00:00:00:01"

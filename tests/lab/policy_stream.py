@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from sdn.lab.waiting import patience
-from tests.lab.service_clients import TREE, family_of, opened
+from tests.lab.service_sockets import TREE, family_of, opened
 
 _WORDS = struct.Struct("!4sII")
 _MAGIC = b"wAy!"

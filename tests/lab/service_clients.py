@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who answers, and whom does he see? Servers and clients in many network namespaces, few processes.
+"""Who answers, and whom does he see? Clients in many network namespaces, one process.
 
-A socket belongs for ever to the namespace that it was opened in, so one process serves in all pods and on all nodes,
-and one asks from all of them: a thousand requests cost a thousand sockets, not a thousand processes.
-
-    python -S -m tests.lab.service_clients serve     listeners as JSON lines on stdin, until its end
     python -S -m tests.lab.service_clients load      one plan on stdin, one line of JSON on stdout for each request
     python -S -m tests.lab.service_clients try       listeners and requests on stdin, the answers on stdout, the end
 
-A server answers each line (TCP, SCTP) or datagram (UDP) with one JSON object: its name, the client's address and port
-as it sees them, and the token that it was asked with. Needs nothing but the standard library and sdn.lab.namespaces.
+Those who answer are in service_servers.py.
 """
 
 from __future__ import annotations
@@ -26,284 +21,18 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sdn.lab import namespaces
 from sdn.lab.waiting import patience
+from tests.lab.service_servers import Server
+from tests.lab.service_sockets import BUFFER, TREE, Answer, Listener, Request, family_of, opened
 
-TREE = Path(__file__).parents[2]
-TRANSPORTS = ("tcp", "udp", "sctp")
 #: Requests that are on their way at the same time; a switch's first look at a connection is slow.
 WINDOW = 48
-_IPPROTO_SCTP = 132
-_SO_RCVBUFFORCE = 33
 _UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
-_BUFFER = 1 << 16
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Answer as `name` on `address`:`port` inside the namespace `netns`."""
-
-    netns: str
-    name: str
-    transport: str
-    address: str
-    port: int
-
-
-@dataclass(frozen=True)
-class Request:
-    """Ask once, with a connection and a source port of its own, from inside the namespace `netns`."""
-
-    netns: str
-    transport: str
-    address: str
-    port: int
-    #: Bytes of a datagram, for both ways; short ones suffice to hold what is said.
-    size: int = 0
-    #: Own address to ask from; empty: the kernel chooses.
-    source: str = ""
-    #: Seconds (stretched) to wait for an answer, and how many times that is tried.
-    timeout: float = 2.0
-    attempts: int = 3
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of a request."""
-
-    #: "answered", "refused" (TCP reset or ICMP port unreachable at once), "unreachable" (other ICMP errors), "silence"
-    #: (nothing came), "broken" (the connection ended without an answer), "error" (the request could not be sent).
-    outcome: str
-    #: Who answered, and whom he saw.
-    name: str = ""
-    source: str = ""
-    source_port: int = 0
-    #: The client's own end.
-    own: str = ""
-    own_port: int = 0
-    attempts: int = 1
-    #: When the last attempt began, and ended (time.monotonic(), the same for all processes of a machine).
-    began: float = 0.0
-    ended: float = 0.0
-    error: str = ""
-    #: What the last attempt said, by which a server knows it again.
-    token: str = ""
-
-    @property
-    def seconds(self) -> float:
-        """How long the last attempt took."""
-        return self.ended - self.began
-
-
-def family_of(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def opened(netns: str, transport: str, family: socket.AddressFamily) -> socket.socket:
-    """A socket of the namespace."""
-    with namespaces.entered(netns):
-        if transport == "udp":
-            return socket.socket(family, socket.SOCK_DGRAM)
-        return socket.socket(family, socket.SOCK_STREAM, _IPPROTO_SCTP if transport == "sctp" else 0)
-
-
-# Servers.
-
-
-class Server:
-    """All listeners of this process, in one loop."""
-
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._listeners: dict[str, list[socket.socket]] = {}
-        self._connections: dict[str, set[socket.socket]] = {}
-        #: Who received the datagram with which token.
-        self._received: dict[str, str] = {}
-
-    def add(self, listener: Listener) -> None:
-        """Listen from now on. OSError if the address cannot be had."""
-        family = family_of(listener.address)
-        channel = opened(listener.netns, listener.transport, family)
-        try:
-            channel.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                channel.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if listener.transport == "udp":
-                channel.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 22)
-            channel.bind((listener.address, listener.port))
-            if listener.transport != "udp":
-                channel.listen(4096)
-        except BaseException:
-            channel.close()
-            raise
-        channel.setblocking(False)
-        kind = "datagram" if listener.transport == "udp" else "listener"
-        self._selector.register(channel, selectors.EVENT_READ, (kind, listener.name))
-        self._listeners.setdefault(listener.name, []).append(channel)
-
-    def remove(self, name: str) -> None:
-        """Close all that belongs to `name`, connections too."""
-        for channel in (*self._listeners.pop(name, ()), *self._connections.pop(name, ())):
-            self._close(channel)
-
-    def run(self, control: int) -> None:
-        """Serve until the file `control` ends; its lines are orders, each acknowledged by a line on stdout."""
-        os.set_blocking(control, False)
-        self._selector.register(control, selectors.EVENT_READ, ("control", ""))
-        orders = b""
-        while True:
-            for key, _ in self._selector.select():
-                kind, name = key.data
-                if kind == "control":
-                    data = os.read(control, _BUFFER)
-                    if not data:
-                        return
-                    *lines, orders = (orders + data).split(b"\n")
-                    for line in lines:
-                        print(json.dumps(self._obey(json.loads(line))), flush=True)
-                elif kind == "datagram":
-                    self._datagrams(key.fileobj, name)  # type: ignore[arg-type]
-                elif kind == "listener":
-                    self._accept(key.fileobj, name)  # type: ignore[arg-type]
-                else:
-                    self._lines(key.fileobj, name)  # type: ignore[arg-type]
-
-    def _obey(self, order: dict[str, Any]) -> dict[str, Any]:
-        problems = []
-        for fields in order.get("listen", ()):
-            try:
-                self.add(Listener(**fields))
-            except OSError as problem:
-                problems.append(f"{fields}: {problem}")
-        for name in order.get("close", ()):
-            self.remove(name)
-        found = {token: self._received[token] for token in order.get("seen", ()) if token in self._received}
-        return {"problems": problems, "seen": found}
-
-    def _datagrams(self, channel: socket.socket, name: str) -> None:
-        for _ in range(64):
-            try:
-                data, sender = channel.recvfrom(_BUFFER)
-            except BlockingIOError:
-                return
-            except OSError:  # an ICMP error about an earlier answer
-                continue
-            token = data.partition(b"\n")[0]
-            self._received[token.decode(errors="replace")] = name
-            said = _said(name, sender, token)
-            with suppress(OSError):  # a client that went, or a full buffer: datagrams may be lost
-                channel.sendto(said.ljust(len(data)), sender)
-
-    def _accept(self, listener: socket.socket, name: str) -> None:
-        for _ in range(64):
-            try:
-                channel, _ = listener.accept()
-            except (BlockingIOError, ConnectionError, OSError):
-                return
-            channel.setblocking(False)
-            self._connections.setdefault(name, set()).add(channel)
-            self._selector.register(channel, selectors.EVENT_READ, ("connection", name))
-
-    def _lines(self, channel: socket.socket, name: str) -> None:
-        try:
-            data = channel.recv(_BUFFER)
-            sender = channel.getpeername()
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._connections.get(name, set()).discard(channel)
-            self._close(channel)
-            return
-        with suppress(OSError):  # a client that does not read
-            for line in data.splitlines():
-                channel.send(_said(name, sender, line) + b"\n")
-
-    def _close(self, channel: socket.socket) -> None:
-        with suppress(KeyError, ValueError):
-            self._selector.unregister(channel)
-        channel.close()
-
-
-def _said(name: str, sender: Sequence[Any], token: bytes) -> bytes:
-    plain = {"name": name, "source": sender[0], "port": sender[1], "token": token.decode(errors="replace")}
-    return json.dumps(plain).encode()
-
-
-class Servers:
-    """A server process for the time of a `with` block, told from here where to listen."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-S", "-m", "tests.lab.service_clients", "serve"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=TREE,
-        )
-
-    def listen(self, *listeners: Listener) -> None:
-        """Listen; OSError tells what could not be had."""
-        self._order({"listen": [asdict(one) for one in listeners]})
-
-    def everywhere(self, netns: str, name: str, addresses: Iterable[str], ports: Iterable[int]) -> None:
-        """Listen on all these addresses and ports, for TCP and UDP."""
-        ports = list(ports)
-        self.listen(
-            *(
-                Listener(netns, name, transport, address, port)
-                for address in addresses
-                for port in ports
-                for transport in ("tcp", "udp")
-            )
-        )
-
-    def close(self, *names: str) -> None:
-        """Close all listeners and connections of these names."""
-        self._order({"close": names})
-
-    def seen(self, *tokens: str) -> dict[str, str]:
-        """Who received the datagrams with these tokens, whether his answer arrived or not."""
-        found: dict[str, str] = self._order({"seen": tokens})["seen"]
-        return found
-
-    def _order(self, order: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise OSError(f"the server process ended with {self._process.wait(10)}")
-        told: dict[str, Any] = json.loads(answer)
-        if told["problems"]:
-            raise OSError("; ".join(told["problems"]))
-        return told
-
-    def __enter__(self) -> Servers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-
-
-# Clients.
 
 
 def ask(*requests: Request, window: int = WINDOW) -> list[Answer]:
@@ -380,7 +109,7 @@ class _Flight:
                 selector.modify(self.channel, selectors.EVENT_READ)
             return answer
         try:
-            data = self.channel.recv(_BUFFER)
+            data = self.channel.recv(BUFFER)
         except BlockingIOError:
             return None
         except OSError as problem:
@@ -489,7 +218,7 @@ class Conversation:
         self._channel.send(line.ljust(self._request.size, b".") if self._request.transport == "udp" else line)
         received = b""
         while True:
-            data = self._channel.recv(_BUFFER)
+            data = self._channel.recv(BUFFER)
             if not data:
                 raise ConnectionResetError("closed before it answered")
             received = data if self._request.transport == "udp" else received + data
@@ -557,7 +286,7 @@ def _load(control: int) -> None:
     def until_told() -> Iterator[tuple[int, Request]]:
         for number in itertools.cycle(range(len(requests))):
             with suppress(BlockingIOError):
-                if not os.read(control, _BUFFER):
+                if not os.read(control, BUFFER):
                     return
             yield number, requests[number]
 
@@ -594,14 +323,12 @@ def _first_line(control: int) -> bytes:
 
 def main() -> None:
     verb = sys.argv[1]
-    if verb == "serve":
-        Server().run(sys.stdin.fileno())
-    elif verb == "load":
+    if verb == "load":
         _load(sys.stdin.fileno())
     elif verb == "try":
         _try()
     else:
-        raise SystemExit(f"{verb}: serve, load or try")
+        raise SystemExit(f"{verb}: load or try")
 
 
 if __name__ == "__main__":

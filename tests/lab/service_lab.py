@@ -17,7 +17,9 @@ from sdn.lab.state import PodRecord
 from sdn.lab.waiting import wait_until
 from tests.lab import labs
 from tests.lab import service_objects as objects
-from tests.lab.service_clients import Answer, Conversation, Request, Servers, ask
+from tests.lab.service_clients import Conversation, ask
+from tests.lab.service_servers import Servers
+from tests.lab.service_sockets import Answer, Request
 
 PORTS = (8080, 8081)
 FAMILIES = ("IPv4", "IPv6")

@@ -25,7 +25,7 @@ from tests.lab.fault_churn import Churn
 from tests.lab.fault_deck import KINDS, Deck, Fault, World
 from tests.lab.fault_traffic import Steady, Traffic
 from tests.lab.fault_windows import Outages
-from tests.lab.service_clients import Servers
+from tests.lab.service_servers import Servers
 
 pytestmark = pytest.mark.beside
 

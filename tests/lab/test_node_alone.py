@@ -25,7 +25,9 @@ from tests.lab import labs
 from tests.lab import policy_documents as documents
 from tests.lab import service_objects as objects
 from tests.lab.policy_stream import Datagram, Stream, Way
-from tests.lab.service_clients import Request, Servers, ask
+from tests.lab.service_clients import ask
+from tests.lab.service_servers import Servers
+from tests.lab.service_sockets import Request
 
 pytestmark = pytest.mark.alone
 

@@ -27,7 +27,9 @@ from sdn.lab.waiting import patience, wait_until
 from tests.lab import labs
 from tests.lab import policy_documents as documents
 from tests.lab import service_objects as objects
-from tests.lab.service_clients import Conversation, Listener, Request, Servers, ask, family_of
+from tests.lab.service_clients import Conversation, ask
+from tests.lab.service_servers import Servers
+from tests.lab.service_sockets import Listener, Request, family_of
 
 pytestmark = pytest.mark.alone
 

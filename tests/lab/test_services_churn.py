@@ -21,8 +21,9 @@ import pytest
 from sdn.lab.state import PodRecord
 from sdn.lab.waiting import patience
 from tests.lab import service_objects as objects
-from tests.lab.service_clients import Answer, Load, Request
+from tests.lab.service_clients import Load
 from tests.lab.service_lab import FAMILIES, TRANSPORTS, ServiceLab, serving
+from tests.lab.service_sockets import Answer, Request
 
 pytestmark = pytest.mark.alone
 

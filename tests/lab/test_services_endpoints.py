@@ -8,8 +8,8 @@ import pytest
 
 from sdn.v1 import inspection_pb2, inspection_pb2_grpc
 from tests.lab import service_objects as objects
-from tests.lab.service_clients import Listener
 from tests.lab.service_lab import EACH, FAMILIES, MANY, TRANSPORTS, ServiceLab, serving
+from tests.lab.service_sockets import Listener
 
 ZONES = {"node-1": "a", "node-2": "a", "node-3": "b"}
 

@@ -17,7 +17,7 @@ from sdn.lab.spec import Machine
 from sdn.lab.waiting import wait_until
 from tests.lab import labs
 from tests.lab import service_objects as objects
-from tests.lab.service_clients import Answer, Request, Servers, ask
+from tests.lab.service_clients import ask
 from tests.lab.service_matrix import (
     ANNOUNCER,
     AWAY,
@@ -32,6 +32,8 @@ from tests.lab.service_matrix import (
     service_name,
     table,
 )
+from tests.lab.service_servers import Servers
+from tests.lab.service_sockets import Answer, Request
 
 pytestmark = pytest.mark.slow
 

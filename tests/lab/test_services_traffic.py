@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import service_objects as objects
-from tests.lab.service_clients import Answer
 from tests.lab.service_lab import EACH, FAMILIES, TRANSPORTS, ServiceLab, serving
+from tests.lab.service_sockets import Answer
 from tests.lab.traffic import transfer
 
 AT_ONCE = 1.5

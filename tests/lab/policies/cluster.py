@@ -39,7 +39,9 @@ from tests.lab import labs, service_objects
 from tests.lab.policies.objects import Document, namespace, node, pod
 from tests.lab.policies.probe import FAMILIES, PORTS, TRANSPORTS, Place, Way, faults, matrix, meant
 from tests.lab.policies.streams import Plan, Traffic, free_port, streaming
-from tests.lab.service_clients import Conversation, Request, Servers
+from tests.lab.service_clients import Conversation
+from tests.lab.service_servers import Servers
+from tests.lab.service_sockets import Request
 
 NODES = ("node-1", "node-2", "node-3")
 OUTSIDE = "outside"

@@ -2,7 +2,7 @@
 """Hundreds of connections tried at once: those that are allowed are answered, and of the others nothing is heard.
 
 A socket belongs for ever to the namespace that it was opened in, so this process asks from all pods and nodes; another
-one, of tests/lab/service_clients.py, answers in all of them.
+one, of tests/lab/service_servers.py, answers in all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from sdn.lab import namespaces, probe
-from tests.lab.service_clients import Answer, Request, ask
+from tests.lab.service_clients import ask
+from tests.lab.service_sockets import Answer, Request
 
 FAMILIES = ("IPv4", "IPv6")
 TRANSPORTS = ("tcp", "udp")

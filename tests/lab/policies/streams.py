@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sdn.lab.waiting import patience
-from tests.lab.service_clients import family_of, opened
+from tests.lab.service_sockets import family_of, opened
 
 #: Seconds between two pieces of data in the same direction.
 _INTERVAL = 0.01
