@@ -2,14 +2,14 @@
 """A pytest plugin: tests that mostly wait run beside others, in processes of their own.
 
 Those of the kernel's datapath take many minutes, nearly all of them of one emulated processor that shares nothing with
-the machine it runs on; others (marked `beside`) wait for the better part of their time. So in a run of several folders
-(scripts/run-tests loads this by `-p tests.beside`) a second pytest runs the former and a third one the latter, while
-this one runs the rest. The kernel's give way to others wherever both want the same core (`nice`). What is marked
-`alone`, and figures (ALONE_FOLDERS), waits until both have ended, and has the machine to itself.
+the machine it runs on; labs wait for the better part of their time. So in a run of several folders (scripts/run-tests
+loads this by `-p tests.beside`) a second pytest runs the former and a third one the latter, while this one runs the
+rest. The kernel's give way to others wherever both want the same core (`nice`). What is marked `alone`, and figures
+(ALONE_FOLDERS), waits until both have ended, and has the machine to itself.
 
 The run stays one: the others hand over their reports, which are told, counted and written here, each when it is that
-test's turn. What they print themselves, such as how far the guest is, goes to results/kernel.log and
-results/beside.log. A run that has only tests of one kind is as without this plugin.
+test's turn. What they print themselves, such as how far the guest is, goes to results/kernel.log and results/lab.log.
+A run that has only tests of one kind is as without this plugin.
 """
 
 from __future__ import annotations
@@ -28,11 +28,8 @@ from typing import Any
 
 import pytest
 
-KERNEL = "kernel"
-"""A folder."""
-
-BESIDE = "beside"
-"""The marker of other tests that run beside the first ones."""
+KERNEL, LAB = "kernel", "lab"
+"""Folders whose tests run beside the others."""
 
 ALONE = "alone"
 """The marker of tests beside which nothing runs."""
@@ -65,13 +62,13 @@ def folder_of(item: pytest.Item) -> str:
 
 
 def place_of(item: pytest.Item) -> str:
-    """Which pytest runs a test, KERNEL or BESIDE; "": this one beside them, ALONE: this one when they have ended."""
+    """Which pytest runs a test, KERNEL or LAB; "": this one beside them, ALONE: this one when they have ended."""
     folder = folder_of(item)
     if folder == KERNEL:
         return KERNEL
-    if item.get_closest_marker(BESIDE):
-        return BESIDE
-    return ALONE if folder in ALONE_FOLDERS or item.get_closest_marker(ALONE) else ""
+    if folder in ALONE_FOLDERS or item.get_closest_marker(ALONE):
+        return ALONE
+    return LAB if folder == LAB else ""
 
 
 class _Reporting:
@@ -117,10 +114,10 @@ class _Receiving:
         places: defaultdict[str, list[pytest.Item]] = defaultdict(list)
         for item in session.items:
             places[place_of(item)].append(item)
-        beside = [place for place in (KERNEL, BESIDE) if places[place]]
+        beside = [place for place in (KERNEL, LAB) if places[place]]
         if session.testsfailed or len(beside) + bool(places[""]) < 2:
             return
-        session.items[:] = [item for place in ("", KERNEL, BESIDE, ALONE) for item in places[place]]
+        session.items[:] = [item for place in ("", KERNEL, LAB, ALONE) for item in places[place]]
         for place in beside:
             other = _Other(self._config, place, [item.nodeid for item in places[place]])
             self._others.append(other)

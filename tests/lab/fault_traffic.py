@@ -237,7 +237,7 @@ class Traffic:
     # What of it counts, once the block has ended.
 
     def unexcused(self) -> list[Loss]:
-        """What was lost while both switches of its way were up, and were let run by the machine."""
+        """What was lost while both switches of its way were up, and were let run by the machine and its kernel."""
         margin = patience(0.1)
         return [
             loss

@@ -4,7 +4,11 @@
     python -S -m tests.lab.fault_windows NODE=PIDFILE...     until stdin ends; a line of JSON for each stall
 
 The switch's datapath is its main thread. The kernel counts for how long a thread was ready to run and was not let
-(/proc/PID/schedstat, second number, nanoseconds): what came meanwhile waits in queues that hold a tenth of a second.
+(/proc/PID/schedstat, second number, nanoseconds), and how often it was let (third number): one that it was not let once
+between two looks, and that stands in the kernel at both (state D of /proc/PID/stat), has waited there. In user space a
+switch does so whenever a pod goes: it closes the packet socket of the port, and close(2) comes back when the kernel has
+made sure that nobody reads it any more (synchronize_rcu: up to 0.3 s were seen on two busy cores); and when it asks for
+its devices while others are removed (RTNL). What came meanwhile waits in queues that hold a tenth of a second.
 """
 
 from __future__ import annotations
@@ -30,8 +34,10 @@ if TYPE_CHECKING:
 
 #: Between two looks, seconds.
 _EVERY = 0.05
-#: For so much of the time between two looks a switch must have waited for a processor to be called stalled, seconds.
+#: For so many seconds a switch must have waited to be called stalled: for a processor between two looks, in the kernel
+#: over several of them.
 STALL = 0.1
+PROCESSOR, KERNEL = "for a processor", "in the kernel"
 #: What was under way when a switch was killed may have been sent so many seconds before.
 _UNDER_WAY = 0.2
 
@@ -85,11 +91,18 @@ def overlaps(spans: Sequence[Span], nodes: Iterable[str], begin: float, end: flo
     return any(span.node in wanted and span.begin <= end and begin <= span.end for span in spans)
 
 
+@dataclass(frozen=True)
+class Stall(Span):
+    """When a switch waited, and where."""
+
+    where: str
+
+
 class Stalls:
     """The process that looks, for the time of the `with` block; afterwards `spans` tells when which switch stood."""
 
     def __init__(self, lab: Lab, output: Path) -> None:
-        self.spans: list[Span] = []
+        self.spans: list[Stall] = []
         self._output = output
         switches = [f"{n.name}={lab.folder / n.name}/ovs-vswitchd.pid" for n in lab.spec.node_machines]
         with output.open("wb") as stdout:
@@ -116,36 +129,72 @@ class Stalls:
         if self._process.returncode != 0:
             raise OSError(f"the process that looks for stalls ended with {self._process.returncode}")
         lines = self._output.read_text(encoding="ascii").splitlines()
-        self.spans = [Span(*json.loads(line)) for line in lines]
+        self.spans = [Stall(*json.loads(line)) for line in lines]
 
     def told(self) -> str:
         """How often and how long, in one line."""
-        if not self.spans:
-            return f"no switch waited {STALL * 1000:.0f} ms for a processor"
-        longest = max(span.end - span.begin for span in self.spans)
-        return f"switches waited for a processor {len(self.spans)} times, for {longest * 1000:.0f} ms at most"
+        found = []
+        for where in (PROCESSOR, KERNEL):
+            lengths = [span.end - span.begin for span in self.spans if span.where == where]
+            most = f", for {max(lengths) * 1000:.0f} ms at most" if lengths else ""
+            found.append(f"{len(lengths)} times {where}{most}")
+        return f"switches waited for {STALL * 1000:.0f} ms or more {'; '.join(found)}"
 
 
-def _waited(pid_file: str) -> tuple[int, float] | None:
-    """The switch's pid and how many seconds its main thread has waited; None while there is none."""
+@dataclass(frozen=True)
+class _Look:
+    """At the main thread of a switch."""
+
+    pid: int
+    waited: float
+    """Seconds, ready to run."""
+    turns: int
+    """How often it was let run."""
+    in_kernel: bool
+
+
+def _look(pid_file: str) -> _Look | None:
+    """None while there is no switch."""
     with suppress(OSError, ValueError, IndexError):
         pid = int(Path(pid_file).read_text(encoding="ascii"))
-        return pid, int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+        _, waited, turns = Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+        return _Look(pid, int(waited) / 1e9, int(turns), state.split()[0] == "D")
     return None
 
 
+class Watched:
+    """One switch, looked at again and again."""
+
+    def __init__(self, node: str, pid_file: str) -> None:
+        self._node = node
+        self._pid_file = pid_file
+        self._last = _look(pid_file)
+        self._looked = time.monotonic()
+        #: When it was first seen to stand in the kernel without a turn in between, until now.
+        self._since = self._looked
+
+    def look(self) -> Iterator[Stall]:
+        """How it has stood, if that is over."""
+        last, found, now = self._last, _look(self._pid_file), time.monotonic()
+        looked, self._last, self._looked = self._looked, found, now
+        if last is None or found is None or last.pid != found.pid:
+            self._since = now
+            return
+        if found.waited - last.waited >= STALL:
+            yield Stall(self._node, looked, now, PROCESSOR)
+        if not (last.in_kernel and found.in_kernel and last.turns == found.turns):
+            if looked - self._since >= STALL:
+                yield Stall(self._node, self._since - _EVERY, now, KERNEL)
+            self._since = now
+
+
 def main() -> None:
-    files = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    before = {node: _waited(file) for node, file in files.items()}
-    looked = time.monotonic()
+    watched = [Watched(*argument.split("=", 1)) for argument in sys.argv[1:]]
     while not select.select([0], [], [], _EVERY)[0] or os.read(0, 1):
-        now = time.monotonic()
-        for node, file in files.items():
-            last, found = before[node], _waited(file)
-            before[node] = found
-            if last is not None and found is not None and last[0] == found[0] and found[1] - last[1] >= STALL:
-                print(json.dumps([node, looked, now]), flush=True)
-        looked = now
+        for switch in watched:
+            for stall in switch.look():
+                print(json.dumps([stall.node, stall.begin, stall.end, stall.where]), flush=True)
 
 
 if __name__ == "__main__":

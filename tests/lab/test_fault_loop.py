@@ -27,8 +27,6 @@ from tests.lab.fault_traffic import Steady, Traffic
 from tests.lab.fault_windows import Outages
 from tests.lab.service_servers import Servers
 
-pytestmark = pytest.mark.beside
-
 SECONDS = float(os.environ.get("SDN_FAULT_LOOP_SECONDS", "600"))
 CONTROLLERS = ("controller-1", "controller-2", "controller-3")
 CONTROLLER_DISK, MEMBER_DISK = 2, 320

@@ -37,7 +37,7 @@ def test_unit():
 def tree(tmp_path: Path) -> Path:
     """A tree with a test in each of some folders."""
     (tmp_path / "pytest.ini").write_text(
-        "[pytest]\naddopts = --import-mode=importlib\npythonpath = .\nmarkers =\n    alone\n    beside\n"
+        "[pytest]\naddopts = --import-mode=importlib\npythonpath = .\nmarkers =\n    alone\n"
     )
     (tmp_path / "meeting.py").write_text(MEET)
     write(tmp_path, "unit", "def test_unit(): pass")
@@ -91,7 +91,7 @@ def test_both_run_at_the_same_time_and_are_told_as_one_run(tree: Path) -> None:
     write(tree, "kernel", "from meeting import meet\ndef test_kernel(): meet('kernel', 'unit')")
     done = run(tree)
     assert done.returncode == 0, done.stdout
-    assert told(done) == ["test_unit PASSED", "test_lab PASSED", "test_kernel PASSED"]
+    assert told(done) == ["test_unit PASSED", "test_kernel PASSED", "test_lab PASSED"]
     assert "3 passed" in done.stdout.splitlines()[-1]
     assert results(tree) == {"test_unit": [], "test_kernel": [], "test_lab": []}
     assert "test_kernel PASSED" in (tree / "results" / "kernel.log").read_text()
@@ -106,24 +106,23 @@ def test_what_measures_runs_when_the_others_have_ended(tree: Path) -> None:
     done = run(tree)
     assert done.returncode == 0, done.stdout
     names = [line.split()[0] for line in told(done)]
-    assert names[:3] == ["test_unit", "test_lab", "test_kernel"]
+    assert names[:3] == ["test_unit", "test_kernel", "test_lab"]
     assert set(names[3:]) == {"test_alone", "test_bench"}
 
 
-def test_what_is_marked_runs_beside_both(tree: Path) -> None:
+def test_labs_run_beside_both(tree: Path) -> None:
     test = (
-        "import os, pytest\nfrom meeting import meet\n{}def test_{}():\n"
+        "import os\nfrom meeting import meet\ndef test_{}():\n"
         "    assert os.getpriority(os.PRIO_PROCESS, 0) == {}\n    meet('{}', '{}')\n    meet('{}', '{}')\n"
     )
-    marked = "@pytest.mark.beside\n"
-    write(tree, "unit", test.format("", "unit", 0, "unit", "kernel", "unit", "lab"))
-    write(tree, "kernel", test.format("", "kernel", 5, "kernel", "lab", "kernel", "unit"))
-    write(tree, "lab", test.format(marked, "lab", 0, "lab", "unit", "lab", "kernel"))
+    write(tree, "unit", test.format("unit", 0, "unit", "kernel", "unit", "lab"))
+    write(tree, "kernel", test.format("kernel", 5, "kernel", "lab", "kernel", "unit"))
+    write(tree, "lab", test.format("lab", 0, "lab", "unit", "lab", "kernel"))
     done = run(tree)
     assert done.returncode == 0, done.stdout
     assert told(done) == ["test_unit PASSED", "test_kernel PASSED", "test_lab PASSED"]
     assert results(tree) == {"test_unit": [], "test_kernel": [], "test_lab": []}
-    for log in ("kernel.log", "beside.log"):
+    for log in ("kernel.log", "lab.log"):
         assert f"1 tests run beside the first 1 (results/{log})" in done.stdout
 
 
@@ -185,9 +184,7 @@ def test_all_of_those_beside_are_ended_with_the_run(tree: Path) -> None:
     pid = "import os, time, pathlib\n"
     sleeps = "    pathlib.Path('{0}').write_text(str(os.getpid())); time.sleep(300)"
     write(tree, "kernel", pid + "def test_kernel():\n" + sleeps.format("kernel.pid"))
-    write(
-        tree, "lab", pid + "import pytest\n@pytest.mark.beside\ndef test_lab():\n" + sleeps.format("lab.pid")
-    )
+    write(tree, "lab", pid + "def test_lab():\n" + sleeps.format("lab.pid"))
     write(tree, "unit", UNTIL_THERE.format("('kernel.pid', 'lab.pid')"))
     done = run(tree, "-x")
     assert "1 failed" in done.stdout.splitlines()[-1], done.stdout

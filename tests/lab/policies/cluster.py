@@ -200,6 +200,9 @@ class PolicyLab:
         """A connection in each family and transport, with data on the way all the time, for the time of the `with`
         block; by default to a port of their own.
         """
+        # What the test before has declared is taken back, which takes each switch a moment: a connection that is
+        # allowed when it begins, and denied before it is confirmed, does not go on before its client says something.
+        self.settle()
         port = port or free_port()
         ends = self.places[client].netns, self.places[server].netns
         with ExitStack() as stack:

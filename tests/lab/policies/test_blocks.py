@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Addresses as peers of a NetworkPolicy: ipBlock, except, pods' addresses among them, nodes, and machines outside."""
 
-import pytest
-
 from tests.lab import service_objects
 from tests.lab.policies.cluster import OUTSIDE, PolicyLab
 from tests.lab.policies.objects import (
@@ -16,8 +14,6 @@ from tests.lab.policies.objects import (
     service,
 )
 from tests.lab.policies.probe import FAMILIES, TRANSPORTS, Way
-
-pytestmark = pytest.mark.beside
 
 EVERYTHING = [block("0.0.0.0/0"), block("::/0")]
 PODS = {"IPv4": "10.244.0.0/16", "IPv6": "fd00:10:244::/48"}

@@ -20,8 +20,6 @@ from tests.lab.policies.objects import (
     port,
 )
 
-pytestmark = pytest.mark.beside
-
 
 def let_in(*peers: Document, name: str = "in") -> Document:
     """For x/a."""

@@ -24,8 +24,6 @@ from tests.lab.policies.objects import (
     range_of,
 )
 
-pytestmark = pytest.mark.beside
-
 EVERY_POD = in_namespaces(ALL)
 OF_X = in_namespaces(labels(ns="x"))
 OF_Y = in_namespaces(labels(ns="y"))

@@ -20,8 +20,6 @@ from tests.lab.policies.objects import (
 )
 from tests.lab.policies.probe import FAMILIES, TRANSPORTS, Way, matrix
 
-pytestmark = pytest.mark.beside
-
 BOTH = ["Ingress", "Egress"]
 
 

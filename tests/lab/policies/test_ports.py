@@ -16,8 +16,6 @@ from tests.lab.policies.objects import (
 )
 from tests.lab.policies.probe import FAMILIES, TRANSPORTS, Way
 
-pytestmark = pytest.mark.beside
-
 
 def open_ports(*ports: Document) -> Document:
     """For all pods of x: these ports, from everybody."""

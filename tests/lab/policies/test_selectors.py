@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whom the selectors of a NetworkPolicy take: pods, namespaces, both together and both apart; all expressions."""
 
-import pytest
-
 from tests.lab.policies.cluster import PolicyLab
 from tests.lab.policies.objects import (
     ALL,
@@ -14,8 +12,6 @@ from tests.lab.policies.objects import (
     pods,
     pods_of,
 )
-
-pytestmark = pytest.mark.beside
 
 NAME = "kubernetes.io/metadata.name"
 
