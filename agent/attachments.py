@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -50,6 +50,8 @@ class Attachments:
         self._unnoted: set[tuple[str, str]] = set()
         self._changed = threading.Condition()
         self.reporter: Reporter | None = None
+        #: Called when a removal could not be finished.
+        self.on_unfinished: Callable[[], None] = lambda: None
 
     @contextmanager
     def alone(self, container_id: str) -> Iterator[None]:
@@ -89,6 +91,15 @@ class Attachments:
         When the database cannot be reached, or the disk is full, the record stays, and its addresses stay taken;
         `agent.reconcile` finishes later. OvsdbRefused, OSError.
         """
+        finished = False
+        try:
+            finished = self._remove(record, netns)
+        finally:
+            if not finished:
+                self.on_unfinished()
+
+    def _remove(self, record: Record, netns: Netns | None) -> bool:
+        """Whether nothing of it is left."""
         try:
             record = self._state.set_phase(record, REMOVING)
         except StateError as problem:
@@ -109,9 +120,10 @@ class Attachments:
             self._state.release(record)
         except (OvsdbUnavailable, StateError) as problem:
             log.warning("removed later", pod=record.pod, container=record.container_id, error=str(problem))
-            return
+            return False
         with self._changed:
             self._unnoted.discard(record.key)
+        return True
 
     # --- confirmations
 

@@ -98,6 +98,7 @@ class _Agent:
         self._service_plane = ServicePlane(self._services, self._setup)
         self._dns = DnsServer(config.state_dir, self._resolved)
         self._reconciler = Reconciler(state, self._ovsdb, self._attachments, self._repaired)
+        self._attachments.on_unfinished = self._reconciler.retry
         self._drift = Drift(self._setup.poke, self._reconciler.look_at)
         self._ovsdb.on_change = self._drift.changed
         self._keeper = Keeper(

@@ -7,12 +7,14 @@
 - A record whose link is there and whose port is not (the database was made anew): the port is plugged again.
 - A port or a link that bears our name and has no record: removed.
 
-Run at start, before the first request, and from then on whenever the database comes back and once in a while.
+Run at start, before the first request, and from then on whenever the database comes back, soon after something could
+not be finished, and once in a while, however many pods come and go meanwhile.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -22,7 +24,7 @@ from agent.drift import CHANGED, MISSING, UNKNOWN, Found
 from agent.netlink import Netlink
 from agent.netns import Netns, NetnsError
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
-from agent.state import HOST_PREFIX, READY, Record, State
+from agent.state import HOST_PREFIX, MAKING, READY, Record, State
 from sdn import logs
 
 log: Final = logs.get("agent.reconcile")
@@ -51,6 +53,8 @@ class Reconciler:
         self._poked = threading.Event()
         self._lock = threading.Lock()
         self._touched: set[str] = set()
+        #: When all is compared again at the latest, whatever else is looked at until then.
+        self._due = time.monotonic() + _EVERY_SECONDS
 
     def start(self) -> None:
         threading.Thread(target=self._keep, name="reconcile", daemon=True).start()
@@ -60,7 +64,13 @@ class Reconciler:
         self._poked.set()
 
     def poke(self) -> None:
-        """Look again now."""
+        """Look at all of it again now."""
+        self.look_at(set())
+
+    def retry(self) -> None:
+        """Something was left to be finished: look at all of it again soon."""
+        with self._lock:
+            self._due = min(self._due, time.monotonic() + _RETRY_SECONDS)
         self._poked.set()
 
     def look_at(self, names: set[str]) -> None:
@@ -76,7 +86,9 @@ class Reconciler:
     def run(self) -> None:
         """All of it once. OvsdbUnavailable; OvsdbRefused, OSError: some of it could not be put right."""
         self._orphans()
-        self._each(self._state.attachments(), self._put_right)
+        # Those that are being made last: the requests that make them are waited for.
+        records = sorted(self._state.attachments(), key=lambda record: record.phase == MAKING)
+        self._each(records, self._put_right)
 
     @staticmethod
     def _each(records: Sequence[Record], do: Callable[[Record], None]) -> None:
@@ -172,23 +184,26 @@ class Reconciler:
                 link.delete(node, name)
 
     def _keep(self) -> None:
-        pause = _EVERY_SECONDS
         while not self._stop.is_set():
-            self._poked.wait(pause)
+            with self._lock:
+                due = self._due
+            self._poked.wait(max(0.0, due - time.monotonic()))
             self._poked.clear()
             if self._stop.is_set():
                 return
             with self._lock:
                 touched, self._touched = self._touched, set()
+                everything = _ALL in touched or time.monotonic() >= self._due
+                if everything:
+                    self._due = time.monotonic() + _EVERY_SECONDS
             try:
-                if not touched or _ALL in touched:
+                if everything:
                     self.run()
-                    pause = _EVERY_SECONDS
-                else:
+                elif touched:
                     self._run_some(touched)
             except (OvsdbUnavailable, OvsdbRefused, OSError) as problem:
                 log.warning("reconciliation waits", error=str(problem))
-                pause = _RETRY_SECONDS
+                self.retry()
 
 
 def _ours(node: Netlink) -> list[str]:

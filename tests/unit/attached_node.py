@@ -186,8 +186,10 @@ class AttachedNode:
             self.attachments,
         )
         self.reconciler = Reconciler(self.state, switch, self.attachments)
+        self.attachments.on_unfinished = self.reconciler.retry
 
     def close(self) -> None:
+        self.reconciler.close()
         self.attachments.node.close()
         self.state.close()
 
