@@ -6,6 +6,8 @@ What differs from the plain pair that `ip` makes, and why:
 - addresses are set without duplicate address detection: the agent gave them, and a second of "tentative" is a
   second in which the pod cannot speak IPv6;
 - the pod takes no router advertisements (accept_ra): its routes are ours;
+- a default route replaces no other interface's, of ours or of another plugin's, but comes after it (metric): what a pod
+  sends with its first address must leave by its first interface, where the switch expects it;
 - on the userspace datapath the pod computes checksums itself (tx off): Open vSwitch reads the frames as they
   are, and a checksum left to hardware that does not exist would never be filled in;
 - the node's end has no IPv6 (disable_ipv6) and is deaf to ARP: it is a port of the switch, not an interface
@@ -19,26 +21,32 @@ import ipaddress
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from agent import ethtool, ipam, netlink
-from agent.netlink import Netlink, Route
+from agent.netlink import Netlink, NetlinkError, Route
 from agent.netns import Netns, inside
 from agent.state import Record
+from sdn import logs
 
+log: Final = logs.get("agent.link")
 _SYSCTL: Final = Path("/proc/sys/net/ipv6/conf")
 _DEFAULT4: Final = ipaddress.ip_network("0.0.0.0/0")
 _DEFAULT6: Final = ipaddress.ip_network("::/0")
+#: With the port's number, the metric of a default route beside another one: more than the 1024 that IPv6 routes have
+#: when nobody says otherwise.
+_FURTHER_METRIC: Final = 2000
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What CHECK found: `what` names the object, `why` what is wrong with it."""
+    """What CHECK found: `what` names the object, `why` what is wrong with it, and `mend` can put it right or not."""
 
     what: str
     why: str
+    mendable: bool = False
 
 
 class InterfaceExists(Exception):
@@ -57,7 +65,7 @@ def make(node: Netlink, record: Record, netns: Netns) -> None:
     """
     try:
         node.run([_pair(record, netns)])
-    except netlink.NetlinkError as problem:
+    except NetlinkError as problem:
         if problem.errno != errno.EEXIST:
             raise
         _clear(node, record, netns)
@@ -102,14 +110,45 @@ def furnish(record: Record, netns: Netns, *, software_checksums: bool) -> None:
         if software_checksums:
             ethtool.transmit_checksums_off(record.ifname)
     with pod:
+        try:
+            pod.run(
+                [
+                    netlink.link_set("lo", up=True),
+                    netlink.link_set(record.ifname, up=True),
+                    *(netlink.address_add(index, address) for address in record.addresses),
+                    *(
+                        netlink.route_add(index, route, replace=False)
+                        for route in default_routes(record.addresses)
+                    ),
+                ]
+            )
+        except NetlinkError as problem:
+            if problem.errno != errno.EEXIST:
+                raise
+            _add_routes(pod, index, record)
+
+
+def _add_routes(pod: Netlink, index: int, record: Record) -> None:
+    """The default routes that the pod's interface lacks, after those of other interfaces."""
+    try:
+        pod.run([netlink.route_add(index, route, replace=False) for route in _lacking(pod, index, record)])
+    except NetlinkError as problem:
+        if problem.errno != errno.EEXIST:
+            raise
+        metric = _FURTHER_METRIC + record.ofport
         pod.run(
             [
-                netlink.link_set("lo", up=True),
-                netlink.link_set(record.ifname, up=True),
-                *(netlink.address_add(index, address) for address in record.addresses),
-                *(netlink.route_add(index, route) for route in default_routes(record.addresses)),
+                netlink.route_add(index, replace(route, metric=metric))
+                for route in _lacking(pod, index, record)
             ]
         )
+
+
+def _lacking(pod: Netlink, index: int, record: Record) -> list[Route]:
+    """Default routes that the pod's interface does not have, with whatever metric."""
+    there = {(route.destination, route.gateway) for route in pod.routes(index)}
+    wanted = default_routes(record.addresses)
+    return [route for route in wanted if (route.destination, route.gateway) not in there]
 
 
 def default_routes(addresses: Sequence[netlink.Interface]) -> list[Route]:
@@ -158,11 +197,27 @@ def check(node: Netlink, record: Record, netns: Netns) -> list[Difference]:
             found.append(Difference(where, "is down"))
         addresses = {address for address, _scope, _flags in pod.addresses(inner["index"])}
         found += [Difference(where, f"lacks address {a}") for a in record.addresses if a not in addresses]
-        routes = {(route.destination, route.gateway) for route in pod.routes(inner["index"])}
-        for route in default_routes(record.addresses):
-            if (route.destination, route.gateway) not in routes:
-                found.append(Difference(where, f"lacks route {route.destination} via {route.gateway}"))
+        for route in _lacking(pod, inner["index"], record):
+            why = f"lacks route {route.destination} via {route.gateway}"
+            found.append(Difference(where, why, mendable=True))
     return found
+
+
+def mend(node: Netlink, record: Record, netns: Netns) -> bool:
+    """Whether the link is as `make` and `furnish` made it. Where only routes are missing, they are added again: a pod
+    that runs must not lose its interface for them. NetlinkError.
+    """
+    found = check(node, record, netns)
+    if not all(difference.mendable for difference in found):
+        return False
+    if found:
+        with _pod(netns) as pod:
+            inner = pod.link(record.ifname)
+            if inner is None:
+                return False
+            _add_routes(pod, inner["index"], record)
+        log.warning("routes added again", pod=record.pod, reason="; ".join(one.why for one in found))
+    return True
 
 
 def exists(node: Netlink, record: Record) -> bool:

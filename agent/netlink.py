@@ -171,9 +171,11 @@ class Route:
 
 
 def route_add(index: int, route: Route, *, replace: bool = True) -> Ask:
-    """`ip route replace`, or `add` when another route to the same destination must stay."""
-    flags = _CREATE | (_REPLACE if replace else _EXCL)
-    return Ask(f"add route {route.destination}", RTM_NEWROUTE, flags, _route(index, route), (errno.EEXIST,))
+    """`ip route replace`, or `add` when another route to the same destination, by whatever interface, must stay: EEXIST
+    says that there is one with this metric.
+    """
+    flags, ignore = (_CREATE | _REPLACE, (errno.EEXIST,)) if replace else (_CREATE | _EXCL, ())
+    return Ask(f"add route {route.destination}", RTM_NEWROUTE, flags, _route(index, route), ignore)
 
 
 def route_delete(index: int, route: Route) -> Ask:

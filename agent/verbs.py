@@ -140,9 +140,13 @@ class Verbs:
             return self._result(request, record)
 
     def _stands(self, record: Record, netns: Netns) -> bool:
-        """Whether an earlier ADD has made it, and all of it is there still."""
-        ready = record.phase == READY and not self._attachments.leaving(record)
-        return ready and not self._differences(record, netns)
+        """Whether an earlier ADD has made it, and all of it is there still, or again."""
+        if record.phase != READY or self._attachments.leaving(record):
+            return False
+        with self._attachments.netlink() as node:
+            if not link.mend(node, record, netns):
+                return False
+        return not self._ovsdb.read(lambda replica: ports.difference(replica, record))
 
     def _make(self, request: Request, netns: Netns, left: Record | None, deadline: float) -> Record:
         """A new attachment, or the addresses of one that was left half-made in a new one."""

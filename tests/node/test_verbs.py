@@ -118,14 +118,69 @@ def test_del_after_the_namespace_is_gone_succeeds(node: Node) -> None:
         node.cni("DEL", pod)
 
 
-def test_a_pod_may_have_two_interfaces(node: Node) -> None:
+@pytest.mark.parametrize("family", ["-4", "-6"])
+def test_add_again_of_a_pod_that_lost_its_routes_adds_them_and_nothing_else(node: Node, family: str) -> None:
     with node.pod("web") as pod:
-        node.cni("ADD", pod)
-        second = node.cni("ADD", pod, environment={"CNI_IFNAME": "net1"})
-        assert second["interfaces"][1]["name"] == "net1"
+        first = node.cni("ADD", pod)
+        before = defaults(pod), pod.exec("cat", "/sys/class/net/eth0/ifindex")
+        pod.exec("ip", family, "route", "delete", "default")
+        assert node.cni("ADD", pod) == first
+        assert (defaults(pod), pod.exec("cat", "/sys/class/net/eth0/ifindex")) == before
+        node.cni("CHECK", pod, prevResult=first)
         node.cni("DEL", pod)
+
+
+def test_a_pod_may_have_two_interfaces(node: Node) -> None:
+    """The first one keeps the default routes, and whatever is asked of one leaves the other as it is."""
+    second = {"CNI_IFNAME": "net1"}
+    with node.pod("web") as pod:
+        results = node.cni("ADD", pod), node.cni("ADD", pod, environment=second)
+        assert results[1]["interfaces"][1]["name"] == "net1"
+        assert defaults(pod) == {"-4": ["eth0", "net1"], "-6": ["eth0", "net1"]}
+        for _ in range(2):
+            node.cni("CHECK", pod, prevResult=results[0])
+            node.cni("CHECK", pod, prevResult=results[1], environment=second)
+            assert node.cni("ADD", pod) == results[0]
+            assert node.cni("ADD", pod, environment=second) == results[1]
+        assert defaults(pod) == {"-4": ["eth0", "net1"], "-6": ["eth0", "net1"]}
+        node.cni("DEL", pod, environment=second)
+        assert defaults(pod) == {"-4": ["eth0"], "-6": ["eth0"]}
+        node.cni("CHECK", pod, prevResult=results[0])
+        node.cni("ADD", pod, environment=second)
+        node.cni("DEL", pod)
+        assert defaults(pod) == {"-4": ["net1"], "-6": ["net1"]}
         assert len(node.state().attachments) == 1
-        node.cni("DEL", pod, environment={"CNI_IFNAME": "net1"})
+        node.cni("DEL", pod, environment=second)
+
+
+def test_another_plugins_default_routes_stay(node: Node) -> None:
+    with node.pod("web") as pod:
+        for command in (
+            "link add eth0 type veth peer name other",
+            "link set eth0 up",
+            "link set other up",
+            "addr add 192.0.2.2/24 dev eth0",
+            "addr add 2001:db8::2/64 dev eth0 nodad",
+            "route add default via 192.0.2.1",
+            "-6 route add default via 2001:db8::1",
+        ):
+            pod.exec("ip", *command.split())
+        second = {"CNI_IFNAME": "net1"}
+        result = node.cni("ADD", pod, environment=second)
+        assert defaults(pod) == {"-4": ["eth0", "net1"], "-6": ["eth0", "net1"]}
+        node.cni("CHECK", pod, prevResult=result, environment=second)
+        node.cni("DEL", pod, environment=second)
+        assert defaults(pod) == {"-4": ["eth0"], "-6": ["eth0"]}
+
+
+def defaults(pod: Pod) -> dict[str, list[str]]:
+    """Interfaces of the default routes of each family, the one that is used first."""
+    found = {}
+    for family in ("-4", "-6"):
+        routes = json.loads(pod.exec("ip", "-json", family, "route", "show", "default"))
+        routes.sort(key=lambda route: route.get("metric", 0))
+        found[family] = [route["dev"] for route in routes]
+    return found
 
 
 def test_an_interface_that_is_there_already_is_not_touched(node: Node) -> None:
