@@ -18,11 +18,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from agent.attachments import Attachments
-from agent.cni.errors import CniError, Code
-from agent.cni.request import Call, spoken_version
+from agent.cni.request import Call
+from agent.lines import Line, line_of, no_room
 from agent.nodesetup.setup import NodeSetup
 from agent.report import Reporter
-from agent.server import WAITING, Answer
+from agent.server import Answer
 from agent.settings import PROGRAM
 from agent.state import State
 from agent.wire import attachment, node_info
@@ -32,12 +32,14 @@ from sdn.version import VERSION
 
 log: Final = logs.get("agent.grpcserver")
 AGENT: Final = "sdn.v1.Agent"
+#: Verbs of a line that wait for their turn, each in a thread; what comes then is to be tried again.
+WAITING: Final = 64
 #: Threads for all that is no verb.
 _OTHERS: Final = 4
 
 
-class _Line:
-    """So many verbs have a turn at a time, and so many more have room to wait for one."""
+class _Turns:
+    """A line: so many verbs have their turn at once, and `WAITING` more have room to wait for it."""
 
     def __init__(self, parallel: int) -> None:
         self.turn = threading.Semaphore(parallel)
@@ -45,9 +47,7 @@ class _Line:
 
 
 class AgentService(agent_pb2_grpc.AgentServicer):
-    """`sdn.v1.Agent`. `parallel` verbs are worked on at once, and as many more wait as on the plugin's socket; the same
-    again of those that remove, for which no controller is waited for, and which a runtime may not ask for twice.
-    """
+    """`sdn.v1.Agent`. `parallel` verbs of each line (`agent.lines`) are worked on at once."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
         parallel: int,
     ) -> None:
         self._answer = answer
-        self._making, self._removing = _Line(parallel), _Line(parallel)
+        self._lines = {line: _Turns(parallel) for line in Line}
         self._state = state
         self._setup = setup
         self._reporter = reporter
@@ -68,13 +68,11 @@ class AgentService(agent_pb2_grpc.AgentServicer):
     def _verb(
         self, verb: str, request: agent_pb2.CniRequest, context: grpc.ServicerContext
     ) -> agent_pb2.CniResponse:
-        line = self._removing if verb in ("DEL", "GC") else self._making
+        line = self._lines[line_of(verb)]
         if not line.room.acquire(blocking=False):
             # Whoever waits has a thread, and some must be left for health and the rest.
-            refused = CniError(Code.TRY_AGAIN, f"{verb}: too many requests are waiting for this node's agent")
-            return agent_pb2.CniResponse(
-                code=int(refused.code), output=refused.encode(spoken_version(request.config))
-            )
+            code, output = no_room(verb, request.config)
+            return agent_pb2.CniResponse(code=code, output=output)
         try:
             with line.turn:
                 if not context.is_active():
@@ -88,6 +86,7 @@ class AgentService(agent_pb2_grpc.AgentServicer):
                         request.args,
                         request.path,
                         request.config,
+                        context.is_active,
                     )
                 )
         finally:
@@ -166,7 +165,7 @@ class GrpcServer:
         self._path = path
         self._health = health.HealthServicer()
         # Verbs wait for the switch; health and the rest must not wait for verbs.
-        threads = 2 * (parallel + WAITING) + _OTHERS
+        threads = len(Line) * (parallel + WAITING) + _OTHERS
         self._server = grpc.server(ThreadPoolExecutor(threads, thread_name_prefix="grpc"))
         agent_pb2_grpc.add_AgentServicer_to_server(service, self._server)
         inspection_pb2_grpc.add_DaemonServicer_to_server(DaemonService(), self._server)

@@ -93,16 +93,17 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
         float,
         Meta(
             description="Seconds that ADD waits for the switch and for a controller's confirmation before it undoes "
-            "everything and answers with CNI code 11 (try again later).",
+            "everything and answers with CNI code 11 (try again later). At most 100: the plugin waits 120 for its "
+            "answer.",
             gt=0,
-            le=600,
+            le=100,
         ),
     ] = 10.0
     parallel_requests: Annotated[
         int,
         Meta(
-            description="CNI requests worked on at once: so many of the plugin's socket, and over gRPC so many DELs and "
-            "GCs and so many others. More wait.",
+            description="CNI requests worked on at once: so many ADDs, so many DELs and GCs, and so many others, of "
+            "the plugin's socket and again over gRPC. More wait.",
             ge=1,
             le=256,
         ),

@@ -126,6 +126,11 @@ class Verbs:
         deadline = time.monotonic() + self._settings.add_timeout
         results.refuse_double(request.prev_result, request.ifname)
         with _open(request) as netns, self._attachments.alone(request.container_id):
+            if not request.awaited():
+                # The DEL that follows may have been here already: whatever was made now would stay for ever.
+                raise CniError(
+                    Code.TRY_AGAIN, f"container {request.container_id}: nobody waits for it any more"
+                )
             record = self._state.attachment(request.container_id, request.ifname)
             if record is not None and record.network != request.network:
                 raise CniError(

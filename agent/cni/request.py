@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -50,9 +50,13 @@ _KNOWN: Final = frozenset(
 )
 
 
+def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Call:
-    """A request as it came over one of the agent's sockets."""
+    """A request as it came over one of the agent's sockets. `awaited`: whether somebody still waits for the answer."""
 
     verb: str
     container_id: str = ""
@@ -61,6 +65,7 @@ class Call:
     args: str = ""
     path: str = ""
     config: bytes = b""
+    awaited: Callable[[], bool] = field(default=_always, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class Request:
     requested_ips  addresses that the runtime insists on, at most one a family
     requested_mac  MAC that it insists on, lower case, or empty
     valid          for GC: (container, interface) pairs that exist as far as the runtime knows
+    awaited        for ADD: whether somebody still waits for the answer
     """
 
     verb: str
@@ -95,6 +101,7 @@ class Request:
     requested_mac: str = ""
     prev_result: Mapping[str, Any] | None = None
     valid: frozenset[tuple[str, str]] = frozenset()
+    awaited: Callable[[], bool] = field(default=_always, compare=False, repr=False)
 
 
 def parse(call: Call) -> Request:
@@ -144,6 +151,7 @@ def parse(call: Call) -> Request:
         requested_ips=_requested_ips(args, cni_args, runtime) if adding else (),
         requested_mac=_requested_mac(args, cni_args, runtime) if adding else "",
         prev_result=prev_result,
+        awaited=call.awaited,
     )
 
 

@@ -193,11 +193,14 @@ class AttachedNode:
         self.attachments.node.close()
         self.state.close()
 
-    def call(self, verb: str, name: str = "", **config: object) -> tuple[int, str]:
+    def call(
+        self, verb: str, name: str = "", awaited: Callable[[], bool] = lambda: True, **config: object
+    ) -> tuple[int, str]:
         """A verb about the pod of this name: (code, the error's text)."""
         document = {"cniVersion": "1.1.0", "name": "pods", "type": "sdn-cni", **config}
         args = f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}"
-        call = Call(verb, f"c-{name}", self.pod, "eth0", args, config=json.dumps(document).encode())
+        text = json.dumps(document).encode()
+        call = Call(verb, f"c-{name}", self.pod, "eth0", args, config=text, awaited=awaited)
         code, output = self.verbs.answer(call)
         return code, json.loads(output)["msg"] if code else ""
 

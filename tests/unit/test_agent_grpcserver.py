@@ -19,8 +19,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent.cni.request import Call
-from agent.grpcserver import AgentService, GrpcServer
-from agent.server import WAITING
+from agent.grpcserver import WAITING, AgentService, GrpcServer
 from agent.state import State
 from sdn.v1 import agent_pb2, agent_pb2_grpc, inspection_pb2, inspection_pb2_grpc
 
@@ -37,6 +36,7 @@ class Agent:
         self.go_on = threading.Event()
         self.at_work = threading.Semaphore(0)
         self.most = 0
+        self.awaited: list[bool] = []
         self._now = 0
         self._lock = threading.Lock()
         nothing: Any = SimpleNamespace(
@@ -62,6 +62,7 @@ class Agent:
         self.go_on.wait()
         with self._lock:
             self._now -= 1
+            self.awaited.append(call.awaited())
         return 0, call.container_id.encode()
 
     def begin(self, count: int) -> list[Any]:
@@ -127,7 +128,7 @@ def test_what_is_more_than_can_wait_is_to_be_tried_again(agent: Agent) -> None:
     assert agent.verbs.Del(agent_pb2.CniRequest(), timeout=PATIENCE).code == 0
 
 
-def test_what_removes_waits_for_nothing_that_is_made(agent: Agent) -> None:
+def test_what_removes_or_looks_waits_for_nothing_that_is_made(agent: Agent) -> None:
     """Nor is it refused since others are too many: a runtime may not ask for it again."""
     begun = agent.begin(PARALLEL + WAITING + 3)
     refused = [one.result(timeout=PATIENCE).code for one in itertools.islice(as_they_end(begun), 3)]
@@ -136,10 +137,11 @@ def test_what_removes_waits_for_nothing_that_is_made(agent: Agent) -> None:
         agent.verbs.Del.future(agent_pb2.CniRequest(container_id=f"d{n}", config=CONFIG))
         for n in range(PARALLEL)
     ]
-    for _ in removing:
+    looking = [agent.verbs.Check.future(agent_pb2.CniRequest(config=CONFIG)) for _ in range(PARALLEL)]
+    for _ in (*removing, *looking):
         assert agent.at_work.acquire(timeout=PATIENCE)
     agent.go_on.set()
-    assert [one.result(timeout=PATIENCE).code for one in removing] == [0] * PARALLEL
+    assert [one.result(timeout=PATIENCE).code for one in (*removing, *looking)] == [0] * 2 * PARALLEL
     assert sorted(one.result(timeout=PATIENCE).code for one in begun) == [0] * (PARALLEL + WAITING) + refused
 
 
@@ -161,3 +163,7 @@ def test_a_verb_whose_caller_has_gone_before_its_turn_is_not_done(agent: Agent) 
     assert answer.output == b"after"
     assert agent.at_work.acquire(timeout=0)
     assert not agent.at_work.acquire(timeout=0), "only the last one was done beside those at work"
+    deadline = time.monotonic() + PATIENCE
+    while len(agent.awaited) <= PARALLEL and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(agent.awaited) == [False] * PARALLEL + [True]

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plugin's socket while the process has nothing left to give, and while more ask than can be answered."""
+"""The plugin's socket: who waits for whom, while more ask than can be answered, and while the process has nothing left
+to give.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import select
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +23,8 @@ import pytest
 from agent.cni.request import Call
 from agent.server import WAITING, Server
 
-REQUEST = b"CNI1" + (18).to_bytes(4, "big") + (0).to_bytes(4, "big") + b"CNI_COMMAND=STATUS"
+PATIENCE = 60.0
+PARALLEL = 2
 ANSWER = (0).to_bytes(4, "big") + b"fine"
 
 #: Serves, and takes each descriptor that it may have (32); gives them back, and answers, when it is told to.
@@ -67,17 +72,70 @@ def told(process: subprocess.Popen[str], line: str) -> None:
     process.stdin.flush()
 
 
+def request(verb: str) -> bytes:
+    variables = f"CNI_COMMAND={verb}".encode()
+    return b"CNI1" + len(variables).to_bytes(4, "big") + (2).to_bytes(4, "big") + variables + b"{}"
+
+
 @contextmanager
-def asking(path: Path) -> Iterator[socket.socket]:
+def connected(path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(60)
+        connection.settimeout(PATIENCE)
         connection.connect(str(path))
-        connection.sendall(REQUEST)
+        yield connection
+
+
+@contextmanager
+def asking(path: Path, verb: str = "STATUS") -> Iterator[socket.socket]:
+    with connected(path) as connection:
+        connection.sendall(request(verb))
         yield connection
 
 
 def answer(connection: socket.socket) -> bytes:
-    return b"".join(iter(lambda: connection.recv(100), b""))
+    return b"".join(iter(lambda: connection.recv(1000), b""))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+class Agent:
+    """Serves; each ADD waits for `go_on`, and all else is answered at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "agent.sock"
+        self.go_on = threading.Event()
+        self.at_work = threading.Semaphore(0)
+        self.awaited: list[bool] = []
+        self.server = Server(self.path, self.answer, PARALLEL)
+        self.server.start()
+
+    def answer(self, call: Call) -> tuple[int, bytes]:
+        if call.verb == "ADD":
+            self.at_work.release()
+            self.go_on.wait(PATIENCE)
+            self.awaited.append(call.awaited())
+        return 0, b"fine"
+
+    def begin(self, stack: ExitStack, count: int) -> list[socket.socket]:
+        """So many ADDs, all of them taken up; as many as may are at work."""
+        begun = [stack.enter_context(asking(self.path, "ADD")) for _ in range(count)]
+        for _ in range(PARALLEL):
+            assert self.at_work.acquire(timeout=PATIENCE)
+        wait_until(lambda: taken_up(self.path.parent) >= min(count, PARALLEL + WAITING))
+        return begun
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    agent = Agent(tmp_path)
+    yield agent
+    agent.go_on.set()
+    agent.server.close()
 
 
 def test_a_process_without_a_free_descriptor_answers_when_it_has_one(
@@ -97,37 +155,72 @@ def test_a_process_without_a_free_descriptor_answers_when_it_has_one(
     assert starved.wait(60) == 0
 
 
-def test_what_is_more_than_can_wait_is_not_taken_up_and_all_of_it_is_answered(tmp_path: Path) -> None:
-    begun = threading.Semaphore(0)
-    go_on = threading.Event()
+def test_what_is_more_than_can_wait_is_to_be_tried_again_and_all_else_is_answered(agent: Agent) -> None:
+    with ExitStack() as stack:
+        begun = agent.begin(stack, PARALLEL + WAITING + 1)
+        (refused,), _, _ = select.select(begun, [], [], PATIENCE)
+        told = answer(refused)
+        assert int.from_bytes(told[:4], "big") == 11
+        assert json.loads(told[4:])["msg"] == "ADD: too many requests are waiting for this node's agent"
+        agent.go_on.set()
+        others = [answer(connection) for connection in begun if connection is not refused]
+        assert others == [ANSWER] * (PARALLEL + WAITING)
+        with asking(agent.path, "ADD") as after:
+            assert answer(after) == ANSWER
 
-    def late(_call: Call) -> tuple[int, bytes]:
-        begun.release()
-        go_on.wait(60)
-        return 0, b"fine"
 
-    server = Server(tmp_path / "agent.sock", late, 2)
-    server.start()
-    sockets = [socket.socket(socket.AF_UNIX) for _ in range(WAITING + 50)]
-    try:
-        for connection in sockets:
-            connection.settimeout(60)
-            connection.connect(str(tmp_path / "agent.sock"))
-            connection.sendall(REQUEST)
-        for _ in range(2):
-            assert begun.acquire(timeout=60)
-        deadline = time.monotonic() + 60
-        while taken_up(tmp_path) < WAITING + 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.2)
-        assert taken_up(tmp_path) == WAITING + 2
-        go_on.set()
-        assert [answer(connection) for connection in sockets] == [ANSWER] * len(sockets)
-    finally:
-        go_on.set()
-        for connection in sockets:
-            connection.close()
-        server.close()
+@pytest.mark.parametrize("verb", ["DEL", "GC", "CHECK", "STATUS", "VERSION"])
+def test_what_removes_or_looks_waits_for_nothing_that_is_made(agent: Agent, verb: str) -> None:
+    with ExitStack() as stack:
+        begun = agent.begin(stack, PARALLEL + 20)
+        with asking(agent.path, verb) as other:
+            assert answer(other) == ANSWER
+        agent.go_on.set()
+        assert [answer(connection) for connection in begun] == [ANSWER] * len(begun)
+
+
+def test_a_plugin_that_has_gone_does_not_wait_any_more(agent: Agent) -> None:
+    with ExitStack() as stack:
+        first, *_others = agent.begin(stack, PARALLEL)
+        first.close()
+        agent.go_on.set()
+        wait_until(lambda: len(agent.awaited) == PARALLEL)
+        assert sorted(agent.awaited) == [False, True]
+
+
+def test_a_plugin_that_says_nothing_more_waits_all_the_same(agent: Agent) -> None:
+    with asking(agent.path, "ADD") as connection:
+        connection.shutdown(socket.SHUT_WR)
+        agent.go_on.set()
+        assert answer(connection) == ANSWER
+        assert agent.awaited == [True]
+
+
+def test_at_the_end_what_waits_to_be_made_is_left_to_the_next_agent(tmp_path: Path) -> None:
+    agent = Agent(tmp_path)
+    with ExitStack() as stack:
+        begun = agent.begin(stack, PARALLEL + 3)
+        closing = threading.Thread(target=agent.server.close)
+        closing.start()
+        wait_until(lambda: not agent.path.exists())
+        agent.go_on.set()
+        closing.join()
+        assert sorted(answer(connection) for connection in begun) == [b""] * 3 + [ANSWER] * PARALLEL
+
+
+def test_a_request_that_does_not_end_is_given_up(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.server._PEER_SECONDS", 0.5)
+    with connected(agent.path) as connection:
+        connection.sendall(b"CNI1" + (1 << 20).to_bytes(4, "big") + bytes(4))
+
+        def ended() -> bool:
+            try:
+                connection.sendall(b"x")
+            except BrokenPipeError:
+                return True
+            return False
+
+        wait_until(ended)
 
 
 def taken_up(folder: Path) -> int:

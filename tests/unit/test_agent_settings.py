@@ -38,6 +38,7 @@ def test_a_controller_is_an_address_and_a_port_or_a_socket(controller: str) -> N
         ("datapath", "fast"),
         ("mtu", "70000"),
         ("add-timeout", "0"),
+        ("add-timeout", "101"),
     ],
 )
 def test_an_impossible_value_is_refused_with_the_settings_name(flag: str, value: str) -> None:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,24 @@ def test_an_add_where_an_earlier_pod_cannot_be_removed_yet_is_to_be_tried_again(
     )
     node.heal()
     node.add("web")
+
+
+def test_an_add_that_nobody_waits_for_any_more_when_its_turn_comes_makes_nothing(node: AttachedNode) -> None:
+    """The DEL that follows may have had its turn before: nobody would remove what is made then."""
+    with ThreadPoolExecutor(1) as pool:
+        with node.attachments.alone("c-web"):
+            asked = threading.Event()
+            gone = threading.Event()
+
+            def awaited() -> bool:
+                asked.set()
+                return not gone.is_set()
+
+            adding = pool.submit(node.call, "ADD", "web", awaited)
+            asked.wait(0.5)
+            gone.set()
+        assert adding.result() == (11, "container c-web: nobody waits for it any more")
+    assert phases(node) == []
 
 
 # --- what fails without being a defect
