@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.cni.errors import CniError, Code
+from sdn.model.names import InvalidObjectError, check_dns_label, check_dns_subdomain
 
 _FIELDS: Final = {
     "K8S_POD_NAMESPACE": "pod_namespace",
@@ -64,3 +65,17 @@ def parse(text: str) -> Arguments:
             "give IgnoreUnknown=1 to have them ignored",
         )
     return Arguments(**values)
+
+
+def check_names(given: Arguments, container_id: str) -> None:
+    """CniError INVALID_ENVIRONMENT unless the pod's names are such as Kubernetes gives. A container that is no pod goes
+    by its id, which need be no such name.
+    """
+    try:
+        if given.pod_namespace:
+            check_dns_label("CNI_ARGS K8S_POD_NAMESPACE", given.pod_namespace)
+        name = given.pod_name or container_id
+        if given.pod_uid or name != container_id:
+            check_dns_subdomain("CNI_ARGS K8S_POD_NAME", name)
+    except InvalidObjectError as problem:
+        raise CniError(Code.INVALID_ENVIRONMENT, str(problem)) from None

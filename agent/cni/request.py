@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from agent.cni import arguments
+from agent.cni import arguments, labels
 from agent.cni.arguments import Arguments
 from agent.cni.errors import LATEST, CniError, Code
 from sdn.pipeline.registers import GATEWAY_MAC, ROUTER_MAC
@@ -25,6 +25,8 @@ VERBS: Final = ("ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION")
 #: The version that brought a verb, where it is not the first one.
 _SINCE: Final = {"CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}
 _CONTAINER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+#: No runtime's ids come near it.
+_LONGEST_CONTAINER_ID: Final = 255
 _NETWORK_NAME: Final = _CONTAINER_ID
 #: The gateway's on every node, and that by which a node reaches the pods of others.
 _RESERVED_MACS: Final = (GATEWAY_MAC, ROUTER_MAC)
@@ -138,6 +140,8 @@ def parse(call: Call) -> Request:
     if call.verb == "CHECK" and prev_result is None:
         raise CniError(Code.INVALID_CONFIGURATION, "prevResult: CHECK needs the result of ADD")
     adding = call.verb == "ADD"
+    if adding:
+        arguments.check_names(args, call.container_id)
     return Request(
         verb=call.verb,
         version=version,
@@ -146,7 +150,7 @@ def parse(call: Call) -> Request:
         netns=call.netns,
         ifname=call.ifname,
         arguments=args,
-        labels=_labels(cni_args) if adding else {},
+        labels=labels.parse(cni_args.get("labels")) if adding else {},
         dns=_dns(config, runtime),
         requested_ips=_requested_ips(args, cni_args, runtime) if adding else (),
         requested_mac=_requested_mac(args, cni_args, runtime) if adding else "",
@@ -174,6 +178,11 @@ def _environment(call: Call) -> None:
             Code.INVALID_ENVIRONMENT,
             f"CNI_CONTAINERID: {call.container_id!r} must begin with a letter or digit and hold only "
             "letters, digits, '_', '.' and '-'",
+        )
+    if call.verb == "ADD" and len(call.container_id) > _LONGEST_CONTAINER_ID:
+        raise CniError(
+            Code.INVALID_ENVIRONMENT,
+            f"CNI_CONTAINERID: {len(call.container_id)} characters, the limit is {_LONGEST_CONTAINER_ID}",
         )
     _variable("CNI_IFNAME", call.ifname)
     name = call.ifname
@@ -280,40 +289,6 @@ def _prev_result(config: dict[str, Any]) -> dict[str, Any] | None:
             ) from None
     _object(result, "dns", "prevResult.dns")
     return result
-
-
-def _labels(cni_args: dict[str, Any]) -> dict[str, str]:
-    """`args.cni.labels`: a list of {"key": K, "value": V} (conventions document); an object {K: V} is taken too."""
-    path = "args.cni.labels"
-    given = cni_args.get("labels")
-    pairs: list[tuple[Any, Any]]
-    if given is None:
-        pairs = []
-    elif isinstance(given, dict):
-        pairs = list(given.items())
-    elif isinstance(given, list):
-        pairs = []
-        for index, item in enumerate(given):
-            if not isinstance(item, dict) or set(item) != {"key", "value"}:
-                raise CniError(
-                    Code.INVALID_CONFIGURATION, f'{path}[{index}]: must be {{"key": ..., "value": ...}}'
-                )
-            pairs.append((item["key"], item["value"]))
-    else:
-        raise CniError(Code.INVALID_CONFIGURATION, f"{path}: must be a list of keys and values")
-    labels: dict[str, str] = {}
-    for key, value in pairs:
-        if not _is_text(key) or not _is_text(value) or not key:
-            raise CniError(
-                Code.INVALID_CONFIGURATION, f"{path}: key and value must be texts, got {key!r}: {value!r}"
-            )
-        labels[key] = value
-    return labels
-
-
-def _is_text(value: object) -> bool:
-    """Whether it is a text that can be written anywhere: JSON lets half a surrogate pair through, as "\\ud800"."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _dns(config: dict[str, Any], runtime: dict[str, Any]) -> Dns:

@@ -91,7 +91,7 @@ def refused(lab: Lab, pod: PodRecord, verb: str = "ADD", **options: object) -> C
         (config(cniVersion="9.9.9"), 1, "9.9.9"),
         (config(cniVersion=1), 1, "cniVersion"),
         (config(name=""), 7, "name"),
-        (config(args={"cni": {"labels": [{"key": "bad key", "value": "x"}]}}), 101, "labels"),
+        (config(args={"cni": {"labels": [{"key": "bad key", "value": "x"}]}}), 7, "args.cni.labels"),
         (config(args={"cni": {"labels": 7}}), 7, "labels"),
         (config(prevResult="text"), 7, "prevResult"),
     ],
@@ -126,7 +126,7 @@ def test_a_wrong_configuration_is_refused_by_field(
         ({"CNI_NETNS": "/run/netns/does-not-exist"}, "/run/netns/does-not-exist"),
         ({"CNI_NETNS": "/etc/hostname"}, "/etc/hostname"),
         ({"CNI_ARGS": "K8S_POD_NAME"}, "CNI_ARGS"),
-        ({"CNI_ARGS": "K8S_POD_NAMESPACE=Not Valid;K8S_POD_NAME=x"}, "pod_namespace"),
+        ({"CNI_ARGS": "K8S_POD_NAMESPACE=Not Valid;K8S_POD_NAME=x"}, "CNI_ARGS K8S_POD_NAMESPACE"),
         ({"CNI_COMMAND": "FLY"}, "FLY"),
     ],
     ids=lambda value: (

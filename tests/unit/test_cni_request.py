@@ -177,6 +177,51 @@ def test_malformed_arguments_are_refused(text: str) -> None:
         arguments.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [
+        ("K8S_POD_NAMESPACE=kube_system", "K8S_POD_NAMESPACE"),
+        ("K8S_POD_NAMESPACE=a.b", "K8S_POD_NAMESPACE"),
+        (f"K8S_POD_NAMESPACE={'x' * 64}", "K8S_POD_NAMESPACE"),
+        ("K8S_POD_NAMESPACE=shop;K8S_POD_NAME=Web", "K8S_POD_NAME"),
+        ("K8S_POD_NAME=a..b", "K8S_POD_NAME"),
+        ("K8S_POD_NAME=web\n", "K8S_POD_NAME"),
+        (f"K8S_POD_NAME={'x' * 254}", "K8S_POD_NAME"),
+        ("K8S_POD_UID=u;K8S_POD_NAME=C_1", "K8S_POD_NAME"),
+        ("K8S_POD_UID=u", "K8S_POD_NAME"),
+    ],
+)
+def test_a_name_that_no_pod_has_is_refused_with_its_argument(args: str, name: str) -> None:
+    error = refusal(call(container_id="C_1", args=args))
+    assert error.code == Code.INVALID_ENVIRONMENT
+    assert error.message.startswith(f"CNI_ARGS {name}: ")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "",
+        "IgnoreUnknown=1;K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=kube-apiserver-node-1.example.com;"
+        "K8S_POD_INFRA_CONTAINER_ID=C_1;K8S_POD_UID=0b4e5ed4e1d4d9b9b4cf6e4cbeed4a4c",
+        "K8S_POD_NAMESPACE=;K8S_POD_NAME=;K8S_POD_UID=",
+        "K8S_POD_NAMESPACE=default;K8S_POD_NAME=C_1",
+    ],
+)
+def test_names_of_pods_and_of_containers_that_are_none_are_taken(args: str) -> None:
+    assert request.parse(call(container_id="C_1", args=args)).container_id == "C_1"
+
+
+def test_a_container_id_of_any_runtime_is_taken_and_a_longer_one_refused() -> None:
+    assert request.parse(call(container_id="x" * 255)).container_id == "x" * 255
+    error = refusal(call(container_id="x" * 256))
+    assert (error.code, error.message.partition(":")[0]) == (Code.INVALID_ENVIRONMENT, "CNI_CONTAINERID")
+
+
+def test_del_minds_no_name() -> None:
+    args = "K8S_POD_NAMESPACE=a.b;K8S_POD_NAME=Web"
+    assert request.parse(call("DEL", container_id="x" * 256, args=args)).verb == "DEL"
+
+
 # --- labels, capabilities
 
 
@@ -209,10 +254,29 @@ def test_labels_that_are_no_unicode_are_refused_with_their_path(text: str) -> No
     assert error.encode("1.0.0").isascii()
 
 
-def test_a_whole_surrogate_pair_is_one_character() -> None:
-    stdin = config(args={"cni": {"labels": {"face": "\U0001f600"}}})
-    assert b"\\ud83d\\ude00" in stdin
-    assert request.parse(call(stdin=stdin)).labels == {"face": "\U0001f600"}
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("app", "two words"),
+        ("app", "x" * 64),
+        ("app", "-x"),
+        ("face", "\U0001f600"),
+        ("two words", "x"),
+        ("x" * 64, "x"),
+        ("Example.com/app", "x"),
+        ("/app", "x"),
+    ],
+)
+def test_labels_that_kubernetes_would_not_take_are_refused_with_their_path(key: str, value: str) -> None:
+    for labels in ({"fine": "yes", key: value}, [{"key": key, "value": value}]):
+        error = refusal(call(stdin=config(args={"cni": {"labels": labels}})))
+        assert error.code == Code.INVALID_CONFIGURATION
+        assert error.message.startswith(f'args.cni.labels["{key}"]: ')
+
+
+def test_labels_of_kubernetes_are_taken() -> None:
+    labels = {"app.kubernetes.io/name": "Web_1.0", "a": "", "pod-template-hash": "5d4f"}
+    assert request.parse(call(stdin=config(args={"cni": {"labels": labels}}))).labels == labels
 
 
 def test_dns_of_the_runtime_wins_over_that_of_the_configuration_also_with_capital_keys() -> None:
