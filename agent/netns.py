@@ -40,7 +40,8 @@ class Netns:
         """
         self.path = path
         try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # A pipe would be waited for until somebody writes to it.
+            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as problem:
             text = f"{path}: {problem.strerror}"
             if problem.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESRCH):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -128,6 +129,18 @@ def test_a_namespace_whose_path_has_a_zero_byte_is_refused(node: AttachedNode) -
     for verb in ("ADD", "CHECK"):
         code, text = node.call(verb, "web", prevResult={})
         assert (code, text.partition(":")[0]) == (4, "CNI_NETNS")
+    assert node.state.attachments() == [record]
+    assert node.call("DEL", "web") == (0, "")
+    assert phases(node) == []
+
+
+def test_a_pipe_is_no_namespace_and_nobody_waits_for_it(node: AttachedNode, tmp_path: Path) -> None:
+    record = node.add("web")
+    node.pod = str(tmp_path / "pipe")
+    os.mkfifo(node.pod)
+    for verb in ("ADD", "CHECK"):
+        refusal = f"CNI_NETNS: {node.pod}: is not a network namespace"
+        assert node.call(verb, "web", prevResult={}) == (4, refusal)
     assert node.state.attachments() == [record]
     assert node.call("DEL", "web") == (0, "")
     assert phases(node) == []
