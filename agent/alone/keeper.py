@@ -6,6 +6,8 @@ controller has confirmed the node's full state, whatever the switch holds at any
 anew. It is read when it has changed (the switch tells, `sdn.openflow.notices`), has been quiet for a moment, and again
 only after a pause that grows with what reading costs: what many pods and policies change in a row is read once. What
 was confirmed last is read when the agent ends, too. What a full disk refuses is tried again, and held in memory until.
+What is changed while no controller is there is nobody's, and put right by nobody: from then on nothing is kept before a
+controller has confirmed the full state again.
 
 **Putting back.** A switch without any flow or group is one that was just started, or made. Controllers have a moment to
 connect and to write it, a longer one while one of them has the agent's stream. Then everything is written, in one
@@ -216,6 +218,7 @@ class _Following:
         now = time.monotonic()
         self._began = now
         self._empty = switch.is_empty()
+        #: Whether all that the switch is known to hold was confirmed: nothing has changed since without a controller.
         self._trusted = False
         #: When the first change came that is not on disk, and the last one; None: all is.
         self._first: float | None = now
@@ -247,6 +250,7 @@ class _Following:
     def _look(self) -> None:
         """Note that the switch has changed; waits a moment for that."""
         if self._switch.changed(_LOOK_SECONDS):
+            self._trusted = self._trusted and self._keeper.trusted()
             self._last = time.monotonic()
             self._first = self._first or self._last
             self._empty = self._empty and self._switch.is_empty()

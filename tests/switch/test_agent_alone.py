@@ -59,6 +59,8 @@ class Node:
     confirmed: bool = True
     datapath_id: int = DATAPATH
     reconnected: int = 0
+    #: How often the agent was asked whether all is confirmed.
+    asked: int = 0
     keeper: Keeper | None = field(default=None)
 
     def start(self) -> None:
@@ -67,10 +69,15 @@ class Node:
             self.switch.folder / f"{self.switch.bridge}.mgmt",
             datapath_id=lambda: self.datapath_id,
             attended=lambda: self.attended,
-            confirmed=lambda: self.confirmed,
+            confirmed=self.is_confirmed,
             reconnect=self.reconnect,
         )
         self.keeper.start()
+
+    def is_confirmed(self) -> bool:
+        confirmed = self.confirmed
+        self.asked += 1
+        return confirmed
 
     def reconnect(self) -> None:
         self.switch.appctl("bridge/reconnect", self.switch.bridge)
@@ -151,6 +158,63 @@ def test_nothing_is_kept_that_no_controller_has_confirmed(node: Node) -> None:
     assert node.kept() == set()
     node.confirmed = True
     wait_until(lambda: node.kept() == {*ALL, "3/3"}, "the image to be kept")
+
+
+def damage(switch: PrivateSwitch) -> None:
+    switch.ofctl("del-flows", "table=9")
+    switch.ofctl("add-flow", "table=0,priority=9,actions=drop")
+
+
+def test_what_is_changed_while_no_controller_is_there_is_not_kept(node: Node) -> None:
+    before = held(node.switch)
+    node.start()
+    wait_until(lambda: node.kept() == ALL, "the image to be kept")
+    node.attended = node.confirmed = False
+    with LocalSwitch(node.switch.folder / f"{node.switch.bridge}.mgmt") as local:
+        damage(node.switch)
+        assert local.changed(60.0)
+        assert not local.changed(2.5), "time for the keeper to read the switch"
+    assert node.kept() == ALL
+    node.switch.restart_vswitchd()
+    wait_until(lambda: held(node.switch) == before, "flows and groups as they were confirmed")
+
+
+def test_what_is_changed_while_no_controller_is_there_is_not_kept_at_the_end(node: Node) -> None:
+    node.start()
+    wait_until(lambda: node.kept() == ALL, "the image to be kept")
+    node.attended = node.confirmed = False
+    damage(node.switch)
+    assert node.keeper is not None
+    node.keeper.close()
+    assert node.kept() == ALL
+
+
+def test_what_controllers_confirm_when_they_are_back_is_kept_again(node: Node) -> None:
+    node.start()
+    wait_until(lambda: node.kept() == ALL, "the image to be kept")
+    node.attended = node.confirmed = False
+    node.switch.ofctl("add-flow", "table=3,priority=3,actions=drop")
+    with LocalSwitch(node.switch.folder / f"{node.switch.bridge}.mgmt") as local:
+        assert not local.changed(2.5), "time for the keeper to read the switch"
+    assert node.kept() == ALL
+    node.attended = node.confirmed = True
+    wait_until(lambda: node.kept() == {*ALL, "3/3"}, "what is confirmed now to be kept")
+
+
+def test_what_was_confirmed_just_before_the_controllers_went_is_kept(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.start()
+    wait_until(lambda: node.kept() == ALL, "the image to be kept")
+    monkeypatch.setattr(keepers, "_QUIET_SECONDS", 600.0)
+    monkeypatch.setattr(keepers, "_LONGEST_SECONDS", 600.0)
+    before = node.asked
+    node.switch.ofctl("add-flow", "table=3,priority=3,actions=drop")
+    wait_until(lambda: node.asked > before, "the change to be noticed")
+    node.attended = node.confirmed = False
+    assert node.keeper is not None
+    node.keeper.close()
+    assert node.kept() == {*ALL, "3/3"}
 
 
 class Disk:
