@@ -27,6 +27,7 @@ from agent.nodesetup.facts import Assignment, NodeFacts
 from agent.nodesetup.setup import NodeSetup, wait_for_facts
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
 from agent.owners import Owners
+from agent.portconfig import PortConfigs
 from agent.ports import INTEGRATION_BRIDGE
 from agent.reconcile import Reconciler
 from agent.report import Reporter
@@ -101,9 +102,11 @@ class _Agent:
         self._attachments.on_unfinished = self._reconciler.retry
         self._drift = Drift(self._setup.poke, self._reconciler.look_at)
         self._ovsdb.on_change = self._drift.changed
+        management = config.ovs_rundir / f"{INTEGRATION_BRIDGE}.mgmt"
+        self._port_configs = PortConfigs(management, self._repaired)
         self._keeper = Keeper(
             config.state_dir,
-            config.ovs_rundir / f"{INTEGRATION_BRIDGE}.mgmt",
+            management,
             datapath_id=lambda: self._facts().datapath_id,
             attended=lambda: self._reporter.connected,
             confirmed=lambda: self._reporter.settled,
@@ -150,6 +153,7 @@ class _Agent:
         self._owners.start()
         self._reconciler.start()
         self._drift.start()
+        self._port_configs.start()
         try:
             self._plugin.start()
             self._grpc.start()
@@ -160,6 +164,7 @@ class _Agent:
         self._plugin.close()
         self._grpc.close()
         self._drift.close()
+        self._port_configs.close()
         self._reconciler.close()
         self._service_watch.close()
         self._dns.close()

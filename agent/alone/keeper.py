@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Final
 
 from agent.alone.image import ImageError, ImageFile, SwitchImage, UnreadError, UnwrittenError
-from agent.alone.switch import LocalSwitch, LocalSwitchError, RefusedError
+from agent.alone.switch import LocalSwitch, RefusedError
+from agent.management import LocalSwitchError
 from agent.vswitchd import VswitchdRefused, VswitchdUnavailable
 from sdn import logs
 from sdn.openflow import CodecError

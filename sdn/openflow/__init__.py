@@ -25,7 +25,8 @@ with the group's number as key.
 ``groupdesc``           the same for groups
 ``packetio``            packet-in and packet-out
 ``conntrack``           removing entries of the connection tracker
-``notices``             being told that flows or groups have changed
+``notices``             being told that flows, groups or ports have changed
+``ports``               ports: descriptions, changes, their configuration
 ``roles``               which controller may write: role request, reply and status
 ``message``             header, barrier, errors, cutting a byte stream into messages
 ``oxm``                 match fields, both ways
@@ -123,7 +124,7 @@ from sdn.openflow.multipart import (
     multipart_body,
     multipart_more,
 )
-from sdn.openflow.notices import is_notice, notice_requests, tells_change
+from sdn.openflow.notices import is_notice, notice_requests, port_notice_requests, tells_change
 from sdn.openflow.packetio import (
     OFPR_ACTION_SET,
     OFPR_APPLY_ACTION,
@@ -135,6 +136,14 @@ from sdn.openflow.packetio import (
     decode_packet_in,
     packet_in_cookie,
     packet_out,
+)
+from sdn.openflow.ports import (
+    PortConfig,
+    PortDescription,
+    decode_port_descs,
+    decode_port_status,
+    port_desc_request,
+    port_mod,
 )
 from sdn.openflow.roles import (
     NO_GENERATION,
@@ -184,6 +193,8 @@ __all__ = [
     "Header",
     "Icmp",
     "PacketIn",
+    "PortConfig",
+    "PortDescription",
     "Role",
     "RoleReason",
     "RoleReply",
@@ -204,6 +215,8 @@ __all__ = [
     "decode_group_stats",
     "decode_header",
     "decode_packet_in",
+    "decode_port_descs",
+    "decode_port_status",
     "decode_role_reply",
     "decode_role_status",
     "decode_software",
@@ -232,6 +245,9 @@ __all__ = [
     "notice_requests",
     "packet_in_cookie",
     "packet_out",
+    "port_desc_request",
+    "port_mod",
+    "port_notice_requests",
     "remove_bucket",
     "role_request",
     "split_flow_descs",

@@ -13,6 +13,7 @@ after them. Who does not read is told nothing more for a while (the monitor is *
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Final
 
 from sdn.openflow.errors import CodecError
@@ -33,10 +34,13 @@ from sdn.pipeline.fields import OFPP_ANY
 
 _CONFIG: Final = struct.Struct("!HH")
 _ASYNC: Final = struct.Struct("!HHI")
-#: Packet-in, port, flow removed, role, table, each for a slave and for others; then the forwarded requests.
-_ASYNC_KINDS: Final = range(10)
+#: Packet-in, port, flow removed, role, table, then the forwarded requests; each for a slave and for others.
+_ASYNC_KINDS: Final = range(12)
+_PORT_STATUS: Final = (2, 3)
 _FORWARDED: Final = (10, 11)
 _GROUP_CHANGES: Final = 1
+#: A port is there, is there no more, is another.
+_PORT_REASONS: Final = 1 | 2 | 4
 
 _MONITOR: Final = struct.Struct("!IIIHBB")
 _MATCH_ALL: Final = struct.pack("!HH4x", 1, 4)
@@ -50,16 +54,21 @@ _ADDED, _MODIFIED = 1, 3
 
 def notice_requests(xid: int) -> bytes:
     """Ask to be told of every change of flows and groups from now on. Answered by an empty multipart reply."""
-    config = HEADER.pack(OFP_VERSION, OFPT_SET_CONFIG, HEADER.size + _CONFIG.size, xid) + _CONFIG.pack(0, 1)
-    wanted = b"".join(
-        [
-            *(_ASYNC.pack(kind, _ASYNC.size, 0) for kind in _ASYNC_KINDS),
-            *(_ASYNC.pack(kind, _ASYNC.size, _GROUP_CHANGES) for kind in _FORWARDED),
-        ]
-    )
-    which = HEADER.pack(OFP_VERSION, OFPT_SET_ASYNC, HEADER.size + len(wanted), xid) + wanted
     monitor = _MONITOR.pack(1, OFPP_ANY, OFPG_ANY, _EVENTS, OFPTT_ALL, 0) + _MATCH_ALL
-    return config + which + multipart_request(OFPMP_FLOW_MONITOR, monitor, xid)
+    wanted = dict.fromkeys(_FORWARDED, _GROUP_CHANGES)
+    return _only(wanted, xid) + multipart_request(OFPMP_FLOW_MONITOR, monitor, xid)
+
+
+def port_notice_requests(xid: int) -> bytes:
+    """Ask to be told of every change of ports from now on, and of nothing else. Not answered."""
+    return _only(dict.fromkeys(_PORT_STATUS, _PORT_REASONS), xid)
+
+
+def _only(wanted: Mapping[int, int], xid: int) -> bytes:
+    """Let a management connection have asynchronous messages of these kinds, for these reasons (bits)."""
+    config = HEADER.pack(OFP_VERSION, OFPT_SET_CONFIG, HEADER.size + _CONFIG.size, xid) + _CONFIG.pack(0, 1)
+    kinds = b"".join(_ASYNC.pack(kind, _ASYNC.size, wanted.get(kind, 0)) for kind in _ASYNC_KINDS)
+    return config + HEADER.pack(OFP_VERSION, OFPT_SET_ASYNC, HEADER.size + len(kinds), xid) + kinds
 
 
 def is_notice(message: bytes) -> bool:

@@ -25,6 +25,8 @@ from sdn.openflow import (
     decode_group_stats,
     decode_header,
     decode_packet_in,
+    decode_port_descs,
+    decode_port_status,
     decode_role_reply,
     decode_role_status,
     flow_image,
@@ -151,6 +153,9 @@ DECODERS: Final[list[Callable[[bytes], object]]] = [
     lambda data: decode_role_reply(struct.pack("!BBHI", 6, 25, 8 + len(data), 1) + data),
     decode_role_status,
     lambda data: decode_role_status(struct.pack("!BBHI", 6, 30, 8 + len(data), 1) + data),
+    decode_port_status,
+    lambda data: decode_port_status(struct.pack("!BBHI", 6, 12, 8 + len(data), 0) + data),
+    lambda data: list(decode_port_descs(data)),
     multipart_body,
     multipart_more,
 ]

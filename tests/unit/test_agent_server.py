@@ -31,7 +31,8 @@ ANSWER = (0).to_bytes(4, "big") + b"fine"
 STARVED = """
 import os, resource, sys, threading
 from pathlib import Path
-from agent.alone.switch import LocalSwitch, LocalSwitchError
+from agent.alone.switch import LocalSwitch
+from agent.management import LocalSwitchError
 from agent.server import Server
 
 go_on = threading.Event()
