@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What somebody changes in Open vSwitch's database is noticed at once, put right, and told.
 
-The replica sees each change. Those that touch what the agent keeps (settings of br-int, its controllers, its own ports,
-ports of pods) let it be looked at after a moment, in which more may come; its own changes are among them, and what is
-looked at then is as it must be.
+The replica sees each change. Those that touch what the agent keeps (settings of its bridges, their controllers and own
+ports, all other ports of br-int) let it be looked at after a moment, in which more may come; its own changes are among
+them, and what is looked at then is as it must be. What is done to the kernel's interface of a pod's port is among the
+changes, too: ovs-vswitchd reports it there. What `ovs-ofctl` does to a port is not: see `agent.portconfig`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from agent.nodesetup.facts import GATEWAY_INTERFACE, TUNNEL_INTERFACE
+from agent.nodesetup.facts import PHYSICAL_BRIDGE
 from agent.ovsdb import RowChange
-from agent.ports import INTEGRATION_BRIDGE
-from agent.state import HOST_PREFIX
+from agent.ports import INTEGRATION_BRIDGE, OWN_PORTS
+from agent.rows import UNSET
 from sdn import logs
 
 log: Final = logs.get("agent.drift")
@@ -28,18 +29,23 @@ MISSING, CHANGED, UNKNOWN = "missing", "changed", "unknown"
 #: Called with how something was not as it must be, and what it was.
 Found = Callable[[str, str], None]
 
-_BRIDGE: Final = frozenset({"controller", "fail_mode", "protocols", "datapath_type", "other_config"})
-_OWN: Final = frozenset({"type", "options", "mac", "mtu_request", "ofport_request"})
-_POD: Final = frozenset({"ofport_request", "external_ids", "type"})
+#: Columns that must be what they are; others tell what ovs-vswitchd has made of them, or are notes of others.
+_KEPT: Final = {
+    "Bridge": frozenset({*UNSET["Bridge"], "controller"}),
+    "Port": frozenset({*UNSET["Port"], "interfaces", "external_ids"}),
+    "Interface": frozenset({*UNSET["Interface"], "external_ids", "admin_state", "mtu"}),
+}
+_BRIDGES: Final = frozenset({INTEGRATION_BRIDGE, PHYSICAL_BRIDGE})
 
 
 class Drift:
     """Decides what a change touches. ``changed`` is called in the replica's thread."""
 
-    def __init__(self, setup: Callable[[], None], ports: Callable[[set[str]], None]) -> None:
-        """``setup`` is called when br-int may have to be mended, ``ports`` with the names of pods' ports that may,
-        empty: all of them. Both in a thread of this.
+    def __init__(self, uplink: str, setup: Callable[[], None], ports: Callable[[set[str]], None]) -> None:
+        """``setup`` is called when br-int, br-phy or one of their own ports may have to be mended, ``ports`` with the
+        names of other ports that may, empty: all of them. Both in a thread of this. ``uplink`` is br-phy's own port.
         """
+        self._own = OWN_PORTS | {PHYSICAL_BRIDGE, uplink}
         self._setup = setup
         self._ports = ports
         self._condition = threading.Condition()
@@ -58,15 +64,17 @@ class Drift:
 
     def changed(self, change: RowChange) -> None:
         """A row of the database has changed."""
-        setup, ports = _touches_setup(change), _touches_ports(change)
-        if not setup and not ports:
+        names = _ports_of(change)
+        setup = _touches_setup(change) or not names.isdisjoint(self._own)
+        # With a bridge its ports go, and come again when it is there again.
+        everything = (change.event, change.table, change.name) == ("create", "Bridge", INTEGRATION_BRIDGE)
+        touched = names - self._own
+        if not setup and not everything and not touched:
             return
         with self._condition:
             self._setup_touched |= setup
-            if change.table == "Interface" and ports:
-                self._touched.add(change.name)
-            else:
-                self._all_touched |= ports
+            self._all_touched |= everything
+            self._touched |= touched
             self._condition.notify()
 
     def _run(self) -> None:
@@ -92,20 +100,20 @@ def _touches_setup(change: RowChange) -> bool:
         case "Controller", _:
             return True
         case "Bridge", "update":
-            return change.name == INTEGRATION_BRIDGE and bool(change.columns & _BRIDGE)
+            return change.name in _BRIDGES and not change.columns.isdisjoint(_KEPT["Bridge"])
         case "Bridge", "delete":
-            return change.name == INTEGRATION_BRIDGE
-        case "Interface", "update":
-            return change.name in (GATEWAY_INTERFACE, TUNNEL_INTERFACE) and bool(change.columns & _OWN)
-        case "Interface", "delete":
-            return change.name in (GATEWAY_INTERFACE, TUNNEL_INTERFACE)
+            return change.name in _BRIDGES
     return False
 
 
-def _touches_ports(change: RowChange) -> bool:
-    if change.table == "Bridge":
-        # With a bridge its ports go, and come again when it is there again.
-        return change.event == "create" and change.name == INTEGRATION_BRIDGE
-    if change.table != "Interface" or not change.name.startswith(HOST_PREFIX):
-        return False
-    return change.event != "update" or bool(change.columns & _POD)
+def _ports_of(change: RowChange) -> frozenset[str]:
+    """The ports that may not be as they must be any more, whosever they are."""
+    match change.table, change.event:
+        case "Bridge", "update":
+            return change.ports
+        case "Port" | "Interface", "update":
+            kept = not change.columns.isdisjoint(_KEPT[change.table])
+            return frozenset({change.name}) if kept else frozenset()
+        case "Port" | "Interface", _:
+            return frozenset({change.name})
+    return frozenset()

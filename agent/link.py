@@ -220,9 +220,19 @@ def mend(node: Netlink, record: Record, netns: Netns) -> bool:
     return True
 
 
-def exists(node: Netlink, record: Record) -> bool:
-    """Whether the node's end is there."""
-    return node.link(record.host_interface) is not None
+def mend_outer(node: Netlink, record: Record) -> str | None:
+    """Put right the node's end. What was wrong, for people; empty: nothing; None: it is not there. OSError."""
+    link = node.link(record.host_interface)
+    if link is None:
+        return None
+    mtu = link.get_attr("IFLA_MTU")
+    wrong = [
+        *([] if link["flags"] & netlink.IFF_UP else ["down"]),
+        *([] if mtu == record.mtu else [f"mtu {mtu}, not {record.mtu}"]),
+    ]
+    if wrong:
+        node.run([netlink.link_set(record.host_interface, up=True, mtu=record.mtu)])
+    return "; ".join(wrong)
 
 
 @contextmanager

@@ -100,7 +100,7 @@ class _Agent:
         self._dns = DnsServer(config.state_dir, self._resolved)
         self._reconciler = Reconciler(state, self._ovsdb, self._attachments, self._repaired)
         self._attachments.on_unfinished = self._reconciler.retry
-        self._drift = Drift(self._setup.poke, self._reconciler.look_at)
+        self._drift = Drift(config.uplink, self._setup.poke, self._reconciler.look_at)
         self._ovsdb.on_change = self._drift.changed
         management = config.ovs_rundir / f"{INTEGRATION_BRIDGE}.mgmt"
         self._port_configs = PortConfigs(management, self._repaired)

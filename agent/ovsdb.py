@@ -14,33 +14,19 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
 from agent.ovslib import idl as idls
 from agent.ovslib import jsonrpc, poller, stream
+from agent.rows import COLUMNS
 from sdn import logs
 
 log: Final = logs.get("agent.ovsdb")
 T = TypeVar("T")
 
-#: What is written or looked at. The fewer, the better: ovs-vswitchd reports what it did in many columns, and each
-#: change of one that is followed costs the replica's thread time that an ADD waits for.
-_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "Open_vSwitch": ("bridges",),
-    "Bridge": ("name", "ports", "controller", "fail_mode", "protocols", "datapath_type", "other_config"),
-    "Port": ("name", "interfaces", "external_ids"),
-    "Interface": (
-        *("name", "type", "options", "mac", "mtu_request", "external_ids"),
-        *("ofport_request", "ofport", "error"),
-    ),
-    "Controller": (
-        *("target", "max_backoff", "inactivity_probe", "connection_mode"),
-        *("controller_rate_limit", "controller_burst_limit"),
-    ),
-}
 _RETRY_SECONDS: Final = 0.25
 
 
@@ -55,13 +41,15 @@ class OvsdbRefused(Exception):
 @dataclass(frozen=True, slots=True)
 class RowChange:
     """A row is there ("create"), is there no more ("delete"), or has changed in some columns ("update"). Those of
-    tables without names have an empty one.
+    tables without names have an empty one. ``ports`` are the names of those that a bridge has got or lost; of ports
+    that are no more their own rows tell.
     """
 
     event: str
     table: str
     name: str
     columns: frozenset[str]
+    ports: frozenset[str] = frozenset()
 
 
 OnChange: TypeAlias = Callable[[RowChange], None]
@@ -79,7 +67,8 @@ class _Idl(idls.Idl):  # type: ignore[misc]  # untyped library
         table: Any = row._table
         names = self.by_name.get(table.name)
         columns = frozenset(updates._data) if event == idls.ROW_UPDATE else frozenset()
-        self.on_change(RowChange(event, table.name, row.name if names is not None else "", columns))
+        ports = self._moved(row, updates) if table.name == "Bridge" and "ports" in columns else frozenset()
+        self.on_change(RowChange(event, table.name, row.name if names is not None else "", columns, ports))
         if names is None:
             return
         name: str = row.name
@@ -87,6 +76,12 @@ class _Idl(idls.Idl):  # type: ignore[misc]  # untyped library
             names[name] = row
         elif event == idls.ROW_DELETE and names.get(name) is row:
             del names[name]
+
+    def _moved(self, bridge: Any, before: Any) -> frozenset[str]:
+        """The ports that a bridge has got or lost."""
+        moved = set(bridge._data["ports"].as_list()) ^ set(before._data["ports"].as_list())
+        rows = self.tables["Port"].rows
+        return frozenset(rows[uuid].name for uuid in moved if uuid in rows)
 
 
 class Replica:
@@ -107,6 +102,11 @@ class Replica:
         # After a reconnection the rows are new ones, and those that went meanwhile were never said to be deleted.
         return row if self._idl.tables[table].rows.get(row.uuid) is row else None
 
+    @staticmethod
+    def has_port(bridge: Any, port: Any) -> bool:
+        """Whether this Port is one of this Bridge's. To make rows of all that it has would take long."""
+        return port.uuid in bridge._data["ports"].as_list()
+
     def root(self) -> Any | None:
         """The one row of Open_vSwitch; None until somebody has initialized the database."""
         return next(iter(self._idl.tables["Open_vSwitch"].rows.values()), None)
@@ -114,41 +114,6 @@ class Replica:
     def insert(self, table: str) -> Any:
         """A new row. Its columns can be written; what is read of them is what was written."""
         return self.transaction.insert(self._idl.tables[table])
-
-
-def update(row: Any, **columns: Any) -> list[str]:
-    """Write those columns of a row that differ. Optional ones read as lists of at most one. Which ones differed, and
-    how, for people.
-    """
-    differed = []
-    for column, value in columns.items():
-        # A row that was just inserted has no columns to read.
-        now = getattr(row, column, None)
-        now = dict(now) if isinstance(now, dict) else now
-        if now is None or (now != value and now != [value]):
-            setattr(row, column, value)
-            differed += difference_of(column, now, value)
-    return differed
-
-
-def difference_of(column: str, now: Any, value: Any) -> list[str]:
-    """How a column differs from what it must be, for people; of a map only the keys that do."""
-    if now in (value, [value]):
-        return []
-    if not isinstance(now, dict) or not isinstance(value, dict):
-        return [f"{column} {_plain(now)}, not {_plain(value)}"]
-    return [
-        f"{column}:{key} {_plain(now.get(key, []))}, not {_plain(value.get(key, []))}"
-        for key in sorted(now.keys() | value.keys())
-        if now.get(key) != value.get(key)
-    ]
-
-
-def _plain(value: Any) -> str:
-    """A column's value for people, an optional one without its list."""
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "empty"
-    return str(value)
 
 
 @dataclass(eq=False)
@@ -263,7 +228,7 @@ class Ovsdb:
 
     def _idl(self) -> Any:
         helper = idls.SchemaHelper(schema_json=self._schema())
-        for table, columns in _COLUMNS.items():
+        for table, columns in COLUMNS.items():
             helper.register_columns(table, list(columns))
         idl = _Idl(self._remote, helper)
         idl.on_change = lambda change: self.on_change(change)

@@ -5,7 +5,8 @@
   is removed.
 - A record whose link is gone (the pod's namespace went, or the node was booted): released.
 - A record whose link is there and whose port is not (the database was made anew): the port is plugged again.
-- A port or a link that bears our name and has no record: removed.
+- A port that is not on br-int, or has settings that are not ours; a link that is down or has another MTU: mended.
+- A port or a link that bears our name and has no record, and any port of br-int that is nobody's: removed.
 
 Run at start, before the first request, and from then on whenever the database comes back, soon after something could
 not be finished, and once in a while, however many pods come and go meanwhile.
@@ -125,7 +126,7 @@ class Reconciler:
         records = {record.host_interface: record for record in self._state.attachments()}
         strange = names - records.keys()
         # That of an attachment that was just removed is gone.
-        if self._ovsdb.read(lambda replica: [name for name in strange if replica.named("Interface", name)]):
+        if self._ovsdb.read(lambda replica: any(replica.named("Port", name) for name in strange)):
             self._orphans()
         for name in names & records.keys():
             with self._attachments.alone(records[name].container_id):
@@ -136,16 +137,20 @@ class Reconciler:
                     self._ready(now)
 
     def _ready(self, record: Record) -> None:
+        """A pod's interface on the node and its port, as they must be."""
+        name = record.host_interface
         with self._attachments.netlink() as node:
-            there = link.exists(node, record)
-        if not there:
+            bent = link.mend_outer(node, record)
+        if bent is None:
             log.info("released, its link is gone", pod=record.pod, container=record.container_id)
             self._remove(record)
             return
+        if bent:
+            log.warning("interface mended", pod=record.pod, interface=name, reason=bent)
+            self._found(CHANGED, f"interface {name} of Pod {record.pod}: {bent}")
         wrong = self._ovsdb.read(lambda replica: ports.misconfigured(replica, record))
         if wrong is None:
             return
-        name = record.host_interface
         if wrong:
             log.warning("port mended", pod=record.pod, port=name, reason=wrong)
         else:
@@ -169,11 +174,9 @@ class Reconciler:
         """What bears our name is listed first and the records after: what is made meanwhile has its record by then."""
         with self._attachments.netlink() as node:
             links = _ours(node)
-        plugged = self._ovsdb.read(
-            lambda replica: [row.name for row in replica.rows("Port") if row.name.startswith(HOST_PREFIX)]
-        )
+        plugged = self._ovsdb.read(ports.claimed)
         known = {record.host_interface for record in self._state.attachments()}
-        if stray := sorted(set(plugged) - known):
+        if stray := sorted(plugged - known):
             log.warning("ports without a record removed", ports=stray)
             self._ovsdb.change("remove ports without a record", ports.unplug(*stray))
             for name in stray:

@@ -21,7 +21,7 @@ from agent import ipam, netlink
 from agent.netlink import Netlink, Route
 from agent.nodesetup import returning, sysctl
 from agent.nodesetup.facts import GATEWAY_INTERFACE, Assignment, NodeFacts
-from agent.nodesetup.integration import mac_text
+from agent.nodesetup.integration import Mended, mac_text
 from sdn.pipeline.registers import GATEWAY_MAC, HAIRPIN_ADDRESS, NODE_PORT_ADDRESS
 
 _APPEAR_SECONDS: Final = 30.0
@@ -41,10 +41,15 @@ class GatewayError(Exception):
 
 
 def furnish(
-    node: Netlink, facts: NodeFacts, assignment: Assignment, routed: Iterable[ipam.Address] = ()
-) -> bool:
-    """Addresses and routes of sdn-gw0; whether anything had to be changed.
+    node: Netlink,
+    facts: NodeFacts,
+    assignment: Assignment,
+    mended: Mended,
+    routed: Iterable[ipam.Address] = (),
+) -> int:
+    """Addresses and routes of sdn-gw0; the index of its interface.
 
+    mended  is told whether it was down, or had another MTU
     routed  addresses of Services, outside of the ranges that are routed to the switch anyway
     """
     index, up, mtu = _appear(node)
@@ -54,6 +59,8 @@ def furnish(
     asks = []
     if not up or mtu != facts.mtu:
         asks.append(netlink.link_set(GATEWAY_INTERFACE, up=True, mtu=facts.mtu))
+        wrong = [*([] if up else ["down"]), *([] if mtu == facts.mtu else [f"mtu {mtu}, not {facts.mtu}"])]
+        mended.differed(f"interface {GATEWAY_INTERFACE}", wrong)
     here = {a for a, scope, _f in node.addresses(index) if scope == netlink.SCOPE_UNIVERSE}
     asks += [netlink.address_add(index, address) for address in addresses if address not in here]
     asks += [netlink.address_delete(index, address) for address in here - set(addresses)]
@@ -67,9 +74,9 @@ def furnish(
     asks += [netlink.route_delete(index, route) for key, route in present.items() if key not in wanted]
     asks += [netlink.route_add(index, route) for key, route in wanted.items() if key not in present]
     node.run(asks)
-    ruled = returning.furnish(node, [address.version for address in facts.addresses])
+    returning.furnish(node, [address.version for address in facts.addresses])
     sysctl.forward_packets(facts.interface)
-    return bool(asks) or ruled
+    return index
 
 
 def routes(facts: NodeFacts, assignment: Assignment, routed: Iterable[ipam.Address]) -> list[Route]:

@@ -17,8 +17,9 @@ from typing import Any, Final
 
 from agent.drift import CHANGED, MISSING, UNKNOWN
 from agent.nodesetup.facts import GATEWAY_INTERFACE, TUNNEL_INTERFACE, NodeFacts
-from agent.ovsdb import OvsdbRefused, Replica, update
-from agent.ports import INTEGRATION_BRIDGE
+from agent.ovsdb import OvsdbRefused, Replica
+from agent.ports import INTEGRATION_BRIDGE, port_of, remove, where
+from agent.rows import exactly, update
 from sdn.pipeline.registers import GATEWAY_MAC, GATEWAY_PORT, TUNNEL_PORT
 
 #: Milliseconds: a controller that is restarted is found again within a second.
@@ -43,7 +44,7 @@ def mac_text(number: int) -> str:
 
 @dataclass
 class Mended:
-    """What a change of br-int has met: who the controllers were to be, and what was not as it must be, how and what."""
+    """What a change of a bridge has met: its controllers, and what was not as it must be, how and what."""
 
     targets: tuple[str, ...] = ()
     found: list[tuple[str, str]] = field(default_factory=list)
@@ -69,29 +70,34 @@ def bridge(
         if root is None:
             raise OvsdbRefused("Open vSwitch's database is not initialized (ovs-vsctl init)")
         row = replica.named("Bridge", INTEGRATION_BRIDGE)
-        new = row is None
         if row is None:
             met.found.append((MISSING, f"bridge {INTEGRATION_BRIDGE}"))
-            row = replica.insert("Bridge")
-            row.name = INTEGRATION_BRIDGE
-            row.ports = [_port(replica, INTEGRATION_BRIDGE, {"type": "internal"})]
-            root.addvalue("bridges", row)
-        columns = update(row, datapath_type=facts.datapath, fail_mode="secure", protocols=["OpenFlow15"])
-        wanted = {"datapath-id": f"{facts.datapath_id:016x}", "disable-in-band": "true"}
-        columns += update(row, other_config={**dict(getattr(row, "other_config", {})), **wanted})
-        if not new:
-            met.differed(f"bridge {INTEGRATION_BRIDGE}", columns)
-        _controllers(replica, row, wanted_targets, None if new else met)
-        for name, wanted_columns in _own_ports(facts).items():
-            interface = replica.named("Interface", name)
-            if interface is None:
-                if not new:
-                    met.found.append((MISSING, f"port {name}"))
-                row.addvalue("ports", _port(replica, name, wanted_columns))
+            _make(replica, root, facts, wanted_targets)
+            return
+        keep_bridge(replica, row, _settings(facts), met)
+        _controllers(replica, row, wanted_targets, met)
+        for name, columns in _own_ports(facts).items():
+            placed = port_of(replica, row, name)
+            if placed is None:
+                bring_back(replica, row, name, columns, met)
             else:
-                met.differed(f"port {name}", update(interface, **wanted_columns))
+                port, interface = placed
+                found = update(port, **exactly("Port")) + update(interface, **exactly("Interface", **columns))
+                met.differed(f"port {name}", found)
 
     return apply
+
+
+def _make(replica: Replica, root: Any, facts: NodeFacts, targets: list[str]) -> None:
+    row = replica.insert("Bridge")
+    row.name = INTEGRATION_BRIDGE
+    update(row, **_settings(facts))
+    own = _own_ports(facts)
+    for name in own:
+        remove(replica, name)
+    row.ports = [new_port(replica, name, columns) for name, columns in own.items()]
+    _controllers(replica, row, targets)
+    root.addvalue("bridges", row)
 
 
 def controllers(targets: Callable[[], list[str]]) -> Callable[[Replica], None]:
@@ -105,8 +111,18 @@ def controllers(targets: Callable[[], list[str]]) -> Callable[[Replica], None]:
     return apply
 
 
+def _settings(facts: NodeFacts) -> dict[str, Any]:
+    return {
+        "datapath_type": facts.datapath,
+        "fail_mode": "secure",
+        "protocols": ["OpenFlow15"],
+        "other_config": {"datapath-id": f"{facts.datapath_id:016x}", "disable-in-band": "true"},
+    }
+
+
 def _own_ports(facts: NodeFacts) -> dict[str, dict[str, Any]]:
     return {
+        INTEGRATION_BRIDGE: {"type": "internal"},
         GATEWAY_INTERFACE: {
             "type": "internal",
             "mac": mac_text(GATEWAY_MAC),
@@ -135,15 +151,16 @@ def _controllers(replica: Replica, row: Any, targets: list[str], mended: Mended 
             mended.found += ((MISSING, f"controller {target}") for target in sorted(wanted.keys() - present))
             mended.found += ((UNKNOWN, f"controller {target}") for target in sorted(present.keys() - wanted))
     for target, controller in wanted.items():
-        columns = update(
-            controller,
-            max_backoff=MAX_BACKOFF,
-            inactivity_probe=INACTIVITY_PROBE,
-            connection_mode="out-of-band",
-            controller_rate_limit=PACKET_IN_RATE,
-            controller_burst_limit=PACKET_IN_BURST,
-        )
-        if mended is not None and target in present:
+        settings: dict[str, Any] = {
+            "max_backoff": MAX_BACKOFF,
+            "inactivity_probe": INACTIVITY_PROBE,
+            "connection_mode": "out-of-band",
+            "controller_rate_limit": PACKET_IN_RATE,
+            "controller_burst_limit": PACKET_IN_BURST,
+        }
+        known = target in present
+        columns = update(controller, **(exactly("Controller", **settings) if known else settings))
+        if mended is not None and known:
             mended.differed(f"controller {target}", columns)
 
 
@@ -153,11 +170,29 @@ def _controller(replica: Replica, target: str) -> Any:
     return row
 
 
-def _port(replica: Replica, name: str, columns: dict[str, Any]) -> Any:
+def keep_bridge(replica: Replica, row: Any, settings: dict[str, Any], mended: Mended) -> None:
+    """Give a bridge these settings, and no others."""
+    differed = update(row, **exactly("Bridge", **settings))
+    mended.differed(f"bridge {row.name}", differed)
+    root = replica.root()
+    if differed and root is not None:
+        # ovs-vswitchd does not look at stp_enable and rstp_enable when only they change.
+        root.increment("next_cfg")
+
+
+def bring_back(replica: Replica, bridge: Any, name: str, columns: dict[str, Any], mended: Mended) -> None:
+    """Give a bridge a port that it has not, or that has more than its interface, from wherever it is."""
+    elsewhere = where(replica, name)
+    mended.found.append((CHANGED, f"port {name}: {elsewhere}") if elsewhere else (MISSING, f"port {name}"))
+    remove(replica, name)
+    bridge.addvalue("ports", new_port(replica, name, columns))
+
+
+def new_port(replica: Replica, name: str, columns: dict[str, Any]) -> Any:
+    """A Port and its Interface, which has these columns."""
     interface = replica.insert("Interface")
     interface.name = name
-    for column, value in columns.items():
-        setattr(interface, column, value)
+    update(interface, **columns)
     port = replica.insert("Port")
     port.name = name
     port.interfaces = [interface]

@@ -46,8 +46,10 @@ from agent.nodesetup.facts import GATEWAY_INTERFACE, PHYSICAL_BRIDGE, Assignment
 from agent.nodesetup.firewall import FirewallError
 from agent.nodesetup.frontends import Frontends, NodePort
 from agent.nodesetup.gateway import GatewayError
+from agent.nodesetup.integration import Mended
 from agent.nodesetup.uplink import Uplink, UplinkError
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
+from agent.ports import INTEGRATION_BRIDGE
 from agent.settings import AgentSettings
 from agent.state import State, StateError
 from agent.vswitchd import Vswitchd, VswitchdRefused, VswitchdUnavailable
@@ -85,8 +87,8 @@ class NodeSetup:
     ) -> None:
         """`found` is told what was not as it must be, though nothing had changed that it depends on."""
         self._found = found
-        #: What br-int was made of when it was as it must be last.
-        self._bridged: tuple[object, ...] | None = None
+        #: What bridges and the gateway port were made of when they were as they must be last.
+        self._made: dict[str, object] = {}
         self._settings = settings
         self._state = state
         self._ovsdb = ovsdb
@@ -240,20 +242,26 @@ class NodeSetup:
     # --- parts
 
     def _bridge(self, facts: NodeFacts) -> None:
-        mended = integration.Mended()
+        mended = Mended()
         self._ovsdb.change("make br-int", integration.bridge(facts, self._targets, mended))
         made_of = (facts.datapath, facts.datapath_id, facts.encapsulation, facts.mtu, mended.targets)
-        if made_of == self._bridged:
+        self._tell(INTEGRATION_BRIDGE, made_of, mended)
+
+    def _tell(self, name: str, made_of: object, mended: Mended) -> None:
+        """This is as it must be now. What was not is drift, unless it must be another than before."""
+        if self._made.get(name) == made_of:
             for kind, what in mended.found:
-                log.warning("br-int mended", kind=kind, what=what)
+                log.warning("mended", kind=kind, what=what)
                 self._found(kind, what)
-        self._bridged = made_of
+        self._made[name] = made_of
 
     def _apply(self, node: Netlink, facts: NodeFacts, assignment: Assignment) -> None:
         with self._applying:
             self._in_force = None
             frontends = self._frontends
-            gateway.furnish(node, facts, assignment, frontends.routed)
+            mended = Mended()
+            index = gateway.furnish(node, facts, assignment, mended, frontends.routed)
+            self._tell(GATEWAY_INTERFACE, (index, facts.mtu), mended)
             self._forget(facts, firewall.enforce(facts, assignment, frontends))
             announcing.serve(node, facts, frontends.announced)
             self._in_force = frontends
@@ -297,7 +305,10 @@ class NodeSetup:
                 raise UplinkError(f"uplink: interface {found.name} has no global address")
             return found
         found = uplink.known(node, self._state, self._settings.uplink)
-        uplink.move(node, self._ovsdb, found)
+        mended = Mended()
+        self._ovsdb.change("make br-phy", uplink.bridge(found, mended))
+        self._tell(PHYSICAL_BRIDGE, (found.name, found.mac), mended)
+        uplink.move(node, found)
         return found
 
     def _facts(self, found: Uplink) -> NodeFacts:

@@ -20,10 +20,14 @@ from typing import Any, Final
 import msgspec
 
 from agent import ethtool, netlink
+from agent.drift import MISSING
 from agent.netlink import Netlink, Route
 from agent.nodesetup import sysctl
 from agent.nodesetup.facts import PHYSICAL_BRIDGE
-from agent.ovsdb import Ovsdb, Replica, update
+from agent.nodesetup.integration import Mended, bring_back, keep_bridge, new_port
+from agent.ovsdb import Replica
+from agent.ports import port_of, remove
+from agent.rows import update
 from agent.state import State
 from sdn import logs
 
@@ -133,46 +137,48 @@ def _moved(node: Netlink, uplink: Uplink) -> Uplink:
     return Uplink(uplink.name, uplink.mac, uplink.mtu, there.addresses, there.routes)
 
 
-def bridge(uplink: Uplink) -> Any:
-    """The change that makes br-phy: an ordinary learning switch with the uplink on it."""
+def bridge(uplink: Uplink, mended: Mended) -> Any:
+    """The change that makes br-phy, an ordinary learning switch with the uplink on it, or mends what differs. `mended`
+    is filled.
+
+    How the uplink's own port is tuned (queues, its driver) is the operator's business, as other ports of br-phy are.
+    """
+    settings = {
+        "datapath_type": "netdev",
+        "fail_mode": "standalone",
+        "other_config": {"hwaddr": uplink.mac, "disable-in-band": "true"},
+    }
 
     def apply(replica: Replica) -> None:
+        mended.found = []
         root = replica.root()
         if root is None:
             raise UplinkError("Open vSwitch's database is not initialized (ovs-vsctl init)")
         row = replica.named("Bridge", PHYSICAL_BRIDGE)
         if row is None:
+            mended.found.append((MISSING, f"bridge {PHYSICAL_BRIDGE}"))
             row = replica.insert("Bridge")
             row.name = PHYSICAL_BRIDGE
-            row.datapath_type = "netdev"
-            row.fail_mode = "standalone"
-            row.ports = [_port(replica, PHYSICAL_BRIDGE, "internal")]
+            update(row, **settings)
+            remove(replica, uplink.name)
+            row.ports = [
+                new_port(replica, PHYSICAL_BRIDGE, {"type": "internal"}),
+                new_port(replica, uplink.name, {}),
+            ]
             root.addvalue("bridges", row)
-        wanted = {"hwaddr": uplink.mac, "disable-in-band": "true"}
-        update(row, other_config=wanted)
-        if replica.named("Port", uplink.name) is None:
-            row.addvalue("ports", _port(replica, uplink.name, ""))
+            return
+        keep_bridge(replica, row, {"controller": [], **settings}, mended)
+        if port_of(replica, row, uplink.name) is None:
+            bring_back(replica, row, uplink.name, {}, mended)
 
     return apply
 
 
-def _port(replica: Replica, name: str, kind: str) -> Any:
-    interface = replica.insert("Interface")
-    interface.name = name
-    if kind:
-        interface.type = kind
-    port = replica.insert("Port")
-    port.name = name
-    port.interfaces = [interface]
-    return port
-
-
-def move(node: Netlink, ovsdb: Ovsdb, uplink: Uplink) -> None:
-    """Put the uplink on br-phy and everything that it had on br-phy's own port. Nothing happens where that is so.
+def move(node: Netlink, uplink: Uplink) -> None:
+    """Put everything that the uplink had on br-phy's own port, once it is there. Nothing happens where that is so.
 
     The new place is complete before the old one is cleared, so that a crash in between loses nothing.
     """
-    ovsdb.change("make br-phy", bridge(uplink))
     index = _appear(node, uplink)
     have = {address for address, _s, _f in node.addresses(index)}
     missing = [address for address in uplink.interfaces() if address not in have]

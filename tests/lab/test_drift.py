@@ -33,11 +33,21 @@ NODE: Final = "node-1"
 ROUNDS: Final = int(os.environ.get("SDN_DRIFT_ROUNDS", "2"))
 OFCTL: Final = ("ovs-ofctl", "-O", "OpenFlow15", "--no-names")
 VSCTL: Final = ("ovs-vsctl", "--timeout=20")
-#: Columns that the agent keeps.
+#: Columns that the agent keeps, and what the switch makes of them.
 COLUMNS: Final = {
-    "bridge": ("fail_mode", "protocols", "datapath_type", "other_config"),
-    "controller": ("target", "max_backoff", "inactivity_probe", "connection_mode", "controller_rate_limit"),
-    "interface": ("name", "type", "ofport_request", "ofport", "external_ids", "mtu_request", "options"),
+    "bridge": (
+        *("name", "fail_mode", "protocols", "datapath_type", "other_config", "stp_enable", "rstp_enable"),
+        *("mcast_snooping_enable", "mirrors", "netflow", "sflow", "ipfix", "flow_tables"),
+    ),
+    "controller": (
+        *("target", "max_backoff", "inactivity_probe", "connection_mode", "controller_rate_limit"),
+        "enable_async_messages",
+    ),
+    "port": ("name", "tag", "trunks", "vlan_mode", "qos", "other_config", "external_ids"),
+    "interface": (
+        *("name", "type", "ofport_request", "ofport", "external_ids", "mtu_request", "options", "mtu"),
+        *("admin_state", "ingress_policing_rate", "other_config"),
+    ),
 }
 BRIDGE: Final = f"table={BRIDGING.number}"
 
@@ -92,8 +102,20 @@ def settings(lab: Lab) -> list[str]:
     return sorted(found)
 
 
+def ports(lab: Lab) -> list[str]:
+    """Where they are, and what they may do."""
+    where = [
+        f"{bridge} {run(lab, *VSCTL, 'list-ports', bridge).split()}"
+        for bridge in run(lab, *VSCTL, "list-br").split()
+    ]
+    listed = run(lab, *OFCTL, "dump-ports-desc", "br-int")
+    described = re.findall(r"^ (\S+): .*\n +config: +(.*)", listed, re.MULTILINE)
+    assert described
+    return [*where, *(f"{port} {config}" for port, config in described)]
+
+
 def everything(lab: Lab) -> list[str]:
-    return [*flows(lab), *groups(lab), *settings(lab)]
+    return [*flows(lab), *groups(lab), *ports(lab), *settings(lab)]
 
 
 def switch(lab: Lab) -> inspection_pb2.Switch:
@@ -116,6 +138,38 @@ DAMAGES: Final[dict[str, tuple[str, ...]]] = {
     "pod's port deleted": (*VSCTL, "del-port", "br-int", "PORT"),
     "pod's port numbered anew": (*VSCTL, "set", "interface", "PORT", "ofport_request=7777"),
     "pod's port described otherwise": (*VSCTL, "set", "interface", "PORT", "external_ids:sdn-pod-name=other"),
+    "pod's port cut off by OpenFlow": (*OFCTL, "mod-port", "br-int", "PORT", "no-forward"),
+    "pod's port down by OpenFlow": (*OFCTL, "mod-port", "br-int", "PORT", "down"),
+    "pod's interface down": ("ip", "link", "set", "PORT", "down"),
+    "pod's interface with another MTU": ("ip", "link", "set", "PORT", "mtu", "600"),
+    "pod's port policed": (*VSCTL, "set", "interface", "PORT", "ingress_policing_rate=1"),
+    "pod's port with a requested MTU": (*VSCTL, "set", "interface", "PORT", "mtu_request=600"),
+    "pod's port in a VLAN": (*VSCTL, "set", "port", "PORT", "tag=7"),
+    "pod's port made anew elsewhere": (
+        *VSCTL,
+        "del-port",
+        "br-int",
+        "PORT",
+        "--",
+        "add-port",
+        "br-phy",
+        "PORT",
+    ),
+    "pod's port moved": (
+        *(*VSCTL, "--", "--id=@p", "get", "port", "PORT", "--", "remove", "bridge", "br-int", "ports", "@p"),
+        *("--", "add", "bridge", "br-phy", "ports", "@p"),
+    ),
+    "strange port": (
+        *VSCTL,
+        "add-port",
+        "br-int",
+        "rogue",
+        "--",
+        "set",
+        "interface",
+        "rogue",
+        "type=internal",
+    ),
     "strange port with our name": (
         *VSCTL,
         "add-port",
@@ -128,6 +182,7 @@ DAMAGES: Final[dict[str, tuple[str, ...]]] = {
         "type=internal",
     ),
     "tunnel port deleted": (*VSCTL, "del-port", "br-int", "sdn-tun0"),
+    "tunnel port cut off by OpenFlow": (*OFCTL, "mod-port", "br-int", "sdn-tun0", "no-receive"),
     "tunnel port changed": (*VSCTL, "set", "interface", "sdn-tun0", "options:remote_ip=192.0.2.1"),
     "controllers deleted": (*VSCTL, "del-controller", "br-int"),
     "controller added": (
@@ -143,6 +198,11 @@ DAMAGES: Final[dict[str, tuple[str, ...]]] = {
         "controller",
         "@c",
     ),
+    "spanning tree": (*VSCTL, "set", "bridge", "br-int", "stp_enable=true"),
+    "mirror": (
+        *(*VSCTL, "--", "--id=@m", "create", "mirror", "name=spy", "select_all=true"),
+        *("--", "set", "bridge", "br-int", "mirrors=@m"),
+    ),
     "fail_mode": (*VSCTL, "set-fail-mode", "br-int", "standalone"),
     "protocols": (*VSCTL, "set", "bridge", "br-int", "protocols=OpenFlow13,OpenFlow15"),
     "datapath id": (*VSCTL, "set", "bridge", "br-int", "other-config:datapath-id=00000000deadbeef"),
@@ -154,6 +214,7 @@ STOPPING: Final = (
     "all flows deleted",
     "flows of a table",
     "tunnel port",
+    "spanning tree",
     "controllers deleted",
     "datapath id",
 )

@@ -77,6 +77,8 @@ class Controller(controller_pb2_grpc.ControllerServicer):
         self.services: dict[tuple[str, str], messages.ServiceState] = {}
         self.connection_counts: SimpleQueue[messages.ConnectionCounts] = SimpleQueue()
         self.connections: SimpleQueue[messages.Connections] = SimpleQueue()
+        #: What agents have told that they have put right: kind, and what it was.
+        self.drifts: list[tuple[str, str]] = []
         self._service_streams: list[SimpleQueue[messages.ServiceUpdate | None]] = []
         self._streams: dict[str, SimpleQueue[messages.ControllerMessage | None]] = {}
         self._owner_streams: dict[str, list[SimpleQueue[messages.Owner | None]]] = {}
@@ -244,6 +246,7 @@ class Controller(controller_pb2_grpc.ControllerServicer):
             cluster_domain="cluster.local",
             dns_addresses=["10.97.0.10", "fd00:10:97::a"],
             serve_dns=self.serve_dns,
+            takes_drift=True,
         )
         outgoing.put(messages.ControllerMessage(welcome=welcome))
         threading.Thread(target=self._listen, args=(node, request_iterator, outgoing), daemon=True).start()
@@ -278,6 +281,9 @@ class Controller(controller_pb2_grpc.ControllerServicer):
             return
         if kind == "connections":
             self.connections.put(message.connections)
+            return
+        if kind == "drift":
+            self.drifts.append((message.drift.kind, message.drift.what))
             return
         wrong: list[messages.WrongItem] = []
         with self._lock:

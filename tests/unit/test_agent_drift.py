@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from agent.drift import Drift
-from agent.ovsdb import RowChange, difference_of
+from agent.ovsdb import RowChange
+from agent.rows import difference_of
 
 PATIENCE = 60.0
 
@@ -19,7 +20,7 @@ class Looked:
 
     def __init__(self) -> None:
         self.said: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self.drift = Drift(lambda: self.said.put("setup"), lambda names: self.said.put(names))
+        self.drift = Drift("eth0", lambda: self.said.put("setup"), lambda names: self.said.put(names))
 
     def next(self) -> object:
         return self.said.get(timeout=PATIENCE)
@@ -37,6 +38,10 @@ def change(event: str, table: str, name: str = "", *columns: str) -> RowChange:
     return RowChange(event, table, name, frozenset(columns))
 
 
+def moved(bridge: str, *ports: str) -> RowChange:
+    return RowChange("update", "Bridge", bridge, frozenset({"ports"}), frozenset(ports))
+
+
 @pytest.mark.parametrize(
     "touching",
     [
@@ -46,6 +51,13 @@ def change(event: str, table: str, name: str = "", *columns: str) -> RowChange:
         change("delete", "Bridge", "br-int"),
         change("delete", "Interface", "sdn-tun0"),
         change("update", "Interface", "sdn-gw0", "ofport_request"),
+        change("update", "Interface", "sdn-gw0", "mtu"),
+        change("update", "Bridge", "br-int", "mirrors"),
+        change("update", "Bridge", "br-phy", "fail_mode"),
+        change("delete", "Interface", "eth0"),
+        change("update", "Port", "sdn-tun0", "tag"),
+        moved("br-int", "sdn-tun0"),
+        moved("br-phy", "eth0"),
     ],
 )
 def test_what_touches_the_bridge_lets_it_be_looked_at(looked: Looked, touching: RowChange) -> None:
@@ -63,14 +75,34 @@ def test_what_touches_pods_ports_lets_those_be_looked_at_together(looked: Looked
     assert looked.next() == set()
 
 
+@pytest.mark.parametrize(
+    "touching",
+    [
+        change("update", "Interface", "sdn-p17", "admin_state"),
+        change("update", "Interface", "sdn-p17", "mtu_request"),
+        change("update", "Port", "sdn-p17", "qos"),
+        change("update", "Port", "sdn-p17", "interfaces"),
+        moved("br-int", "sdn-p17"),
+        moved("br-phy", "sdn-p17"),
+    ],
+)
+def test_what_touches_a_pods_port_lets_it_be_looked_at(looked: Looked, touching: RowChange) -> None:
+    looked.drift.changed(touching)
+    assert looked.next() == {"sdn-p17"}
+
+
+def test_a_strange_port_is_looked_at(looked: Looked) -> None:
+    looked.drift.changed(change("create", "Port", "rogue"))
+    assert looked.next() == {"rogue"}
+
+
 def test_what_the_switch_itself_writes_touches_nothing(looked: Looked) -> None:
     for other in (
         change("update", "Interface", "sdn-p17", "ofport"),
         change("update", "Interface", "sdn-tun0", "ofport", "error"),
         change("update", "Bridge", "br-int", "ports"),
-        change("update", "Bridge", "br-phy", "fail_mode"),
-        change("delete", "Interface", "eth1"),
-        change("update", "Port", "sdn-p17", "interfaces"),
+        change("update", "Bridge", "br-ex", "fail_mode"),
+        change("create", "Mirror"),
     ):
         looked.drift.changed(other)
     looked.drift.changed(change("delete", "Bridge", "br-int"))
