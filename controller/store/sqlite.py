@@ -17,7 +17,6 @@ The file is readable by its owner only (0600), in a folder of mode 0700 where th
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
@@ -40,6 +39,7 @@ from controller.store.contract import (
     check_keep,
     check_operations,
 )
+from controller.store.sqlitefile import damaged, open_locked
 from controller.store.sqliteleases import SqliteLeases
 from controller.store.sqlitewatch import SqliteWatch
 
@@ -49,20 +49,21 @@ FORMAT = 1
 
 _Row: TypeAlias = tuple[str, bytes, int]
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS entries (
+_SCHEMA = f"""
+CREATE TABLE entries (
     key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS changes (
+CREATE TABLE changes (
     revision INTEGER NOT NULL, key TEXT NOT NULL, value BLOB, PRIMARY KEY (revision, key)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS leased (
+CREATE TABLE leased (
     key TEXT PRIMARY KEY, lease INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS state (
+CREATE TABLE state (
     id INTEGER PRIMARY KEY CHECK (id = 0), revision INTEGER NOT NULL, compacted INTEGER NOT NULL
 );
-INSERT OR IGNORE INTO state (id, revision, compacted) VALUES (0, 0, 0);
+INSERT INTO state (id, revision, compacted) VALUES (0, 0, 0);
+PRAGMA user_version={FORMAT};
 """
 
 
@@ -76,13 +77,7 @@ class SqliteStore:
         self._watches: list[SqliteWatch] = []
         self._leases = SqliteLeases(self._remove_leased)
         self._closed = False
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock_file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as problem:
-            raise StoreError(
-                f"store {path}: {problem.strerror}: check that the folder exists and is writable"
-            ) from None
+        self._lock_file = open_locked(path, _SCHEMA)
         try:
             self._connection = self._open()
         except BaseException:
@@ -96,16 +91,8 @@ class SqliteStore:
 
     def _open(self) -> sqlite3.Connection:
         try:
-            # Unlike SQLite's own record locks on this file, flock is not lost when another descriptor closes.
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(
-                f"store {self._path}: locked by another process: is a second controller running on it?"
-            ) from None
-        try:
-            os.fchmod(self._lock_file, 0o600)
             connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5)
-        except (OSError, sqlite3.Error) as problem:
+        except sqlite3.Error as problem:
             raise StoreError(f"store {self._path}: cannot be opened: {problem}") from None
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -118,7 +105,11 @@ class SqliteStore:
                 raise StoreError(
                     f"store {self._path}: format {version} is of another release; this one knows format {FORMAT}"
                 )
-            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
+            tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'state'").fetchone()[
+                0
+            ]
+            if not version or not tables:
+                raise sqlite3.DatabaseError("a controller's tables are not in it")
             state = connection.execute("SELECT revision, compacted FROM state").fetchone()
             self._revision: int = state[0]
             self._compacted: int = state[1]
@@ -133,10 +124,7 @@ class SqliteStore:
     def _why(self, problem: sqlite3.Error) -> str:
         if isinstance(problem, sqlite3.OperationalError):
             return f"store {self._path}: {problem}: check that the disk is not full and the file is writable"
-        return (
-            f"store {self._path}: damaged or no store: {problem}. Move it away to start with an empty one; "
-            "agents report their nodes and pods again, declared objects must be applied again"
-        )
+        return str(damaged(self._path, problem))
 
     def get(self, key: str) -> Entry | None:
         with self._lock:

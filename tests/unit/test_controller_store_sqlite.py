@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,7 @@ def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
         store.write([Put(f"/k/{number}", os.urandom(500))])
     store.close()
     whole = path.read_bytes()
-    for length in (10, 50, 4096, 5000, len(whole) // 2, len(whole) - 4096):
+    for length in (0, 10, 50, 4096, 5000, len(whole) // 2, len(whole) - 4096):
         path.write_bytes(whole[:length])
         with pytest.raises(StoreError, match=r"store\.db: damaged or no store.* Move it away"):
             open_store(f"sqlite://{path}")
@@ -111,6 +112,112 @@ def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
     store = open_store(f"sqlite://{path}")
     assert len(store.list_prefix("/k/").entries) == 200
     store.close()
+
+
+def kill_a_writer(url: str) -> None:
+    """Leave a store as kill -9 does, with what was written last in its -wal file."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, url], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    for line in writer.stdout:
+        if int(line) == 20:
+            writer.kill()
+    writer.wait()
+    writer.stdout.close()
+
+
+def test_a_file_that_was_emptied_is_not_taken_for_a_new_store_whatever_is_beside_it(tmp_path: Path) -> None:
+    path, log = tmp_path / "store.db", tmp_path / "store.db-wal"
+    kill_a_writer(f"sqlite://{path}")
+    whole, beside = path.read_bytes(), log.read_bytes()
+    os.truncate(path, 0)
+    for _ in range(2):
+        with pytest.raises(
+            StoreError, match=r"it is empty, so it was cut off\. Move it away, with store\.db-wal"
+        ):
+            open_store(f"sqlite://{path}")
+    assert log.read_bytes() == beside
+    path.write_bytes(whole)
+    store = open_store(f"sqlite://{path}")
+    assert len(store.list_prefix("/k/").entries) >= 20
+    store.close()
+
+
+def test_a_file_that_is_missing_beside_its_last_changes_is_not_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    kill_a_writer(f"sqlite://{path}")
+    path.rename(tmp_path / "away")
+    with pytest.raises(StoreError, match=r"is missing, while store\.db-wal, .* put it back, or move"):
+        open_store(f"sqlite://{path}")
+    assert not path.exists()
+    (tmp_path / "store.db-wal").unlink()
+    store = open_store(f"sqlite://{path}")
+    assert store.list_prefix("/").entries == ()
+    store.close()
+
+
+def test_a_database_without_a_controllers_tables_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    for version in (0, 1):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(
+                f"PRAGMA user_version={version}; CREATE TABLE IF NOT EXISTS other (key TEXT);"
+            )
+        with pytest.raises(StoreError, match="damaged or no store: a controller's tables are not in it"):
+            open_store(f"sqlite://{path}")
+
+
+def test_a_link_to_a_disk_that_is_not_there_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    path.symlink_to(tmp_path / "disk" / "store.db")
+    with pytest.raises(StoreError, match="No such file"):
+        open_store(f"sqlite://{path}")
+    assert path.is_symlink()
+    (tmp_path / "disk").mkdir()
+    with pytest.raises(StoreError, match="No such file"):
+        open_store(f"sqlite://{path}")
+
+
+_MAKER = """
+import os, sqlite3, sys
+from controller.store import open_store
+left = int(sys.argv[2])
+
+def count(*_):
+    # Ends as kill -9 does, at one of the steps in which a store comes about.
+    global left
+    left -= 1
+    if left == 0:
+        os._exit(9)
+
+for owner, name in ((sqlite3, "connect"), (os, "open"), (os, "fsync"), (os, "rename")):
+    def make(real):
+        def called(*arguments, **named):
+            count()
+            return real(*arguments, **named)
+        return called
+    setattr(owner, name, make(getattr(owner, name)))
+open_store(sys.argv[1]).close()
+"""
+
+
+def test_a_store_whose_making_was_broken_off_is_made_by_the_next_start(tmp_path: Path) -> None:
+    """Whichever step was the last: what is in its place is whole, or nothing is."""
+    url = f"sqlite://{tmp_path}/store.db"
+    for step in range(1, 20):
+        done = subprocess.run([sys.executable, "-c", _MAKER, url, str(step)], cwd=ROOT, check=False)
+        path = tmp_path / "store.db"
+        assert not path.exists() or path.stat().st_size
+        open_store(url).close()
+        assert [file.name for file in tmp_path.iterdir()] == ["store.db"]
+        path.unlink()
+        if done.returncode == 0:
+            break
+        assert done.returncode == 9
+    else:
+        raise AssertionError("it never came to its end")
+    assert step > 4
 
 
 def test_pages_that_break_while_the_store_is_open_are_named(tmp_path: Path) -> None:
