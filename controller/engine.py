@@ -170,7 +170,11 @@ class Engine:
         self.on_stored: Callable[[Event], None] = lambda _event: None
         #: Seconds since another controller was heard directly; None: it was not yet. Set likewise.
         self.heard: Callable[[str], float | None] = lambda _name: None
+        #: Told that the store was wiped, or restored, and how that is known: nothing that this engine knows counts any
+        #: more. Set likewise.
+        self.on_another_store: Callable[[str], None] = lambda _why: None
         self._follower = Follower(store, self.ledger, Applying(self).apply)
+        self._follower.on_another_store = lambda why: self.on_another_store(why)
 
     async def load(self) -> None:
         """Take in everything that is stored, and program it; then follow what others store, and take what is this

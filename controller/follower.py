@@ -3,7 +3,9 @@
 
 One watch of everything that is ours, read by a thread. It hands over what has come, and reads on when that is in the
 model: so a model that is slow holds up the watch, and not the memory. A watch that has lost changes (compacted, too
-slow, the store away for long) is followed by a list of everything, and the difference is taken in like changes.
+slow, the store away for long) is followed by a list of everything, and the difference is taken in like changes. Not so
+when the store itself is another one, wiped or restored: its revisions say nothing of what the model has. Then it is
+over, for whoever has made this to end, and to be started anew with what is there.
 
 This controller's own changes come back, too. They are in the model since they were written, which the ledger knows by
 their revision.
@@ -15,11 +17,12 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from controller.ledger import Ledger
 from controller.records import ROOT, CorruptRecordError
-from controller.store import Event, Snapshot, Store, StoreError, Watch
+from controller.store import AnotherStoreError, Event, Snapshot, Store, StoreError, Watch
 from controller.turns import Turns
 from sdn import logs
 
@@ -48,6 +51,8 @@ class Follower:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._after = 0
+        #: Told, in the loop, that the store is another one, and how that is known. Nothing is followed any more.
+        self.on_another_store: Callable[[str], None] = lambda _why: None
 
     def start(self) -> None:
         """Follow from the revision on that was listed."""
@@ -70,6 +75,10 @@ class Follower:
                 complete = False
                 with self._store.watch(ROOT, self._after) as watch:
                     self._read(watch)
+            except AnotherStoreError as problem:
+                with suppress(RuntimeError):  # The loop has ended under us.
+                    self._loop.call_soon_threadsafe(self.on_another_store, str(problem))
+                return
             except StoreError as problem:
                 if not self._stopping.is_set():
                     log.warning("changes of the store were lost; all is listed", error=str(problem))
@@ -94,7 +103,13 @@ class Follower:
         self._after = events[-1].revision
 
     def _list_again(self) -> None:
+        known = self._ledger.revision
         snapshot = self._store.list_prefix(ROOT)
+        if snapshot.revision < known:
+            raise AnotherStoreError(
+                f"the store is another one than before, wiped or restored from a backup: revision {snapshot.revision} "
+                f"after {known}"
+            )
         events = self._in_loop(self._differing(snapshot))
         for start in range(0, len(events), _AT_ONCE):
             self._in_loop(self._take(events[start : start + _AT_ONCE]))

@@ -37,7 +37,7 @@ from controller.settings import ControllerSettings
 from controller.store import AccessError, Store, StoreError, open_store
 from controller.switchboard import Switchboard
 from controller.verdicts import Verdicts
-from sdn import daemon
+from sdn import daemon, logs
 from sdn.v1 import controller_pb2, controller_pb2_grpc, inspection_pb2, inspection_pb2_grpc
 
 PROGRAM = "sdn-controller"
@@ -49,6 +49,8 @@ GRACE_SECONDS = 0.3
 _CONTROLLER = controller_pb2.DESCRIPTOR.services_by_name["Controller"].full_name
 _INSPECTION = inspection_pb2.DESCRIPTOR.services_by_name["Inspection"].full_name
 _DAEMON = inspection_pb2.DESCRIPTOR.services_by_name["Daemon"].full_name
+
+log = logs.get("controller.main")
 
 _GRPC_OPTIONS = [
     # A full state holds every attachment of a node.
@@ -89,6 +91,15 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
     switchboard = Switchboard()
     me = member_record(config)
     engine = Engine(store, config.ranges(), switchboard, config.services(), me)
+    another_store = asyncio.Event()
+
+    def end_for_another_store(why: str) -> None:
+        # The service manager starts it anew, with what the store holds now.
+        log.critical("the store is another one: this controller must start anew", error=why)
+        another_store.set()
+        stop.set("the store is another one", exit_code=1)
+
+    engine.on_another_store = end_for_another_store
     # What is loaded stays. The collector, which holds up every thread, would look through all of it again and again.
     gc.disable()
     try:
@@ -141,7 +152,7 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
             )
             await stop.wait_async()
         await liveness.enter_graceful_shutdown()
-        await presence.leave()
+        await presence.leave(hand_over=not another_store.is_set())
     finally:
         listener.close()
         sessions.end_all()

@@ -144,11 +144,11 @@ class Presence:
             await asyncio.to_thread(stop.wait, AGAIN_SECONDS)
         return False
 
-    async def leave(self) -> None:
-        """Hand over, as far as there are others, and be gone."""
+    async def leave(self, *, hand_over: bool) -> None:
+        """Be gone; ``hand_over``: not before others have the switches, as far as there are others."""
         if self._compacting is not None:
             self._compacting.cancel()
-        if self._entered and self._several:
+        if hand_over and self._entered and self._several:
             try:
                 await asyncio.wait_for(self._engine.drain(True), HAND_OVER_SECONDS)
                 if not await self._engine.ownership.handed_over(HAND_OVER_SECONDS):

@@ -11,6 +11,7 @@ mean is not known here.
 from controller.store.access import AccessError, StoreAccess
 from controller.store.contract import (
     ANY,
+    AnotherStoreError,
     Check,
     CompactedError,
     ConflictError,
@@ -31,6 +32,7 @@ from controller.store.open import open_store
 __all__ = [
     "ANY",
     "AccessError",
+    "AnotherStoreError",
     "Check",
     "CompactedError",
     "ConflictError",

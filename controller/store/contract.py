@@ -68,6 +68,11 @@ class CompactedError(StoreError):
     """Changes since the revision asked for are no longer known: list again, and watch from there."""
 
 
+class AnotherStoreError(StoreError):
+    """The store is not the one that it was: its data was wiped, or restored from a backup. What was read from it
+    before says nothing of what it holds now, and revisions of before and now cannot be compared."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A key, its value, and the revision at which it was last written."""
@@ -131,7 +136,7 @@ class Watch(Protocol):
         """The next change; None when ``timeout`` seconds pass first, or when the watch was closed.
 
         StoreError when changes were lost (a broken connection, a reader too slow): list again and watch from
-        there.
+        there. AnotherStoreError when that would not help.
         """
 
     def close(self) -> None: ...

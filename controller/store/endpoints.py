@@ -188,8 +188,9 @@ class Endpoints:
         #: The one that answered last.
         self.current = 0
 
-    def ask(self, call: Callable[[Turn], T], seconds: float) -> T:
-        """``call`` one member after the other until one answers, for at most ``seconds``.
+    def ask(self, call: Callable[[Turn], T], seconds: float, *, attempts: bool = False) -> T:
+        """``call`` one member after the other until one answers, for at most ``seconds``. ``attempts``: also a single
+        member is asked several times in them, for a ``call`` that asks for less each time.
 
         NoAnswerError, RefusedError, CompactedError, AccessError, and what ``call`` raises itself.
         """
@@ -201,7 +202,7 @@ class Endpoints:
                 left = end - time.monotonic()
                 if left <= 0:
                     raise NoAnswerError(f"{self.name}: {problem}")
-                if len(self.members) > 1:
+                if attempts or len(self.members) > 1:
                     left = min(ATTEMPT_SECONDS, left / waiting)
                 current = self.current
                 try:

@@ -17,6 +17,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
+import grpc
 from etcd3 import etcdrpc
 
 from controller.store.access import StoreAccess
@@ -30,15 +31,17 @@ from controller.store.contract import (
     check_keep,
     check_operations,
 )
-from controller.store.endpoints import Endpoints, Login
+from controller.store.endpoints import Endpoints, Login, Turn
 from controller.store.etcdleases import EtcdLeases
-from controller.store.etcdwatch import EtcdWatch, after_prefix
+from controller.store.etcdwatch import EtcdWatch, after_prefix, key_text
 from controller.store.etcdwrites import EtcdWriter, conflict, transaction
 
 #: Seconds that a call may take in all: an election takes one or two.
 CALL_SECONDS = 5.0
-#: Entries that are asked for at once.
+#: Entries that are asked for at once; and the part of them that is after there was no answer in time, since they may
+#: be large.
 PAGE = 1_000
+SMALLER = 4
 #: Lists that are begun again because history was forgotten meanwhile.
 LIST_ATTEMPTS = 3
 
@@ -65,7 +68,7 @@ class EtcdStore:
 
     def get(self, key: str) -> Entry | None:
         response = self._read(etcdrpc.RangeRequest(key=key.encode()))
-        return _entry(response.kvs[0]) if response.kvs else None
+        return Entry(key, response.kvs[0].value, response.kvs[0].mod_revision) if response.kvs else None
 
     def list_prefix(self, prefix: str) -> Snapshot:
         for _ in range(LIST_ATTEMPTS - 1):
@@ -76,12 +79,27 @@ class EtcdStore:
     def _list(self, start: bytes) -> Snapshot:
         end = after_prefix(start)
         entries: list[Entry] = []
-        revision = 0
-        while True:
+        revision, limit = 0, PAGE
+
+        def ask(turn: Turn) -> Any:
+            nonlocal limit
             # Page after page as of the first one's revision.
-            page = self._read(etcdrpc.RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision))
+            request = etcdrpc.RangeRequest(key=start, range_end=end, limit=limit, revision=revision)
+            try:
+                return turn.ask(turn.member.kv.Range, request)
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    limit = max(1, limit // SMALLER)
+                raise
+
+        while True:
+            page = self._endpoints.ask(ask, CALL_SECONDS, attempts=True)
             revision = revision or int(page.header.revision)
-            entries.extend(map(_entry, page.kvs))
+            entries.extend(
+                Entry(key, pair.value, pair.mod_revision)
+                for pair in page.kvs
+                if (key := key_text(pair.key)) is not None
+            )
             if not page.more:
                 return Snapshot(tuple(entries), revision)
             start = page.kvs[-1].key + b"\0"
@@ -140,7 +158,3 @@ class EtcdStore:
             self._writer.close()
         self._endpoints.close()
         self._lease_endpoints.close()
-
-
-def _entry(pair: Any) -> Entry:
-    return Entry(pair.key.decode(), pair.value, pair.mod_revision)

@@ -4,11 +4,14 @@
 A stream at a member that is stopped or cut off stays open and silent. So while a stream is open, its member is
 asked for a linearizable read again and again: one that cannot answer has no majority, or is not there, and the
 stream is taken up elsewhere.
+
+So does one that begins after a revision which the store has not come to. Its data was wiped or restored then, and
+all of a sudden its revisions are low: what such a read says of the cluster, its term and its revision tells that.
 """
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import queue
 import threading
 import time
@@ -19,7 +22,7 @@ from typing import Any, Self
 import grpc
 from etcd3 import etcdrpc
 
-from controller.store.contract import CompactedError, Event, StoreError
+from controller.store.contract import AnotherStoreError, CompactedError, Event, StoreError
 from controller.store.endpoints import ATTEMPT_SECONDS, Endpoints, Member, Turn
 
 #: Pause before a broken stream is taken up at the next member.
@@ -30,6 +33,8 @@ PROBE_SECONDS = 0.5
 SILENCE_SECONDS = 1.5
 #: Events that a watch may lag behind before it is given up.
 WATCH_BACKLOG = 100_000
+
+_log = logging.getLogger(__name__)
 
 
 class EtcdWatch:
@@ -48,6 +53,12 @@ class EtcdWatch:
         self._closed = threading.Event()
         self._failed: StoreError | None = None
         self._call: Any = None
+        #: Of the linearizable read that was answered last: which cluster, and its term (Raft's), which only grows.
+        self._cluster, self._term = 0, 0
+        #: Whether the last such answer did not go with those before.
+        self._strange = False
+        #: Whether the stream could not be read since it was last.
+        self._broken = False
         self._thread = threading.Thread(target=self._run, name=f"watch {prefix}", daemon=True)
         self._thread.start()
 
@@ -60,7 +71,7 @@ class EtcdWatch:
 
     def _run(self) -> None:
         refused = 0
-        while not self._closed.is_set():
+        while not self._closed.is_set() and self._failed is None:
             before = self._after
             try:
                 self._read_stream(self._endpoints.members[self._number])
@@ -74,10 +85,20 @@ class EtcdWatch:
             except StoreError as problem:
                 self._fail(problem)
                 return
-            except (grpc.RpcError, ValueError) as error:
-                # Broken, or closed with the store; taken up again at the next member, if it is not over.
-                if isinstance(error, grpc.RpcError) and self._endpoints.login.refuses(error):
+            except grpc.RpcError as error:
+                # Taken up again at the next member, if it is not over.
+                if self._endpoints.login.refuses(error):
                     self._endpoints.login.forget()
+                if not self._broken and not self._closed.is_set() and self._failed is None:
+                    self._broken = True
+                    code, details = error.code().name.lower(), error.details()
+                    _log.warning("%s: a watch is taken up again: %s: %s", self._endpoints.name, code, details)
+            except ValueError as error:
+                # gRPC's word for a channel that was closed; anything else is a defect.
+                if not self._closed.is_set():
+                    _log.exception("%s: a watch has failed", self._endpoints.name)
+                    self._fail(StoreError(f"{self._endpoints.name}: a watch has failed: {error}"))
+                return
             self._number = (self._number + 1) % len(self._endpoints.members)
             self._closed.wait(RETRY_SECONDS)
 
@@ -116,15 +137,41 @@ class EtcdWatch:
         answered = time.monotonic()
         while not over.wait(PROBE_SECONDS) and not self._closed.is_set():
             until = time.monotonic() + SILENCE_SECONDS - PROBE_SECONDS
-            with contextlib.suppress(grpc.RpcError, StoreError, ValueError):
-                Turn(member, self._endpoints.login, until).ask(member.kv.Range, probe)
+            seen = self._after
+            try:
+                answer = Turn(member, self._endpoints.login, until).ask(member.kv.Range, probe)
+                self._check_same(answer.header, seen)
                 answered = time.monotonic()
+            except AnotherStoreError as problem:
+                self._fail(problem)
+                self._call.cancel()
+                return
+            except (grpc.RpcError, StoreError, ValueError) as error:
+                _log.debug("%s: a watch's member does not answer: %s", self._endpoints.name, error)
             if time.monotonic() - answered >= SILENCE_SECONDS:
                 self._call.cancel()
                 return
 
+    def _check_same(self, header: Any, seen: int) -> None:
+        """AnotherStoreError when the headers of two linearizable reads, asked for after the revision ``seen`` was here,
+        are of another store than those before.
+        """
+        cluster, term, revision = header.cluster_id, header.raft_term, int(header.revision)
+        # A member that has just started may not know its term.
+        if cluster == (self._cluster or cluster) and not 0 < term < self._term and revision >= seen:
+            self._cluster, self._term, self._strange = cluster, max(term, self._term), False
+            return
+        if self._strange:
+            raise AnotherStoreError(
+                f"{self._endpoints.name}: is another store than before, wiped or restored from a backup: cluster "
+                f"{cluster:x}, term {term}, revision {revision}, after cluster {self._cluster:x}, term {self._term}, "
+                f"revision {seen}"
+            )
+        self._strange = True
+
     def _take(self, response: Any) -> None:
         name = self._endpoints.name
+        self._broken = False
         if response.compact_revision:
             raise CompactedError(
                 f"{name}: changes are known from revision {response.compact_revision} on, not from {self._after}"
@@ -139,7 +186,8 @@ class EtcdWatch:
             raise StoreError(f"{name}: a watch's reader fell {WATCH_BACKLOG} changes behind; list again")
         for event in events:
             value = None if event.type == event.DELETE else event.kv.value
-            self._events.put(Event(event.kv.key.decode(), value, event.kv.mod_revision))
+            if (key := key_text(event.kv.key)) is not None:
+                self._events.put(Event(key, value, event.kv.mod_revision))
         if events:
             self._after = events[-1].kv.mod_revision
         elif not response.events and not response.created:
@@ -177,6 +225,15 @@ class EtcdWatch:
 
 class _NotPermittedError(Exception):
     pass
+
+
+def key_text(key: bytes) -> str | None:
+    """A key as text. None: nobody of ours wrote it, which is logged."""
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        _log.error("the store has a key that is no text: left aside: %r", key)
+        return None
 
 
 def after_prefix(prefix: bytes) -> bytes:

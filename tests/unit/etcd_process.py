@@ -142,6 +142,25 @@ class Etcd:
         """Start a member that was killed, with the data it had."""
         self.processes[number] = self._start(number)
 
+    def wipe(self, number: int) -> None:
+        """Start a member that was killed with no data at all; all members wiped are another store."""
+        shutil.rmtree(self.folder / f"m{number}")
+        self.restart(number)
+
+    def save(self, file: Path) -> None:
+        """Back up what the first member has."""
+        self.ctl("snapshot", "save", str(file), endpoints=f"127.0.0.1:{self._clients[0]}")
+
+    def restore(self, file: Path) -> None:
+        """Start the only member, which was killed, with the data of a backup."""
+        shutil.rmtree(self.folder / "m0")
+        peer = f"http://127.0.0.1:{self._peers[0]}"
+        self.ctl(
+            *("snapshot", "restore", str(file), "--name", "m0", "--data-dir", f"{self.folder}/m0"),
+            *("--initial-cluster", f"m0={peer}", "--initial-advertise-peer-urls", peer),
+        )
+        self.restart(0)
+
     def pause(self, number: int) -> None:
         """SIGSTOP: it takes connections and bytes, and answers nothing."""
         self.processes[number].send_signal(signal.SIGSTOP)

@@ -12,11 +12,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from google.protobuf import json_format
 
 from controller.settings import ControllerSettings
 from sdn import settings
+from sdn.v1 import inspection_pb2
 from sdn.version import VERSION
-from tests.switch.controller_process import ControllerProcess, free_port
+from tests.switch.controller_process import (
+    AgentStream,
+    ControllerProcess,
+    free_port,
+    node_info,
+)
 from tests.switch.ovs import wait_until
 from tests.unit.etcd_process import Etcd
 
@@ -217,6 +224,61 @@ def test_one_that_waits_for_its_store_ends_when_it_is_told_to(
     controller, _ = entering
     assert controller.terminate() == 0
     assert not controller.log("ready")
+
+
+@pytest.mark.parametrize("how", ["wiped", "restored"])
+def test_a_controller_whose_store_becomes_another_one_ends_and_starts_anew(tmp_path: Path, how: str) -> None:
+    """What it knows counts no more, and it would hear of nothing before the revisions are where they were."""
+    with ExitStack() as stack:
+        etcd = stack.enter_context(Etcd())
+        controller = ControllerProcess(store=etcd.url, peers_address=f"127.0.0.1:{free_port()}")
+        stack.callback(controller.close)
+        controller.start()
+        etcd.save(tmp_path / "backup")
+        AgentStream(controller, node_info(1)).close()
+        for number in range(20):
+            declare(controller, f"web-{number}")
+        etcd.kill(0)
+        if how == "wiped":
+            etcd.wipe(0)
+        else:
+            etcd.restore(tmp_path / "backup")
+        assert controller.process is not None
+        assert controller.process.wait(120) == 1
+        (line,) = controller.log("the store is another one: this controller must start anew")
+        assert "wiped or restored from a backup" in line["error"]
+        assert not [line for line in controller.log() if "traceback" in line]
+        controller.start()
+        assert not controller.get("Service", namespace="default")
+        AgentStream(controller, node_info(1)).close()
+        declare(controller, "web")
+        assert controller.terminate() == 0
+
+
+def test_a_key_that_is_no_text_keeps_no_controller_from_starting() -> None:
+    with ExitStack() as stack:
+        etcd = stack.enter_context(Etcd())
+        etcd.ctl("put", b"/sdn/objects/\xff".decode(errors="surrogateescape"), "1")
+        controller = ControllerProcess(store=etcd.url, peers_address=f"127.0.0.1:{free_port()}")
+        stack.callback(controller.close)
+        controller.start()
+        assert controller.get("Namespace")
+        assert controller.log("the store has a key that is no text: left aside: b'/sdn/objects/\\xff'")
+        assert controller.terminate() == 0
+
+
+def declare(controller: ControllerProcess, name: str) -> None:
+    """A Service, told to the controller as sdnctl does."""
+    spec = {"ports": [{"port": 80}], "selector": {"app": name}}
+    document = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "default", "name": name},
+        "spec": spec,
+    }
+    request = inspection_pb2.ApplyRequest()
+    json_format.ParseDict(document, request.object)
+    controller.inspection().Apply(request, timeout=60)
 
 
 def _accepts(port: int) -> bool:

@@ -13,19 +13,24 @@ from pathlib import Path
 import pytest
 
 from controller.store import (
+    AnotherStoreError,
     Check,
     CompactedError,
     ConflictError,
     Delete,
     Event,
     LeaseGoneError,
+    Operation,
     Put,
     Store,
     StoreError,
     UncertainError,
     open_store,
 )
+from controller.store.etcdwatch import PROBE_SECONDS
 from tests.unit.etcd_process import Etcd
+
+PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -139,9 +144,13 @@ def test_what_was_never_sent_is_not_in_doubt(monkeypatch: pytest.MonkeyPatch) ->
 
 def settle(store: Store) -> None:
     """Write, as often as it takes for one to succeed."""
+    settled(store, Put("/sdn/next", b"1"))
+
+
+def settled(store: Store, operation: Operation) -> None:
     for _ in range(10):
         try:
-            store.write([Put("/sdn/next", b"1")])
+            store.write([operation])
         except StoreError:
             continue
         return
@@ -308,6 +317,96 @@ def test_a_watch_leaves_a_member_that_is_cut_off_from_the_others(who: str) -> No
     print(done.stdout)
 
 
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_watch_of_a_store_that_was_wiped_says_so(members: int) -> None:
+    """A stream from a revision that is far away would say nothing for long."""
+    with Etcd(members) as etcd:
+        store = open_store(etcd.url)
+        for number in range(50):
+            revision = store.write([Put("/sdn/a", str(number).encode())])
+        watch = store.watch("/sdn/", revision)
+        for number in range(members):
+            etcd.kill(number)
+        for number in range(members):
+            etcd.wipe(number)
+        with pytest.raises(AnotherStoreError, match="wiped or restored"):
+            watch.next(PATIENCE)
+        watch.close()
+        store.close()
+
+
+def test_a_watch_of_a_store_that_was_restored_says_so_also_when_others_write_at_once(tmp_path: Path) -> None:
+    """Its revisions may be above those of before when somebody looks; its term is not."""
+    with Etcd() as etcd:
+        store = open_store(etcd.url)
+        # Elections, as in the life of any cluster.
+        for _ in range(4):
+            etcd.kill(0)
+            etcd.restart(0)
+            etcd.wait_ready()
+        settle(store)
+        etcd.save(tmp_path / "backup")
+        revision = store.write([Put("/sdn/a", b"lost")])
+        watch = store.watch("/sdn/", revision)
+        time.sleep(2 * PROBE_SECONDS)
+        etcd.kill(0)
+        etcd.restore(tmp_path / "backup")
+        etcd.wait_ready()
+        for number in range(20):
+            etcd.ctl("put", "/other", str(number))
+        with pytest.raises(AnotherStoreError, match="wiped or restored"):
+            while watch.next(PATIENCE) is not None:
+                pass
+        watch.close()
+        store.close()
+
+
+def test_a_watch_outlives_every_member_in_turn(etcd: Etcd) -> None:
+    """Elections and starts make no other store."""
+    store = open_store(etcd.url)
+    watch = store.watch("/sdn/", store.write([Put("/sdn/next", b"0")]))
+    for round_ in range(6):
+        etcd.kill(round_ % 3)
+        time.sleep(1)
+        etcd.restart(round_ % 3)
+        etcd.wait_ready()
+        settle(store)
+        event = watch.next(PATIENCE)
+        assert event is not None
+        assert event.key == "/sdn/next"
+        while watch.next(0) is not None:
+            pass
+    watch.close()
+    store.close()
+
+
+def test_a_key_that_is_no_text_is_left_aside(caplog: pytest.LogCaptureFixture) -> None:
+    with Etcd() as etcd:
+        store = open_store(etcd.url)
+        start = store.write([Put("/sdn/a", b"1")])
+        with store.watch("/sdn/", start) as watch:
+            etcd.ctl("put", b"/sdn/\xff".decode(errors="surrogateescape"), "1")
+            revision = store.write([Put("/sdn/b", b"1")])
+            assert watch.next(PATIENCE) == Event("/sdn/b", b"1", revision)
+        assert [entry.key for entry in store.list_prefix("/sdn/").entries] == ["/sdn/a", "/sdn/b"]
+        assert caplog.text.count(r"b'/sdn/\xff'") == 2
+        store.close()
+
+
+def test_a_watch_that_is_broken_off_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with Etcd() as etcd:
+        store = open_store(etcd.url)
+        with store.watch("/sdn/", store.write([Put("/sdn/a", b"1")])) as watch:
+            etcd.kill(0)
+            time.sleep(1)
+            etcd.restart(0)
+            etcd.wait_ready()
+            settle(store)
+            assert watch.next(PATIENCE) is not None
+        assert caplog.text.count("a watch is taken up again: unavailable") == 1
+        store.close()
+
+
 def marks(store: Store) -> list[str]:
     return [entry.key for entry in store.list_prefix("/sdn-writers/").entries]
 
@@ -354,6 +453,26 @@ def test_a_watch_from_a_compacted_revision_is_refused(etcd: Etcd) -> None:
 def test_no_answer_from_any_endpoint_is_a_clear_error() -> None:
     with pytest.raises(StoreError, match=r"store etcd://127\.0\.0\.1:1,127\.0\.0\.1:2: unavailable"):
         open_store("etcd://127.0.0.1:1,127.0.0.1:2")
+
+
+def test_endpoints_are_taken_as_they_are_meant() -> None:
+    with pytest.raises(StoreError, match=r"store etcd://127\.0\.0\.1:1,\[::1\]:2: unavailable"):
+        open_store("etcd://127.0.0.1:01,[::1]:2")
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_list_of_large_values_comes_in_smaller_pages(members: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no member can send in the time that one has for an answer."""
+    monkeypatch.setattr("controller.store.endpoints.ATTEMPT_SECONDS", 0.04)
+    with Etcd(members) as etcd:
+        store = open_store(etcd.url)
+        for number in range(250):
+            settled(store, Put(f"/sdn/{number:03}", bytes(400_000)))
+        entries = store.list_prefix("/sdn/").entries
+        assert [(entry.key, len(entry.value)) for entry in entries] == [
+            (f"/sdn/{number:03}", 400_000) for number in range(250)
+        ]
+        store.close()
 
 
 @pytest.mark.parametrize("url", ["etcd://", "etcd://host", "etcd://host:1,", "etcd://host:1/path"])
