@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from controller.engine import Engine
+from controller.ha.history import SHORTEN_SECONDS, History
 from controller.ha.membership import Membership
 from controller.ha.pulse import TICK_SECONDS, Pulse
 from controller.records import MemberRecord
@@ -30,10 +31,6 @@ HAND_OVER_SECONDS = 3.0
 _BEGIN_SECONDS = 2.0
 #: Pause after the store did not take this controller's record.
 AGAIN_SECONDS = 1.0
-#: Revisions of the store that are kept, so that a watch that was broken off goes on where it was; and how often the
-#: others are forgotten.
-_KEPT_REVISIONS = 200_000
-_COMPACT_SECONDS = 60.0
 
 
 def member_record(config: ControllerSettings) -> MemberRecord:
@@ -171,12 +168,13 @@ class Presence:
             await asyncio.sleep(TICK_SECONDS)
 
     async def _compact(self) -> None:
+        history = History(self._store)
         while True:
-            await asyncio.sleep(_COMPACT_SECONDS)
+            await asyncio.sleep(SHORTEN_SECONDS)
             members = self._engine.ownership.members
             # One of them does for all.
             if self._me.name == min(members.all(), default=""):
                 try:
-                    await self._engine.ledger.call(self._store.compact, _KEPT_REVISIONS)
+                    await self._engine.ledger.call(history.shorten)
                 except StoreError as problem:
                     log.warning("the store's history is not shortened", error=str(problem))

@@ -170,8 +170,11 @@ class Store(Protocol):
         """Changes of keys that start with ``prefix``, made after the revision ``after``. CompactedError if
         that is too old, StoreError if the store has not come to it."""
 
-    def compact(self, keep: int) -> None:
-        """Forget what changed before the last ``keep`` revisions; the entries stay. StoreError.
+    def revision(self) -> int:
+        """The revision that the store has come to. StoreError."""
+
+    def compact(self, revision: int) -> None:
+        """Forget what changed up to a revision, so that no watch begins before it; the entries stay. StoreError.
 
         Of the members that share a store, one does this now and then: a store may grow without.
         """
@@ -203,7 +206,7 @@ def check_operations(operations: Sequence[Operation]) -> None:
         raise ValueError("a write names at most one lease")
 
 
-def check_keep(keep: int) -> None:
-    """ValueError for a number of revisions that cannot be kept."""
-    if keep < 0:
-        raise ValueError(f"{keep} revisions cannot be kept")
+def check_compaction(revision: int) -> None:
+    """ValueError for what is no revision up to which changes could be forgotten."""
+    if revision <= 0:
+        raise ValueError(f"there are no changes up to revision {revision}")

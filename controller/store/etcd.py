@@ -28,7 +28,7 @@ from controller.store.contract import (
     Operation,
     Snapshot,
     StoreError,
-    check_keep,
+    check_compaction,
     check_operations,
 )
 from controller.store.endpoints import Endpoints, Login, Turn
@@ -133,11 +133,11 @@ class EtcdStore:
             raise
         return watch
 
-    def compact(self, keep: int) -> None:
-        check_keep(keep)
-        revision = int(self._read(etcdrpc.RangeRequest(key=b"/sdn/", count_only=True)).header.revision) - keep
-        if revision <= 0:
-            return
+    def revision(self) -> int:
+        return int(self._read(etcdrpc.RangeRequest(key=b"/sdn/", count_only=True)).header.revision)
+
+    def compact(self, revision: int) -> None:
+        check_compaction(revision)
         request = etcdrpc.CompactionRequest(revision=revision)
         with contextlib.suppress(CompactedError):  # Somebody else did.
             self._endpoints.ask(lambda turn: turn.ask(turn.member.kv.Compact, request), CALL_SECONDS)

@@ -6,10 +6,11 @@ All writes go through one connection under one lock, each in a transaction of it
 tenth of a millisecond. A power cut can lose the last moments before it, never the file's integrity; what is
 lost then is what the agents report again when they connect (their range, their attachments).
 
-The table ``changes`` keeps the last :data:`HISTORY` revisions, so that a watch can begin in the past. Watches
-are fed inside the process: a second process on the same file would not be seen, so the file is locked for the
-life of the store. So a lease never outlives the process that it was granted to: the table ``leased`` names
-the keys that went with one, and they are removed when the file is opened again.
+The table ``changes`` keeps the last :data:`HISTORY` revisions, or as many as have room in :data:`HISTORY_BYTES`,
+so that a watch can begin in the past. Watches are fed inside the process: a second process on the same file would
+not be seen, so the file is locked for the life of the store. So a lease never outlives the process that it was
+granted to: the table ``leased`` names the keys that went with one, and they are removed when the file is opened
+again.
 
 The file is readable by its owner only (0600), in a folder of mode 0700 where that is made here.
 """
@@ -36,7 +37,7 @@ from controller.store.contract import (
     Put,
     Snapshot,
     StoreError,
-    check_keep,
+    check_compaction,
     check_operations,
 )
 from controller.store.sqlitefile import damaged, open_locked
@@ -45,6 +46,8 @@ from controller.store.sqlitewatch import SqliteWatch
 
 #: Revisions whose changes are kept for watches that begin in the past.
 HISTORY = 10_000
+#: Bytes of the values in them. When there are more, the older half goes.
+HISTORY_BYTES = 64 << 20
 FORMAT = 1
 
 _Row: TypeAlias = tuple[str, bytes, int]
@@ -113,6 +116,10 @@ class SqliteStore:
             state = connection.execute("SELECT revision, compacted FROM state").fetchone()
             self._revision: int = state[0]
             self._compacted: int = state[1]
+            #: Bytes of the values in ``changes``, or somewhat more.
+            self._history_bytes: int = connection.execute(
+                "SELECT coalesce(sum(length(value)), 0) FROM changes"
+            ).fetchone()[0]
         except sqlite3.Error as problem:
             connection.close()
             raise StoreError(self._why(problem)) from None
@@ -180,7 +187,6 @@ class SqliteStore:
     def _transact(self, work: Callable[[int], list[Event]]) -> int:
         """Do ``work`` under the next revision, all or nothing, and tell the watches. sqlite3.Error."""
         revision = self._revision + 1
-        compacted = max(self._compacted, revision - HISTORY)
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             events = work(revision)
@@ -188,16 +194,35 @@ class SqliteStore:
                 "INSERT INTO changes VALUES (?, ?, ?)",
                 [(event.revision, event.key, event.value) for event in events],
             )
+            self._history_bytes += sum(len(event.value or b"") for event in events)
+            compacted = max(self._compacted, revision - HISTORY, self._too_much())
             self._set_state(revision, compacted)
             self._connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
+            # Counted anew by one of the next.
+            self._history_bytes = HISTORY_BYTES
             raise
         self._revision, self._compacted = revision, compacted
         # Under the lock: every watch sees the changes in the order of their revisions.
         for watch in self._watches:
             watch.feed(events)
         return revision
+
+    def _too_much(self) -> int:
+        """The last revision whose changes there is no room for. sqlite3.Error."""
+        if self._history_bytes <= HISTORY_BYTES:
+            return 0
+        # Counted anew: what was forgotten since is still in the number.
+        self._history_bytes = 0
+        sizes = self._connection.execute(
+            "SELECT revision, coalesce(sum(length(value)), 0) FROM changes GROUP BY revision ORDER BY revision DESC"
+        )
+        for revision, size in sizes:
+            if self._history_bytes + size > HISTORY_BYTES // 2:
+                return int(revision)
+            self._history_bytes += size
+        return 0
 
     def _set_state(self, revision: int, compacted: int) -> None:
         self._connection.execute("DELETE FROM changes WHERE revision <= ?", (compacted,))
@@ -254,11 +279,17 @@ class SqliteStore:
         self._check_open()
         self._leases.revoke(lease)
 
-    def compact(self, keep: int) -> None:
-        check_keep(keep)
+    def revision(self) -> int:
         with self._lock:
             self._check_open()
-            compacted = max(self._compacted, self._revision - keep)
+            return self._revision
+
+    def compact(self, revision: int) -> None:
+        check_compaction(revision)
+        with self._lock:
+            self._check_open()
+            self._check_known(revision)
+            compacted = max(self._compacted, revision)
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
@@ -274,10 +305,7 @@ class SqliteStore:
     def watch(self, prefix: str, after: int) -> SqliteWatch:
         with self._lock:
             self._check_open()
-            if after > self._revision:
-                raise StoreError(
-                    f"store {self._path}: revision {after} is not known, the last one is {self._revision}"
-                )
+            self._check_known(after)
             if after < self._compacted:
                 raise CompactedError(
                     f"store {self._path}: changes are known from revision {self._compacted} on, not from {after}"
@@ -298,6 +326,12 @@ class SqliteStore:
         with self._lock:
             if watch in self._watches:
                 self._watches.remove(watch)
+
+    def _check_known(self, revision: int) -> None:
+        if revision > self._revision:
+            raise StoreError(
+                f"store {self._path}: revision {revision} is not known, the last one is {self._revision}"
+            )
 
     def _check_open(self) -> None:
         if self._closed:

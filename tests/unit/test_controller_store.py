@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.ha.history import KEPT_TIMES, History
 from controller.store import (
     ANY,
     Check,
@@ -183,8 +184,8 @@ def test_what_no_write_can_be_is_refused(store: Store) -> None:
         store.write([Check("/a", 0), Put("/a", b"1")])
     with pytest.raises(ValueError, match="one lease"):
         store.write([Put("/a", b"1", lease=1), Put("/b", b"1", lease=2)])
-    with pytest.raises(ValueError, match="kept"):
-        store.compact(-1)
+    with pytest.raises(ValueError, match="no changes"):
+        store.compact(0)
     with pytest.raises(ValueError, match="lease"):
         store.grant(0)
 
@@ -251,14 +252,17 @@ def test_forgotten_history_is_refused_and_entries_stay(store: Store) -> None:
     first = store.write([Put("/h/a", b"0")])
     for number in range(1, 20):
         last = store.write([Put("/h/b", str(number).encode())])
-    store.compact(5)
+    assert store.revision() == last
+    store.compact(last - 5)
     with pytest.raises(CompactedError):
         store.watch("/h/", first)
     with store.watch("/h/", last - 5) as watch:
         values = [event.value for _ in range(5) if (event := watch.next(30))]
         assert values == [b"15", b"16", b"17", b"18", b"19"]
-    store.compact(5)
-    store.compact(0)
+    store.compact(last - 6)
+    store.compact(last)
+    with pytest.raises(StoreError):
+        store.compact(last + 100)
     with store.watch("/h/", last) as watch:
         revision = store.write([Delete("/h/b")])
         assert watch.next(30) == Event("/h/b", None, revision)
@@ -292,6 +296,46 @@ def test_a_long_list_is_of_one_revision(store: Store, monkeypatch: pytest.Monkey
     finally:
         stop.set()
         writer.join()
+
+
+def test_history_is_kept_for_some_minutes_and_not_for_long(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.ha.history.KEPT_REVISIONS", 20)
+    history, minutes = History(store), []
+    for _ in range(KEPT_TIMES + 3):
+        minutes.append(store.write([Put("/h/a", b"0")]))
+        history.shorten()
+    store.watch("/h/", minutes[-KEPT_TIMES - 1]).close()
+    with pytest.raises(CompactedError):
+        store.watch("/h/", minutes[-KEPT_TIMES - 1] - 1)
+    for _ in range(30):
+        last = store.write([Put("/h/a", b"0")])
+    history.shorten()
+    store.watch("/h/", last - 20).close()
+    with pytest.raises(CompactedError):
+        store.watch("/h/", last - 21)
+
+
+def test_the_embedded_store_bounds_its_history_by_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.store.sqlite.HISTORY_BYTES", 1_000_000)
+    path = tmp_path / "store.db"
+    store = open_store(f"sqlite://{path}")
+    for number in range(60):
+        last = store.write([Put("/large", bytes(50_000)), Put(f"/small/{number}", b"1")])
+        if number % 20 == 0:
+            store.close()
+            store = open_store(f"sqlite://{path}")
+    assert path.stat().st_size < 2_000_000
+    with store.watch("/", last - 5) as watch:
+        assert [event.key for _ in range(10) if (event := watch.next(30))][::2] == ["/large"] * 5
+    with pytest.raises(CompactedError):
+        store.watch("/", last - 25)
+    store.write([Put("/large", bytes(2_000_000))])
+    assert len(store.list_prefix("/").entries) == 61
+    store.close()
 
 
 def test_the_embedded_store_forgets_history_by_itself(

@@ -266,7 +266,7 @@ def test_a_watch_that_comes_back_too_late_says_so(etcd: Etcd, monkeypatch: pytes
     etcd.pause(number)
     for attempt in range(20):
         store.write([Put("/sdn/a", str(attempt).encode())])
-    store.compact(10)
+    store.compact(store.revision() - 10)
     etcd.kill(number)
     with pytest.raises(CompactedError, match="are known from revision"):
         watch.next(60)
