@@ -10,23 +10,30 @@ Several controllers write to one store. So every write is conditional: each key 
 model has it. Where it is not, nothing is written, the model takes in what others wrote, and the change is checked
 again from its beginning. What must hold over many keys (nobody else has this address, this number, this range) is
 made certain by one more key, which every change writes that gives something away (:data:`SEQUENCE`).
+
+A store that does not answer takes its time to say so, and changes come one after the other. So what has waited for
+:data:`WAIT_SECONDS` while others failed is not asked of the store any more, and fails at once: whoever asked is told.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from controller.records import OWNERS, ROOT, SEQUENCE, owner_key
 from controller.store import (
     Check,
+    CompactedError,
     ConflictError,
     Delete,
+    LeaseGoneError,
     Operation,
     Put,
     Snapshot,
@@ -43,6 +50,19 @@ P = ParamSpec("P")
 ATTEMPTS = 10
 #: Seconds after which a change gives up waiting for what others wrote.
 SEEN_SECONDS = 5.0
+#: Seconds that a change, or a question, waits behind others when the last one has failed, less than so long ago.
+WAIT_SECONDS = 5.0
+FRESH_SECONDS = 1.0
+
+#: When what is done in this task was asked for, on the monotonic clock.
+_asked_at: ContextVar[float] = ContextVar("asked_at")
+
+
+def asked_at(moment: float) -> None:
+    """What this task does from now on was asked for at that moment of the monotonic clock. Changes of which this is
+    not said count from when they are begun.
+    """
+    _asked_at.set(moment)
 
 
 class DeposedError(StoreError):
@@ -83,6 +103,9 @@ class Ledger:
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "store")
+        #: What the store's last answer was, if it was that it cannot; and when it came, on the monotonic clock.
+        self._failed: StoreError | None = None
+        self._failed_at = 0.0
         self._running: set[asyncio.Task[Any]] = set()
         #: The revision at which the model has each key.
         self._known: dict[str, int] = {}
@@ -111,6 +134,7 @@ class Ledger:
 
     async def until_done(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await a change, made anew as long as others write before it. ConflictError when that does not end."""
+        asked_at(_asked_at.get(time.monotonic()))
         for _ in range(ATTEMPTS - 1):
             if self._in_doubt:
                 await self._be_certain()
@@ -265,11 +289,31 @@ class Ledger:
         return await self._call(call, *arguments)
 
     async def _call(self, call: Callable[..., T], *arguments: object) -> T:
-        return await self._loop.run_in_executor(self._thread, functools.partial(call, *arguments))
+        since = _asked_at.get(time.monotonic())
+        return await self._loop.run_in_executor(
+            self._thread, self._answer, since, functools.partial(call, *arguments)
+        )
+
+    def _answer(self, since: float, call: Callable[[], T]) -> T:
+        # The store's thread.
+        now = time.monotonic()
+        if self._failed is not None and now - self._failed_at < FRESH_SECONDS and now - since >= WAIT_SECONDS:
+            # It was never sent, so there is no doubt.
+            raise StoreError(f"not done, since the store has just failed: {self._failed}")
+        try:
+            answer = call()
+        except (CompactedError, ConflictError, LeaseGoneError):
+            self._failed = None
+            raise
+        except StoreError as problem:
+            self._failed, self._failed_at = problem, time.monotonic()
+            raise
+        self._failed = None
+        return answer
 
     def stop(self) -> None:
-        """Let the last write end."""
-        self._thread.shutdown(wait=True)
+        """Let the write that has begun end. What still waits is never sent."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 def under(prefix: str, entries: Iterable[Any]) -> list[Any]:

@@ -6,9 +6,11 @@ for fifty of them as for one, and there is one write at a time.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from controller.ledger import asked_at
 from controller.store import StoreError
 from controller.store.contract import MAX_OPERATIONS
 from sdn.v1 import types_pb2
@@ -31,6 +33,8 @@ class Asked:
     #: Whether the stream that asks is still the node's.
     live: Live
     stored: asyncio.Future[None]
+    #: When, on the monotonic clock.
+    asked_at: float = field(default_factory=time.monotonic)
 
     def succeed(self) -> None:
         """It is stored, and was handed to its switch."""
@@ -63,6 +67,7 @@ class Together:
         try:
             while self._asked:
                 batch, self._asked = self._asked[:AT_ONCE], self._asked[AT_ONCE:]
+                asked_at(batch[0].asked_at)
                 try:
                     await self._attach(batch)
                 except StoreError:
