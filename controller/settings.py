@@ -16,6 +16,7 @@ from controller.allocation.network import (
     node_ports,
     service_ranges,
 )
+from controller.ha import wire
 from controller.ranges import ClusterRanges
 from controller.store import AccessError, StoreAccess, StoreError
 from controller.store.open import check_access, check_store_url
@@ -101,8 +102,8 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
     peers_address: Annotated[
         str,
         Meta(
-            description="Address and port on which other controllers on the same store hear this one, and at which "
-            "they reach it. Not used with SQLite."
+            description="IP address and port on which other controllers on the same store hear this one, and at which "
+            "they reach it: no name, and no loopback address where they are on other machines. Not used with SQLite."
         ),
     ] = "127.0.0.1:6655"
     lease_seconds: Annotated[
@@ -238,6 +239,14 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
             host, _ = split_address(address)
             if host in ("0.0.0.0", "::"):
                 raise ValueError(f"{setting}: {address} is no address at which others reach this controller")
+        try:
+            wire.endpoint(self.peers_address)
+        except ValueError as problem:
+            # Whoever had to look up a name would find this controller silent meanwhile.
+            raise ValueError(
+                f"peers_address: {problem}: write the address at which the other controllers reach this one, such as "
+                "172.30.0.101:6655"
+            ) from None
 
     def alike(self) -> dict[str, str]:
         """By name, what all controllers on one store must have, as one writes it."""

@@ -66,6 +66,8 @@ class Presence:
         engine.on_stored = self._membership.stored
         #: Incarnations of others whose settings were found to differ.
         self._unlike: set[str] = set()
+        #: Incarnations of others that others still are told to reach where this one is.
+        self._clashing: set[str] = set()
         self._pulse: Pulse | None = None
         self._ticking: asyncio.Task[None] | None = None
         if self._several:
@@ -95,6 +97,14 @@ class Presence:
                 {name: (record.incarnation, record.peers_address) for name, record in records.items()}
             )
         for name, record in records.items():
+            clash = name != self._me.name and record.peers_address == self._me.peers_address
+            if clash and record.incarnation not in self._clashing:
+                log.error(
+                    "another controller has this one's peers_address: one of the two is taken for silent",
+                    controller=name,
+                    peers_address=record.peers_address,
+                )
+                self._clashing.add(record.incarnation)
             if record.incarnation not in self._unlike and (others := self._me.differing(record)):
                 log.warning(
                     "another controller has other settings",
@@ -104,7 +114,9 @@ class Presence:
                     },
                 )
                 self._unlike.add(record.incarnation)
-        self._unlike &= {record.incarnation for record in records.values()}
+        there = {record.incarnation for record in records.values()}
+        self._unlike &= there
+        self._clashing &= there
 
     async def enter(self, stop: daemon.Stop) -> bool:
         """Be there from now on, and take switches; whether it is, or was told to stop before.

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from controller.addresses import split_address
+from controller.addresses import format_address, split_address
 from controller.store.access import AccessError, StoreAccess
 from controller.store.contract import Store, StoreError
 from controller.store.sqlite import SqliteStore
@@ -20,38 +19,48 @@ def open_store(url: str, access: StoreAccess | None = None) -> Store:
     """
     check_store_url(url)
     check_access(url, access or StoreAccess())
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite":
-        return SqliteStore(Path(parts.path))
+    scheme, _, where = url.partition("://")
+    if scheme == "sqlite":
+        return SqliteStore(Path(where))
     try:
         # Only who uses etcd needs its package.
         from controller.store.etcd import EtcdStore
     except ImportError as problem:
         raise StoreError(f"{url!r}: needs the Python package python3-etcd3: {problem}") from None
-    return EtcdStore(parts.netloc.split(","), access)
+    return EtcdStore(_endpoints(where), access)
 
 
 def check_store_url(url: str) -> None:
     """StoreError when ``url`` names no kind of store that this controller has."""
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite":
-        if parts.netloc or not parts.path.startswith("/") or parts.path == "/":
+    scheme, _, where = url.partition("://")
+    if scheme not in ("sqlite", "etcd"):
+        raise StoreError(f"{url!r} names no store: use sqlite:///PATH or etcd://HOST:PORT,...")
+    if scheme == "etcd" and "@" in where:
+        # Not repeated here: it may hold a password.
+        raise StoreError("etcd://HOST:PORT,... names no user: give store_user and store_password_file")
+    if "?" in where or "#" in where:
+        raise StoreError(
+            f"{url!r}: neither '?' nor '#' may be in it: a store is told by its settings, and no more"
+        )
+    if scheme == "sqlite":
+        if not where.startswith("/") or where == "/":
             raise StoreError(f"{url!r}: a SQLite store is written sqlite:///PATH, with an absolute path")
         return
-    if parts.scheme == "etcd":
-        try:
-            for endpoint in parts.netloc.split(","):
-                split_address(endpoint)
-        except ValueError as problem:
-            raise StoreError(f"{url!r}: an etcd store is written etcd://HOST:PORT,...: {problem}") from None
-        if parts.path:
-            raise StoreError(f"{url!r}: an etcd store has no path; it is written etcd://HOST:PORT,...")
-        return
-    raise StoreError(f"{url!r} names no store: use sqlite:///PATH or etcd://HOST:PORT,...")
+    if "/" in where:
+        raise StoreError(f"{url!r}: an etcd store has no path; it is written etcd://HOST:PORT,...")
+    try:
+        _endpoints(where)
+    except ValueError as problem:
+        raise StoreError(f"{url!r}: an etcd store is written etcd://HOST:PORT,...: {problem}") from None
+
+
+def _endpoints(where: str) -> list[str]:
+    """Each "host:port" as gRPC takes it. ValueError."""
+    return [format_address(split_address(endpoint)) for endpoint in where.split(",")]
 
 
 def check_access(url: str, access: StoreAccess) -> None:
     """AccessError when ``access`` is not whole, or is for a store that ``url`` does not name."""
     access.check_complete()
-    if urlsplit(url).scheme != "etcd" and (setting := access.first_setting()):
+    if not url.startswith("etcd:") and (setting := access.first_setting()):
         raise AccessError(setting, "is for a store etcd://HOST:PORT,... only")

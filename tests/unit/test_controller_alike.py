@@ -11,13 +11,16 @@ import msgspec
 import pytest
 
 from controller.ha.presence import member_record
+from controller.records import encode, member_key
 from controller.settings import ControllerSettings
+from controller.store import Put, open_store
 from sdn.v1 import inspection_pb2
 from tests.switch.controller_process import ROOT, ControllerProcess, free_port
 from tests.switch.ovs import wait_until
 from tests.unit.etcd_process import Etcd
 
 DIFFER = "another controller has other settings"
+CLASH = "another controller has this one's peers_address: one of the two is taken for silent"
 
 
 def settings(**different: object) -> ControllerSettings:
@@ -50,6 +53,24 @@ def test_an_older_build_that_tells_nothing_does_not_differ() -> None:
     ours = member_record(settings())
     assert ours.differing(msgspec.structs.replace(ours, alike={})) == {}
     assert msgspec.structs.replace(ours, alike={}).differing(ours) == {}
+
+
+def test_one_that_says_it_is_reached_where_this_one_is_is_named() -> None:
+    """As when both keep the default: each then takes the other for silent."""
+    with ExitStack() as stack:
+        etcd = stack.enter_context(Etcd())
+        address = f"127.0.0.1:{free_port()}"
+        controller = ControllerProcess(store=etcd.url, name="one", peers_address=address)
+        stack.callback(controller.close)
+        controller.start()
+        assert not controller.log(CLASH)
+        other = member_record(settings(name="other", peers_address=address))
+        store = open_store(etcd.url)
+        stack.callback(store.close)
+        store.write([Put(member_key("other"), encode(other))])
+        wait_until(lambda: bool(controller.log(CLASH)), "the clash to be told")
+        (line,) = controller.log(CLASH)
+        assert (line["controller"], line["peers_address"]) == ("other", address)
 
 
 def test_both_say_so_and_so_does_sdnctl() -> None:

@@ -87,6 +87,16 @@ def test_help_and_version() -> None:
         ("--node-port-range=many", "setting node_port_range: 'many' is no range of ports"),
         ("--cluster-domain=Local", "setting cluster_domain"),
         ("--dns-addresses=10.97.0.10", "setting dns_addresses: 10.97.0.10 is not inside service_ranges"),
+        ("--openflow-address=::1:6653", "setting openflow_address: '::1:6653' is no address and port"),
+        ("--store=sqlite:///proc/sdn#1.db", "setting store: 'sqlite:///proc/sdn#1.db': neither '?' nor '#'"),
+        ("--store=sqlite:///proc/sdn.db?mode=ro", "setting store: 'sqlite:///proc/sdn.db?mode=ro': neither"),
+        ("--store=etcd://h:2379?x=1", "setting store: 'etcd://h:2379?x=1': neither '?' nor '#'"),
+        ("--store=etcd://::1:2379", "'::1:2379' is no address and port"),
+        ("--store=etcd://[::1:2379", "'[::1:2379' is no address and port"),
+        (
+            "--store=etcd://me:secret@h:2379",
+            "setting store: etcd://HOST:PORT,... names no user: give store_user",
+        ),
         ("--nonsense=1", "flag --nonsense is no setting"),
     ],
 )
@@ -95,6 +105,23 @@ def test_a_wrong_setting_is_named(flag: str, says: str) -> None:
     assert done.returncode == 2
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
+    assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("controller-1:6655", "'controller-1' is no IP address: write the address at which the other"),
+        ("localhost:6655", "'localhost' is no IP address"),
+        ("0.0.0.0:6655", "is no address at which others reach this controller"),
+    ],
+)
+def test_one_of_several_is_reached_at_an_ip_address(address: str, says: str) -> None:
+    """To look up a name takes time in which it would be found silent."""
+    done = run("--store=etcd://h:1", f"--peers-address={address}")
+    assert done.returncode == 2
+    assert "setting peers_address: " in done.stderr
+    assert says in done.stderr
 
 
 def test_a_controller_with_nowhere_to_serve_is_refused() -> None:
