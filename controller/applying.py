@@ -85,7 +85,7 @@ class Applying:
             return
         record, pending = decode_attachment(entry)
         if record.node not in self._engine.cluster.nodes:
-            raise CorruptRecordError(f"{record} is on Node {record.node}, which is unknown")
+            raise CorruptRecordError(entry.key, f"{record} is on Node {record.node}, which is unknown")
         attachments.stored(record, pending)
 
     def _object(self, rest: str, entry: Entry | None) -> None:
@@ -121,4 +121,4 @@ def object_of(entry: Entry) -> Object:
     try:
         return parse(msgspec.json.decode(entry.value))
     except (msgspec.DecodeError, InvalidObjectError) as problem:
-        raise CorruptRecordError(f"store: the value of {entry.key} cannot be read: {problem}") from None
+        raise CorruptRecordError(entry.key, problem) from None

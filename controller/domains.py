@@ -143,9 +143,7 @@ class Domains:
             try:
                 address = Address.parse(text)
             except ValueError:
-                raise CorruptRecordError(
-                    f"store: the value of {entry.key} cannot be read: {text!r} is no IP address"
-                ) from None
+                raise CorruptRecordError(entry.key, f"{text!r} is no IP address") from None
             # A clock that was wrong, then or now, makes nothing last for ever.
             left = min(until - wall, 2 * MAX_SECONDS)
             gone = self._table.put(name, self._patterns.match(name), (address,), now + left)

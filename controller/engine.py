@@ -54,6 +54,7 @@ from controller.records import (
     CorruptRecordError,
     MemberRecord,
     NodeRecord,
+    attachment_key,
     decode,
     decode_attachment,
 )
@@ -203,9 +204,8 @@ class Engine:
                 self.states.candidates.expect(name)
         for attachment in self.cluster.attachments.values():
             if attachment.node not in self.cluster.nodes:
-                raise CorruptRecordError(
-                    f"store: {attachment} is on Node {attachment.node}, which is unknown"
-                )
+                key = attachment_key(attachment.node, *attachment.id)
+                raise CorruptRecordError(key, f"{attachment} is on Node {attachment.node}, which is unknown")
         # Before the pods' own flows, as always.
         await self.domains.load(entries)
         await self.policies.load()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shlex
 import socket
 import ssl
 import sys
@@ -104,9 +105,12 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
     gc.disable()
     try:
         await engine.load()
-    except (StoreError, CorruptRecordError) as problem:
+    except StoreError as problem:
         engine.stop()
         raise daemon.StartError(f"setting store: {problem}") from None
+    except CorruptRecordError as problem:
+        engine.stop()
+        raise _unreadable(problem, config) from None
     finally:
         gc.freeze()
         gc.enable()
@@ -144,7 +148,7 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
         if config.grpc_socket:
             Path(config.grpc_socket).chmod(0o660)
         presence = _presence(store, engine, me, config)
-        if await _enter(presence, stop):
+        if await _enter(presence, stop, config):
             for service in ("", _CONTROLLER, _INSPECTION):
                 await liveness.set(service, health_pb2.HealthCheckResponse.SERVING)
             stop.ready(
@@ -175,7 +179,7 @@ def _presence(store: Store, engine: Engine, me: MemberRecord, config: Controller
         raise daemon.StartError(f"setting peers_address: {problem}") from None
 
 
-async def _enter(presence: Presence, stop: daemon.Stop) -> bool:
+async def _enter(presence: Presence, stop: daemon.Stop, config: ControllerSettings) -> bool:
     """Be one of the controllers; False: told to stop before. daemon.StartError."""
     try:
         return await presence.enter(stop)
@@ -184,7 +188,23 @@ async def _enter(presence: Presence, stop: daemon.Stop) -> bool:
     except AccessError as problem:
         raise daemon.StartError(f"setting {problem.setting}: {problem}") from None
     except CorruptRecordError as problem:
-        raise daemon.StartError(f"setting store: {problem}") from None
+        raise _unreadable(problem, config) from None
+
+
+def _unreadable(problem: CorruptRecordError, config: ControllerSettings) -> daemon.StartError:
+    """What an operator does about a value that no start gets past: without it something may be missing in the
+    switches, so that is for him to say.
+    """
+    removing = f"etcdctl del {shlex.quote(problem.key)}"
+    if not config.one_of_several:
+        path = shlex.quote(config.store.removeprefix("sqlite://"))
+        key = problem.key.replace("'", "''")
+        statement = f"DELETE FROM entries WHERE key = '{key}'"
+        removing = f"sqlite3 {path} {shlex.quote(statement)}"
+    return daemon.StartError(
+        f"setting store: {problem}. If a newer build wrote it, start that one; else remove it, and declare or report "
+        f"anew what it was, by: {removing}"
+    )
 
 
 def _openflow_listener(config: ControllerSettings) -> Listener:

@@ -37,7 +37,11 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class CorruptRecordError(Exception):
-    """A stored value is not what belongs under its key; the text names the key."""
+    """The value that is stored under ``key`` is not what belongs there; the text names the key."""
+
+    def __init__(self, key: str, problem: object) -> None:
+        super().__init__(f"store: the value of {key} cannot be read: {problem}")
+        self.key = key
 
 
 class NodeRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -233,4 +237,4 @@ def decode(kind: type[T], entry: Entry) -> T:
     try:
         return msgspec.json.decode(entry.value, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise CorruptRecordError(f"store: the value of {entry.key} cannot be read: {problem}") from None
+        raise CorruptRecordError(entry.key, problem) from None

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -291,6 +293,48 @@ def test_a_key_that_is_no_text_keeps_no_controller_from_starting() -> None:
         controller.start()
         assert controller.get("Namespace")
         assert controller.log("the store has a key that is no text: left aside: b'/sdn/objects/\\xff'")
+        assert controller.terminate() == 0
+
+
+def unreadable(controller: ControllerProcess, key: str) -> str:
+    """Start it; gives the command that it names for getting past the value of a key."""
+    assert controller.spawn().wait(120) == 1
+    (line,) = controller.log("cannot start")
+    assert str(line["error"]).startswith(f"setting store: store: the value of {key} cannot be read: ")
+    assert "If a newer build wrote it, start that one; else remove it" in line["error"]
+    return str(line["error"]).rpartition(", by: ")[2]
+
+
+KEY = "/sdn/objects/Service/default/it's"
+
+
+def test_a_value_that_cannot_be_read_is_named_with_what_removes_it(tmp_path: Path) -> None:
+    controller = ControllerProcess(store=f"sqlite://{tmp_path}/a store.db")
+    try:
+        controller.start()
+        assert controller.terminate() == 0
+        with closing(sqlite3.connect(tmp_path / "a store.db")) as database, database:
+            database.execute("INSERT INTO entries VALUES (?, ?, 1)", (KEY, b'{"kind": "Newer"}'))
+        program, path, statement = shlex.split(unreadable(controller, KEY))
+        assert program == "sqlite3"
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute(statement)
+        controller.start()
+        assert controller.terminate() == 0
+    finally:
+        controller.close()
+
+
+def test_so_is_one_in_etcd() -> None:
+    with ExitStack() as stack:
+        etcd = stack.enter_context(Etcd())
+        controller = ControllerProcess(store=etcd.url, peers_address=f"127.0.0.1:{free_port()}")
+        stack.callback(controller.close)
+        etcd.ctl("put", KEY, "[]")
+        program, *arguments = shlex.split(unreadable(controller, KEY))
+        assert program == "etcdctl"
+        etcd.ctl(*arguments)
+        controller.start()
         assert controller.terminate() == 0
 
 
