@@ -34,6 +34,9 @@ from sdn.model import InvalidObjectError, Node, Object, Service, defaulted, to_d
 
 log = logs.get("controller.declarations")
 
+#: Of an object as it is stored. etcd refuses what is half as large again, and nothing must depend on the store.
+MAX_OBJECT_BYTES = 1 << 20
+
 #: Told kind, namespace, name, and what the object was before and is now; None: there was, or is, none. Both are equal
 #: when only what a Service was given beside its spec is another.
 OnChange = Callable[[str, str, str, Object | None, Object | None], None]
@@ -103,13 +106,19 @@ class Declarations:
                 operations += plan.operations
             unchanged = before == value and not operations and not self._allocation.conflict(namespace, name)
             outcome = "created" if before is None else "unchanged" if unchanged else "configured"
+            document = msgspec.json.encode(to_document(value))
+            if not unchanged and len(document) > MAX_OBJECT_BYTES:
+                raise InvalidObjectError(
+                    "",
+                    f"takes {len(document):,} bytes, more than the {MAX_OBJECT_BYTES:,} that are stored of one object",
+                    f"{kind} {_full(namespace, name)}",
+                )
             if dry_run:
                 return Applied(outcome, value)
             if unchanged:
                 # Unless another controller has changed it since.
                 await self._ledger.confirm(object_key(kind, namespace, name))
                 return Applied(outcome, value)
-            document = msgspec.json.encode(to_document(value))
             # Last: who follows the store knows what a Service was given when it sees the Service.
             operations.append(Put(object_key(kind, namespace, name), document))
             await self._ledger.write(operations, gives=plan is not None)

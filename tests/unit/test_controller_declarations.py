@@ -13,7 +13,7 @@ from controller.errors import NotFoundError, PreconditionError
 from controller.records import LB_ADDRESSES, OBJECTS, SEQUENCE, SERVICE_NUMBERS
 from controller.store import Delete, Operation, Put, StoreError
 from controller.watchers import Selection
-from sdn.model import EndpointSlice, parse
+from sdn.model import EndpointSlice, InvalidObjectError, parse
 from tests.unit.allocating import run
 from tests.unit.controller_intent import Intent, service
 
@@ -71,6 +71,33 @@ def test_a_dry_run_says_what_would_be_and_does_nothing(tmp_path: Path) -> None:
         outcome, _ = await running.apply(service("web"), dry_run=True)
         assert outcome == "configured"
         assert running.ingress("web")
+
+    run(tmp_path, test)
+
+
+def test_an_object_that_is_too_large_for_a_store_is_refused_by_its_name(tmp_path: Path) -> None:
+    """Whichever store there is: etcd would refuse it, as something to try again."""
+
+    async def test(running: Intent) -> None:
+        def policy(size: int) -> dict[str, Any]:
+            values = [f"{number:063}" for number in range(size // 66)]
+            return {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": "many", "namespace": "default"},
+                "spec": {
+                    "podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": values}]}
+                },
+            }
+
+        await running.apply(policy(1_000_000))
+        for dry_run in (True, False):
+            with pytest.raises(
+                InvalidObjectError, match=r"^NetworkPolicy default/many: takes 1,0.* more than the 1,048,576"
+            ):
+                await running.apply(policy(1_050_000), dry_run=dry_run)
+        entries = (await running.ledger.list_all()).entries
+        assert [len(entry.value) // 1_000_000 for entry in entries if entry.key.startswith(OBJECTS)] == [1]
 
     run(tmp_path, test)
 
