@@ -38,6 +38,7 @@ from controller.domains import Domains
 from controller.errors import UnavailableError
 from controller.events import Events
 from controller.follower import Follower
+from controller.ha.membership import Lease
 from controller.ha.ownership import Ownership
 from controller.ledger import Ledger, under
 from controller.loadbalancing.absence import Absences
@@ -174,6 +175,8 @@ class Engine:
         #: Told that the store was wiped, or restored, and how that is known: nothing that this engine knows counts any
         #: more. Set likewise.
         self.on_another_store: Callable[[str], None] = lambda _why: None
+        #: How it stands with the lease under which this controller's record is; None: it has none yet. Set likewise.
+        self.lease: Callable[[], Lease | None] = lambda: None
         self._follower = Follower(store, self.ledger, Applying(self).apply)
         self._follower.on_another_store = lambda why: self.on_another_store(why)
 

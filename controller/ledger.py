@@ -268,6 +268,13 @@ class Ledger:
         self._taken.set()
         self._taken = asyncio.Event()
 
+    @property
+    def followed_to(self) -> int:
+        """Up to which revision of the store everything is in the model, as far as the store itself has told. A change
+        of this controller's own counts when it has come back: so one that does not hear the store is found behind.
+        """
+        return max(self.listed, self._followed)
+
     def known(self) -> Mapping[str, int]:
         """The revision at which the model has each key."""
         return self._known

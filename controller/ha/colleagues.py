@@ -10,7 +10,10 @@ import grpc
 
 from controller.errors import UnavailableError
 from controller.ha.ownership import Ownership
+from sdn import logs
 from sdn.v1 import controller_pb2, inspection_pb2, inspection_pb2_grpc, types_pb2
+
+log = logs.get("controller.colleagues")
 
 T = TypeVar("T")
 
@@ -51,13 +54,18 @@ class Colleagues:
     async def ask(
         self, name: str, question: Callable[[inspection_pb2_grpc.InspectionAsyncStub], Awaitable[T]]
     ) -> T | None:
-        """What another controller answers; None: it does not."""
+        """What another controller answers; None: it does not, which the log says, or is not there."""
         stub = self._stub(name)
         if stub is None:
             return None
         try:
             return await question(stub)
-        except grpc.aio.AioRpcError:
+        except grpc.aio.AioRpcError as problem:
+            log.debug(
+                "another controller does not answer",
+                controller=name,
+                error=problem.details() or problem.code().name,
+            )
             return None
 
     async def switches(self, name: str) -> list[inspection_pb2.Switch]:
@@ -65,6 +73,11 @@ class Colleagues:
         request = inspection_pb2.ListSwitchesRequest(own_only=True)
         answer = await self.ask(name, lambda stub: stub.ListSwitches(request, timeout=ASK_SECONDS))
         return list(answer.switches) if answer is not None else []
+
+    async def itself(self, name: str) -> inspection_pb2.ListControllersResponse | None:
+        """What another controller says of itself; None: it does not answer. A former build tells of all others, too."""
+        request = inspection_pb2.ListControllersRequest(own_only=True)
+        return await self.ask(name, lambda stub: stub.ListControllers(request, timeout=ASK_SECONDS))
 
     async def count_connections(
         self, node: str, endpoints: Iterable[controller_pb2.Destination], seconds: float
@@ -95,7 +108,9 @@ class Colleagues:
                 yield record
 
     def _stub(self, name: str) -> inspection_pb2_grpc.InspectionAsyncStub | None:
-        address = self.others().get(name)
+        # One that somebody else does not hear may answer here all the same.
+        member = self._ownership.members.all().get(name)
+        address = member.record.grpc_address if member is not None else None
         # Generated without types; the stubs that say them name it InspectionAsyncStub.
         return _Stub(self._channel(address)) if address is not None else None
 

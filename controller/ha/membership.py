@@ -20,6 +20,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -58,6 +59,16 @@ _NEVER: Final = float("-inf")
 
 class NameTakenError(Exception):
     """Another controller with the same name is there; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease as it is now."""
+
+    #: Seconds for which it can still be counted on; 0: it was lost.
+    left: float
+    #: For how long the store lets it hold from each time that it is renewed.
+    seconds: float
 
 
 def clock() -> float:
@@ -105,6 +116,8 @@ class Membership:
         #: Until when the lease can be counted on; and how often it was lost, so that no loss is missed.
         self._until = _NEVER
         self._losses = 0
+        #: For how long it was granted or renewed last.
+        self._granted = lease_seconds
         self._changed = threading.Condition()
         self._look = threading.Event()
         self._stopping = False
@@ -148,6 +161,10 @@ class Membership:
     def may_write(self) -> bool:
         """Whether this controller may write switches now. Cheap; from any thread."""
         return clock() < self._until
+
+    def lease(self) -> Lease:
+        """How it stands with the lease. Cheap; from any thread."""
+        return Lease(max(0.0, self._until - clock()), self._granted)
 
     def update(self, *, draining: bool) -> int:
         """Change the own record; gives its revision, 0 when it is written only when the lease is regained. Blocks.
@@ -274,6 +291,7 @@ class Membership:
         """Count on the lease, if the record is stored: that may have been lost a moment ago."""
         with self._changed:
             if self._stored and not self._stopping:
+                self._granted = seconds
                 self._until = safe_until(asked_at, seconds)
                 self._changed.notify_all()
 

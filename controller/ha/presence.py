@@ -64,6 +64,7 @@ class Presence:
         self._membership.on_regained = lambda _revision: self._soon(engine.ownership.lease, True)
         engine.announce_draining = lambda draining: self._membership.update(draining=draining)
         engine.on_stored = self._membership.stored
+        engine.lease = self._membership.lease
         #: Incarnations of others whose settings were found to differ.
         self._unlike: set[str] = set()
         #: Incarnations of others that others still are told to reach where this one is.

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
@@ -18,6 +17,7 @@ from controller.engine import Engine
 from controller.errors import NotFoundError, PreconditionError, UnavailableError
 from controller.events import EVENT
 from controller.ha.colleagues import ASK_SECONDS, Colleagues
+from controller.services.controllers import Controllers
 from controller.services.convert import fill_struct, from_struct, to_struct
 from controller.services.description import PATIENCE, Describer
 from controller.services.errors import TOLD, code_of
@@ -80,6 +80,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         self._policy_describer = PolicyDescriber(engine, self._threads)
         self._checker = Checker(engine, self._threads)
         self._colleagues = Colleagues(engine.ownership, credentials)
+        self._controllers = Controllers(engine, self._colleagues)
         self._switches = Switches(engine, self._colleagues)
         self._streams = VerdictStreams(reported, self._colleagues)
 
@@ -205,38 +206,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     async def ListControllers(  # noqa: N802
         self, request: inspection_pb2.ListControllersRequest, context: Context
     ) -> inspection_pb2.ListControllersResponse:
-        ownership = self._engine.ownership
-        members = ownership.members.all()
-        owned = Counter(owner.controller for owner in ownership.owners().values())
-        belong = Counter(ownership.preferred().values())
-        mine = members.get(ownership.members.name)
-        controllers = []
-        for name in sorted(members.keys() | owned.keys()):
-            status = inspection_pb2.ControllerStatus(
-                name=name, alive=name in members, switches=owned[name], preferred=belong[name]
-            )
-            if name in members:
-                record = members[name].record
-                status.grpc_address = record.grpc_address
-                status.openflow_target = record.openflow_target
-                status.version = record.version
-                status.draining = record.draining
-                if mine is not None:
-                    status.differing_settings.update(mine.record.differing(record))
-                if record.started_at:
-                    status.started_at.FromJsonString(record.started_at)
-            down = ownership.members.down(name)
-            if down is not None:
-                status.down_by = down.by
-            seconds = self._engine.heard(name)
-            if name == ownership.members.name:
-                status.revision = self._engine.ledger.revision
-            elif seconds is not None:
-                status.heard_ms = round(seconds * 1000)
-            controllers.append(status)
-        return inspection_pb2.ListControllersResponse(
-            controllers=controllers, answered_by=ownership.members.name
-        )
+        return await self._controllers.list(request.own_only)
 
     async def DrainController(  # noqa: N802
         self, request: inspection_pb2.DrainControllerRequest, context: Context

@@ -15,7 +15,20 @@ if TYPE_CHECKING:
     from sdn.v1.inspection_pb2 import ControllerStatus
 
 app = typer.Typer(help="The controllers: who is there, what each owns.", no_args_is_help=False)
-_COLUMNS = ("NAME", "STATUS", "SWITCHES", "WANTED", "HEARD", "GRPC", "OPENFLOW", "VERSION")
+_COLUMNS = (
+    "NAME",
+    "STATUS",
+    "SWITCHES",
+    "WANTED",
+    "LEASE",
+    "LAG",
+    "HEARD",
+    "GRPC",
+    "OPENFLOW",
+    "VERSION",
+)
+#: In a column: it was asked and did not answer; and it does not say so, or is not there to be asked.
+_UNANSWERED, _UNSAID = "?", "-"
 
 
 @app.callback(invoke_without_command=True)
@@ -25,8 +38,10 @@ def show(
 ) -> None:
     """Show the controllers as the one that is asked sees them.
 
-    SWITCHES is how many each owns, WANTED how many it should; HEARD is how long ago the one that answers heard it.
-    Settings that all must have alike, and one has not, are named below.
+    SWITCHES is how many each owns, WANTED how many it should. LEASE is for how many seconds it still counts on its
+    lease: at 0 it writes nothing. LAG is how many revisions of the store it has not taken in yet. HEARD is how long ago
+    the one that answers heard it. "?": it did not answer; "-": it does not say. Settings that all must have alike, and
+    one has not, are named below.
     """
     if context.invoked_subcommand is not None:
         return
@@ -82,6 +97,11 @@ def _status(one: ControllerStatus) -> str:
     return "draining" if one.draining else "up"
 
 
+def _said(one: ControllerStatus, field: str, text: str) -> str:
+    """What a controller said of itself, if it did."""
+    return text if one.HasField(field) else _UNANSWERED if one.unanswering else _UNSAID
+
+
 def _row(one: ControllerStatus, answered_by: str) -> list[str]:
     heard = f"{one.heard_ms} ms" if one.HasField("heard_ms") else "self" if one.name == answered_by else NONE
     return [
@@ -89,6 +109,8 @@ def _row(one: ControllerStatus, answered_by: str) -> list[str]:
         _status(one),
         str(one.switches),
         str(one.preferred),
+        _said(one, "lease_left_ms", f"{one.lease_left_ms / 1000:.1f}s"),
+        _said(one, "lag", str(one.lag)),
         heard,
         one.grpc_address or NONE,
         one.openflow_target or NONE,

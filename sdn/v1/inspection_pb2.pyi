@@ -592,19 +592,23 @@ class SetLogLevelResponse(_message.Message):
     def __init__(self, previous: _Optional[str] = ...) -> None: ...
 
 class ListControllersRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("own_only",)
+    OWN_ONLY_FIELD_NUMBER: _ClassVar[int]
+    own_only: bool
+    def __init__(self, own_only: _Optional[bool] = ...) -> None: ...
 
 class ListControllersResponse(_message.Message):
-    __slots__ = ("controllers", "answered_by")
+    __slots__ = ("controllers", "answered_by", "store_revision")
     CONTROLLERS_FIELD_NUMBER: _ClassVar[int]
     ANSWERED_BY_FIELD_NUMBER: _ClassVar[int]
+    STORE_REVISION_FIELD_NUMBER: _ClassVar[int]
     controllers: _containers.RepeatedCompositeFieldContainer[ControllerStatus]
     answered_by: str
-    def __init__(self, controllers: _Optional[_Iterable[_Union[ControllerStatus, _Mapping]]] = ..., answered_by: _Optional[str] = ...) -> None: ...
+    store_revision: int
+    def __init__(self, controllers: _Optional[_Iterable[_Union[ControllerStatus, _Mapping]]] = ..., answered_by: _Optional[str] = ..., store_revision: _Optional[int] = ...) -> None: ...
 
 class ControllerStatus(_message.Message):
-    __slots__ = ("name", "grpc_address", "openflow_target", "version", "alive", "draining", "down_by", "started_at", "switches", "preferred", "heard_ms", "revision", "differing_settings")
+    __slots__ = ("name", "grpc_address", "openflow_target", "version", "alive", "draining", "down_by", "started_at", "switches", "preferred", "heard_ms", "revision", "differing_settings", "lease_left_ms", "lease_ms", "lag", "unanswering")
     class DifferingSettingsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -625,6 +629,10 @@ class ControllerStatus(_message.Message):
     HEARD_MS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     DIFFERING_SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_LEFT_MS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    LAG_FIELD_NUMBER: _ClassVar[int]
+    UNANSWERING_FIELD_NUMBER: _ClassVar[int]
     name: str
     grpc_address: str
     openflow_target: str
@@ -638,7 +646,11 @@ class ControllerStatus(_message.Message):
     heard_ms: int
     revision: int
     differing_settings: _containers.ScalarMap[str, str]
-    def __init__(self, name: _Optional[str] = ..., grpc_address: _Optional[str] = ..., openflow_target: _Optional[str] = ..., version: _Optional[str] = ..., alive: _Optional[bool] = ..., draining: _Optional[bool] = ..., down_by: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., switches: _Optional[int] = ..., preferred: _Optional[int] = ..., heard_ms: _Optional[int] = ..., revision: _Optional[int] = ..., differing_settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    lease_left_ms: int
+    lease_ms: int
+    lag: int
+    unanswering: bool
+    def __init__(self, name: _Optional[str] = ..., grpc_address: _Optional[str] = ..., openflow_target: _Optional[str] = ..., version: _Optional[str] = ..., alive: _Optional[bool] = ..., draining: _Optional[bool] = ..., down_by: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., switches: _Optional[int] = ..., preferred: _Optional[int] = ..., heard_ms: _Optional[int] = ..., revision: _Optional[int] = ..., differing_settings: _Optional[_Mapping[str, str]] = ..., lease_left_ms: _Optional[int] = ..., lease_ms: _Optional[int] = ..., lag: _Optional[int] = ..., unanswering: _Optional[bool] = ...) -> None: ...
 
 class DrainControllerRequest(_message.Message):
     __slots__ = ("name", "draining")

@@ -23,6 +23,7 @@ class Cluster(services.InspectionServicer, services.DaemonServicer):
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.switches: list[pb.Switch] = []
+        self.controllers = pb.ListControllersResponse()
         self.flows: list[pb.FlowEntry] = []
         self.groups: list[pb.GroupEntry] = []
         self.described: dict[tuple[str, str], pb.DescribeServiceResponse] = {}
@@ -79,6 +80,11 @@ class Cluster(services.InspectionServicer, services.DaemonServicer):
         self, request: pb.ListSwitchesRequest, context: grpc.ServicerContext
     ) -> pb.ListSwitchesResponse:
         return pb.ListSwitchesResponse(switches=self.switches)
+
+    def ListControllers(  # noqa: N802
+        self, request: pb.ListControllersRequest, context: grpc.ServicerContext
+    ) -> pb.ListControllersResponse:
+        return self.controllers
 
     def ListFlows(  # noqa: N802
         self, request: pb.ListFlowsRequest, context: grpc.ServicerContext
