@@ -240,9 +240,9 @@ class Engine:
         self.ledger.stop()
 
     async def drain(self, draining: bool) -> None:
-        """Hand over every switch, or take some again. StoreError."""
-        self.ownership.drain(draining)
+        """Hand over every switch, or take some again. StoreError: it goes on as before."""
         await self.ledger.call(self.announce_draining, draining)
+        self.ownership.drain(draining)
 
     def connection_changed(self, node: str) -> None:
         """A node's agent or switch has connected, or is gone."""

@@ -21,6 +21,8 @@ _Stub: Any = inspection_pb2_grpc.InspectionStub
 
 #: Seconds that another controller gets for an answer.
 ASK_SECONDS = 2.0
+#: The same for what it has to write before it answers: the store may take five seconds, and other writes come first.
+WRITE_SECONDS = 20.0
 #: One that is behind a cut network must not be believed for ever: streams from it say nothing for hours.
 _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 2_000),
@@ -33,6 +35,14 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.min_reconnect_backoff_ms", 2_000),
 )
+
+
+class ColleagueError(Exception):
+    """Another controller did not do what it was asked for: its own words, and the status code that goes with them."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class Colleagues:
@@ -92,6 +102,22 @@ class Colleagues:
             return await stub.CountConnections(request, timeout=seconds)
         except grpc.aio.AioRpcError as problem:
             raise UnavailableError(problem.details() or f"the owner of Node {node} does not answer") from None
+
+    async def drain(self, name: str, draining: bool) -> inspection_pb2.DrainControllerResponse:
+        """Let another controller hand over its switches, or take some again. ColleagueError."""
+        stub = self._stub(name)
+        if stub is None:
+            raise ColleagueError(grpc.StatusCode.UNAVAILABLE, f"Controller {name} is not there any more")
+        request = inspection_pb2.DrainControllerRequest(name=name, draining=draining)
+        try:
+            return await stub.DrainController(request, timeout=WRITE_SECONDS)
+        except grpc.aio.AioRpcError as problem:
+            code, details = problem.code(), problem.details() or problem.code().name
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                # The deadline is this controller's, not that of who asked it.
+                code = grpc.StatusCode.UNAVAILABLE
+                details = f"did not answer within {WRITE_SECONDS:g} s, and may do it yet"
+            raise ColleagueError(code, f"Controller {name}: {details}") from None
 
     async def watch_switches(self, name: str) -> AsyncIterator[inspection_pb2.Switch]:
         """What another controller tells of the switches that it owns, for as long as it does. AioRpcError."""

@@ -73,18 +73,18 @@ class Members:
         """Those that keep the switches that they own: by name their incarnations."""
         return {name: member.record.incarnation for name, member in self._staying().items()}
 
-    def takers(self) -> dict[str, str]:
+    def takers(self, without: str = "") -> dict[str, str]:
         """Those that take more: of the keepers the ones with the highest version of the pipeline. So while controllers
         are replaced by newer ones each switch changes its pipeline once, and not back while a newer one lives. A newer
         one that is not heard may be back in a moment: until its lease has ended nobody takes what it had, if all others
-        are older.
+        are older. ``without``: as if this one handed over what it has.
         """
-        living = (member.record for member in self._members.values())
+        living = (member.record for name, member in self._members.items() if name != without)
         highest = max((record.pipeline for record in living if not record.draining), default=0)
         return {
             name: member.record.incarnation
             for name, member in self._staying().items()
-            if member.record.pipeline == highest
+            if member.record.pipeline == highest and name != without
         }
 
     def may_take(self) -> bool:

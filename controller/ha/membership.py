@@ -169,9 +169,10 @@ class Membership:
     def update(self, *, draining: bool) -> int:
         """Change the own record; gives its revision, 0 when it is written only when the lease is regained. Blocks.
 
-        StoreError: it is written later.
+        StoreError: it stays what it was, also where the store took the change without a word.
         """
         with self._writing:
+            before = self._record
             self._record = msgspec.structs.replace(self._record, draining=draining)
             if not self._stored:
                 return 0
@@ -181,6 +182,8 @@ class Membership:
                 self._lose(str(problem))
                 return 0
             except StoreError:
+                # Written again as it was, as soon as the store answers.
+                self._record = before
                 self._stored = False
                 self._look.set()
                 raise

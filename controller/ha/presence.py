@@ -159,6 +159,8 @@ class Presence:
         if self._compacting is not None:
             self._compacting.cancel()
         if hand_over and self._entered and self._several:
+            # Whatever the store says to it: nothing is taken on the way out.
+            self._engine.ownership.drain(True)
             try:
                 await asyncio.wait_for(self._engine.drain(True), HAND_OVER_SECONDS)
                 if not await self._engine.ownership.handed_over(HAND_OVER_SECONDS):

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from controller.engine import Engine
+from controller.errors import NotFoundError
 from controller.ha.colleagues import Colleagues
 from sdn.v1 import inspection_pb2
 
@@ -57,6 +58,22 @@ class Controllers:
         return inspection_pb2.ListControllersResponse(
             controllers=listed, answered_by=me, store_revision=newest
         )
+
+    async def drain(self, name: str, draining: bool) -> inspection_pb2.DrainControllerResponse:
+        """Let a controller hand over its switches, or take some again. NotFoundError, StoreError; ColleagueError."""
+        members = self._engine.ownership.members
+        if name != members.name:
+            if name not in members.all():
+                raise NotFoundError(f"Controller {name} does not exist")
+            return await self._colleagues.drain(name, draining)
+        await self._engine.drain(draining)
+        answer = inspection_pb2.DrainControllerResponse()
+        if draining and not members.takers(without=name):
+            answer.warning = (
+                f"no other controller can take over now: Controller {name} keeps its switches until one can, and takes "
+                "no more"
+            )
+        return answer
 
     def _known(self, name: str, owned: _Owned, preferred: int) -> inspection_pb2.ControllerStatus:
         """What this controller knows of one."""

@@ -14,9 +14,9 @@ import grpc
 from controller import verdicts
 from controller.connection import SwitchConnection
 from controller.engine import Engine
-from controller.errors import NotFoundError, PreconditionError, UnavailableError
+from controller.errors import NotFoundError, PreconditionError
 from controller.events import EVENT
-from controller.ha.colleagues import ASK_SECONDS, Colleagues
+from controller.ha.colleagues import ColleagueError, Colleagues
 from controller.services.controllers import Controllers
 from controller.services.convert import fill_struct, from_struct, to_struct
 from controller.services.description import PATIENCE, Describer
@@ -211,21 +211,13 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     async def DrainController(  # noqa: N802
         self, request: inspection_pb2.DrainControllerRequest, context: Context
     ) -> inspection_pb2.DrainControllerResponse:
-        ownership = self._engine.ownership
-        if request.name == ownership.members.name:
-            try:
-                await self._engine.drain(request.draining)
-            except TOLD as problem:
-                await _abort(context, problem)
-        elif request.name not in ownership.members.all():
-            await _abort(context, NotFoundError(f"Controller {request.name} does not exist"))
-        else:
-            asked = await self._colleagues.ask(
-                request.name, lambda stub: stub.DrainController(request, timeout=ASK_SECONDS)
-            )
-            if asked is None:
-                await _abort(context, UnavailableError(f"Controller {request.name} does not answer"))
-        return inspection_pb2.DrainControllerResponse()
+        try:
+            return await self._controllers.drain(request.name, request.draining)
+        except ColleagueError as problem:
+            await context.abort(problem.code, str(problem))
+        except TOLD as problem:
+            await _abort(context, problem)
+        raise AssertionError("abort raises")
 
     async def ListFlows(  # noqa: N802
         self, request: inspection_pb2.ListFlowsRequest, context: Context

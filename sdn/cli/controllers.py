@@ -70,8 +70,10 @@ def drain(
     name: Annotated[str, typer.Argument(help="The controller that hands over all its switches.")],
 ) -> None:
     """Let a controller hand over its switches, and take none, until it is resumed or started again."""
-    _drain(name, True)
+    warning = _drain(name, True)
     output.line(f"controller/{name} draining")
+    if warning:
+        output.line(f"warning: {warning}")
 
 
 @app.command()
@@ -81,12 +83,14 @@ def resume(name: Annotated[str, typer.Argument(help="The controller that was dra
     output.line(f"controller/{name} resumed")
 
 
-def _drain(name: str, draining: bool) -> None:
+def _drain(name: str, draining: bool) -> str:
+    """Gives what there is to be known of it."""
     from sdn.v1 import inspection_pb2
 
     with inspection() as stub:
         request = inspection_pb2.DrainControllerRequest(name=name, draining=draining)
-        stub.DrainController(request, timeout=ANSWER_SECONDS)
+        answer = stub.DrainController(request, timeout=ANSWER_SECONDS)
+    return str(answer.warning)
 
 
 def _status(one: ControllerStatus) -> str:

@@ -661,5 +661,7 @@ class DrainControllerRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., draining: _Optional[bool] = ...) -> None: ...
 
 class DrainControllerResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("warning",)
+    WARNING_FIELD_NUMBER: _ClassVar[int]
+    warning: str
+    def __init__(self, warning: _Optional[str] = ...) -> None: ...

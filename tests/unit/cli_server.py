@@ -24,6 +24,9 @@ class Cluster(services.InspectionServicer, services.DaemonServicer):
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.switches: list[pb.Switch] = []
         self.controllers = pb.ListControllersResponse()
+        #: What DrainController says of it, and what it was asked for, the last time.
+        self.drain_warning = ""
+        self.drain = pb.DrainControllerRequest()
         self.flows: list[pb.FlowEntry] = []
         self.groups: list[pb.GroupEntry] = []
         self.described: dict[tuple[str, str], pb.DescribeServiceResponse] = {}
@@ -85,6 +88,12 @@ class Cluster(services.InspectionServicer, services.DaemonServicer):
         self, request: pb.ListControllersRequest, context: grpc.ServicerContext
     ) -> pb.ListControllersResponse:
         return self.controllers
+
+    def DrainController(  # noqa: N802
+        self, request: pb.DrainControllerRequest, context: grpc.ServicerContext
+    ) -> pb.DrainControllerResponse:
+        self.drain = request
+        return pb.DrainControllerResponse(warning=self.drain_warning)
 
     def ListFlows(  # noqa: N802
         self, request: pb.ListFlowsRequest, context: grpc.ServicerContext

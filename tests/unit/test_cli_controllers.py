@@ -83,3 +83,14 @@ def test_programs_get_what_each_says_and_nothing_that_it_does_not(sdnctl: Sdnctl
     assert not older["unanswering"]
     assert not {"lag", "lease_left_ms", "lease_ms"} & (silent.keys() | older.keys())
     assert "lag: 42" in sdnctl("-o", "yaml")
+
+
+def test_whoever_drains_a_controller_is_told_what_there_is_to_be_known(
+    server: tuple[Cluster, str], sdnctl: Sdnctl
+) -> None:
+    assert sdnctl("drain", "one") == "controller/one draining\n"
+    assert (server[0].drain.name, server[0].drain.draining) == ("one", True)
+    server[0].drain_warning = "nobody takes over"
+    assert sdnctl("drain", "one") == "controller/one draining\nwarning: nobody takes over\n"
+    assert sdnctl("resume", "one") == "controller/one resumed\n"
+    assert not server[0].drain.draining
