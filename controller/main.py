@@ -25,6 +25,7 @@ from grpc_reflection.v1alpha import reflection
 from controller import collector, drift, osken
 from controller.addresses import split_address
 from controller.engine import Engine
+from controller.grpctls import GrpcTls
 from controller.ha.membership import NameTakenError
 from controller.ha.presence import Presence, member_record
 from controller.listener import Listener
@@ -89,6 +90,7 @@ def serve(config: ControllerSettings, stop: daemon.Stop) -> None:
 
 
 async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) -> None:
+    tls = _grpc_tls(config)
     switchboard = Switchboard()
     me = member_record(config)
     engine = Engine(store, config.ranges(), switchboard, config.services(), me)
@@ -137,12 +139,12 @@ async def _serve(config: ControllerSettings, stop: daemon.Stop, store: Store) ->
     verdicts.to_agent = sessions.send_verdicts
     sessions.on_verdicts_lost = verdicts.untold
     server = grpc.aio.server(options=_GRPC_OPTIONS)
-    inspection = InspectionService(engine, verdicts)
+    inspection = InspectionService(engine, verdicts, tls.channel() if tls is not None else None)
     liveness = _add_services(server, sessions, inspection)
     own_socket = False
     presence: Presence | None = None
     try:
-        _listen_grpc(server, config)
+        _listen_grpc(server, config, tls)
         own_socket = bool(config.grpc_socket)
         await server.start()
         if config.grpc_socket:
@@ -243,22 +245,18 @@ def _add_services(
     return liveness
 
 
-def _listen_grpc(server: grpc.aio.Server, config: ControllerSettings) -> None:
+def _listen_grpc(server: grpc.aio.Server, config: ControllerSettings, tls: GrpcTls | None) -> None:
     """Open the TCP address and the unix socket. daemon.StartError when one cannot be had."""
     if config.grpc_address:
         host, port = split_address(config.grpc_address)
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            credentials = _grpc_credentials(config)
-        except OSError as problem:
-            raise daemon.StartError(f"setting grpc_certificate: {problem}") from None
-        try:
             # gRPC says only that it failed: find out why beforehand.
             listen(config.grpc_address).close()
-            if credentials is None:
+            if tls is None:
                 server.add_insecure_port(target)
             else:
-                server.add_secure_port(target, credentials)
+                server.add_secure_port(target, tls.server())
         except (ListenError, RuntimeError) as problem:
             raise daemon.StartError(f"setting grpc_address: {problem}") from None
     if config.grpc_socket:
@@ -287,12 +285,11 @@ def _remove_stale_socket(path: Path) -> None:
     raise OSError("in use by another process")
 
 
-def _grpc_credentials(config: ControllerSettings) -> grpc.ServerCredentials | None:
-    if config.grpc_certificate is None or config.grpc_key is None:
-        return None
-    ca = config.grpc_ca.read_bytes() if config.grpc_ca is not None else None
-    pair = (config.grpc_key.read_bytes(), config.grpc_certificate.read_bytes())
-    return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
+def _grpc_tls(config: ControllerSettings) -> GrpcTls | None:
+    try:
+        return GrpcTls.read(config)
+    except OSError as problem:
+        raise daemon.StartError(f"setting grpc_certificate: {problem}") from None
 
 
 if __name__ == "__main__":

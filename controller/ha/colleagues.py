@@ -52,6 +52,8 @@ class Colleagues:
         self._ownership = ownership
         self._credentials = credentials
         self._channels: dict[str, grpc.aio.Channel] = {}
+        #: Those that did not answer when they were asked last: more of it is for the debug log.
+        self._silent: set[str] = set()
 
     def others(self) -> dict[str, str]:
         """Where the other controllers that are there serve gRPC, by name."""
@@ -69,14 +71,18 @@ class Colleagues:
         if stub is None:
             return None
         try:
-            return await question(stub)
+            answer = await question(stub)
         except grpc.aio.AioRpcError as problem:
-            log.debug(
+            tell = log.debug if name in self._silent else log.warning
+            self._silent.add(name)
+            tell(
                 "another controller does not answer",
                 controller=name,
                 error=problem.details() or problem.code().name,
             )
             return None
+        self._silent.discard(name)
+        return answer
 
     async def switches(self, name: str) -> list[inspection_pb2.Switch]:
         """The switches that another controller owns, as it sees them; none where it does not answer."""
