@@ -12,3 +12,7 @@ class NotFoundError(Exception):
 
 class UnavailableError(Exception):
     """Somebody who would know cannot be asked now: an agent that is not connected, or does not answer in time."""
+
+
+class BusyError(Exception):
+    """As many ask for the same at once as are served; the text says what to do."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from grpc import StatusCode
 
 from controller.cluster import TakenError
-from controller.errors import NotFoundError, PreconditionError, UnavailableError
+from controller.errors import BusyError, NotFoundError, PreconditionError, UnavailableError
 from controller.ranges import ExhaustedError, RangeError
 from controller.store import ConflictError, StoreError
 from controller.watchers import TooSlowError
@@ -19,6 +19,7 @@ _CODES: tuple[tuple[type[Exception], StatusCode], ...] = (
     (TakenError, StatusCode.ALREADY_EXISTS),
     (ExhaustedError, StatusCode.RESOURCE_EXHAUSTED),
     (TooSlowError, StatusCode.RESOURCE_EXHAUSTED),
+    (BusyError, StatusCode.RESOURCE_EXHAUSTED),
     (NotFoundError, StatusCode.NOT_FOUND),
     (PreconditionError, StatusCode.FAILED_PRECONDITION),
     (ConflictError, StatusCode.ABORTED),

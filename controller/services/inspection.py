@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import grpc
 
@@ -20,8 +19,8 @@ from controller.ha.colleagues import ColleagueError, Colleagues
 from controller.services.controllers import Controllers
 from controller.services.convert import fill_struct, from_struct, to_struct
 from controller.services.description import PATIENCE, Describer
+from controller.services.entries import Entries
 from controller.services.errors import TOLD, code_of
-from controller.services.listing import Flows, Groups
 from controller.services.policycheck import Checker
 from controller.services.policydescription import PolicyDescriber
 from controller.services.switches import Switches
@@ -32,19 +31,11 @@ from controller.watchers import Selection
 from sdn import logs
 from sdn.model import KINDS, InvalidObjectError, parse, parse_selector, to_document
 from sdn.openflow import CodecError
-from sdn.pipeline.flow import Flow, Group
-from sdn.pipeline.owner import Owner
 from sdn.pipeline.tables import TABLES
 from sdn.v1 import controller_pb2, inspection_pb2, inspection_pb2_grpc, types_pb2
 
 log = logs.get("controller.inspection")
 
-T = TypeVar("T")
-
-#: Flows in one message of a listing.
-FLOWS_AT_ONCE = 500
-#: About how many bytes of groups are in one message: a group may have a thousand buckets.
-BYTES_AT_ONCE = 1 << 20
 #: Switches that are read at a time.
 READERS = 16
 
@@ -79,6 +70,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         self._describer = Describer(engine, self._threads, self._count)
         self._policy_describer = PolicyDescriber(engine, self._threads)
         self._checker = Checker(engine, self._threads)
+        self._entries = Entries(engine, self._threads)
         self._colleagues = Colleagues(engine.ownership, credentials)
         self._controllers = Controllers(engine, self._colleagues)
         self._switches = Switches(engine, self._colleagues)
@@ -231,58 +223,30 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
                 why = f"table: {request.table!r} is none of {names}"
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, why)
         try:
-            wanted = self._wanted_flows(request.node, request.owner)
-            flows = await self._in_thread(lambda: Flows(wanted()))
-            read = flows.read_own if request.owner else flows.read
-            bodies = read(connection, table)
-            while (entries := await self._in_thread(lambda: next(bodies, None))) is not None:
-                for start in range(0, len(entries), FLOWS_AT_ONCE):
-                    yield inspection_pb2.ListFlowsResponse(flows=entries[start : start + FLOWS_AT_ONCE])
+            flows = self._entries.flows(connection, request.node, request.owner, table)
+            async with contextlib.aclosing(flows) as portions:
+                async for portion in portions:
+                    yield portion
         except TOLD as problem:
             await _abort(context, problem)
         except (ConnectionClosedError, CodecError) as problem:
             why = f"the switch of Node {request.node}: {problem}"
             await context.abort(grpc.StatusCode.UNAVAILABLE, why)
-
-    def _wanted_flows(self, node: str, owner: str) -> Callable[[], list[Flow]]:
-        """Computes the flows that a node's switch must hold, all or those of one owner; for any thread."""
-        if not owner:
-            every = self._engine.programs.flows_of(node, self._engine.cluster)
-            return lambda: list(every())
-        meant = _entry_owner(owner)
-        computed: Callable[[], Iterable[Flow | Group]]
-        if meant.kind == "Service":
-            computed = self._engine.loadbalancing.entries_on(node, (meant.namespace, meant.name))
-        else:
-            computed = self._engine.programs.flows_beside_services(node, self._engine.cluster)
-        return lambda: [flow for flow in computed() if isinstance(flow, Flow) and flow.owner == meant]
 
     async def ListGroups(  # noqa: N802
         self, request: inspection_pb2.ListGroupsRequest, context: Context
     ) -> AsyncIterator[inspection_pb2.ListGroupsResponse]:
         connection = await self._connection(request.node, context)
         try:
-            wanted = self._wanted_groups(request.node, request.owner)
-            groups = await self._in_thread(lambda: Groups(wanted()))
-            found = groups.read_own(connection) if request.owner else groups.read(connection)
-            while entries := await self._in_thread(lambda: _portion(found)):
-                yield inspection_pb2.ListGroupsResponse(groups=entries)
+            groups = self._entries.groups(connection, request.node, request.owner)
+            async with contextlib.aclosing(groups) as portions:
+                async for portion in portions:
+                    yield portion
         except TOLD as problem:
             await _abort(context, problem)
         except (ConnectionClosedError, CodecError) as problem:
             why = f"the switch of Node {request.node}: {problem}"
             await context.abort(grpc.StatusCode.UNAVAILABLE, why)
-
-    def _wanted_groups(self, node: str, owner: str) -> Callable[[], list[Group]]:
-        """The same for groups; only Services have any."""
-        key = None
-        if owner:
-            meant = _entry_owner(owner)
-            if meant.kind != "Service":
-                return list
-            key = meant.namespace, meant.name
-        computed = self._engine.loadbalancing.entries_on(node, key)
-        return lambda: [entry for entry in computed() if isinstance(entry, Group)]
 
     async def _connection(self, node: str, context: Context) -> SwitchConnection:
         """The connection of a node's switch; aborts the call when there is none."""
@@ -295,10 +259,6 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         else:
             return synchronizer.connection
         raise AssertionError("abort raises")
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        """Run what waits for a switch, or computes for long, beside the loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def DescribeService(  # noqa: N802
         self, request: inspection_pb2.DescribeServiceRequest, context: Context
@@ -337,26 +297,6 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
                     yield record
         except TOLD as problem:
             await _abort(context, problem)
-
-
-def _portion(entries: Iterator[inspection_pb2.GroupEntry]) -> list[inspection_pb2.GroupEntry]:
-    """As many of the next entries as fit into one message; none at the end."""
-    portion: list[inspection_pb2.GroupEntry] = []
-    size = 0
-    for entry in entries:
-        portion.append(entry)
-        size += entry.ByteSize()
-        if size >= BYTES_AT_ONCE:
-            break
-    return portion
-
-
-def _entry_owner(text: str) -> Owner:
-    """ "Kind/namespace/name" or "Kind/name" as a value. InvalidObjectError."""
-    parts = text.split("/")
-    if len(parts) not in (2, 3) or not all(parts):
-        raise InvalidObjectError("owner", f"{text!r} is no owner such as Pod/default/web-1 or Node/node-2")
-    return Owner(parts[0], parts[1] if len(parts) == 3 else "", parts[-1])
 
 
 def _named(kind: str, namespace: str, name: str, shown: bool = False) -> tuple[str, str, str]:

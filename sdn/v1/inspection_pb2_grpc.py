@@ -182,7 +182,8 @@ class InspectionServicer:
 
     def ListFlows(self, request, context):
         """Reads the flows of a node's switch as they are now, and names each one's table and owner.
-        NOT_FOUND, no such node; UNAVAILABLE, its switch is not connected.
+        NOT_FOUND, no such node; UNAVAILABLE, its switch is not connected; RESOURCE_EXHAUSTED, too many ask at once, or the answer is
+        not read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,8 @@ class InspectionStub:
     """Lets a controller hand over all its switches, or take some again. NOT_FOUND, no such controller."""
     ListFlows: _grpc.UnaryStreamMultiCallable[_inspection_pb2.ListFlowsRequest, _inspection_pb2.ListFlowsResponse]
     """Reads the flows of a node's switch as they are now, and names each one's table and owner.
-    NOT_FOUND, no such node; UNAVAILABLE, its switch is not connected.
+    NOT_FOUND, no such node; UNAVAILABLE, its switch is not connected; RESOURCE_EXHAUSTED, too many ask at once, or the answer is
+    not read.
     """
     ListGroups: _grpc.UnaryStreamMultiCallable[_inspection_pb2.ListGroupsRequest, _inspection_pb2.ListGroupsResponse]
     """The same for groups."""
@@ -106,7 +107,8 @@ class InspectionAsyncStub(InspectionStub):
     """Lets a controller hand over all its switches, or take some again. NOT_FOUND, no such controller."""
     ListFlows: _aio.UnaryStreamMultiCallable[_inspection_pb2.ListFlowsRequest, _inspection_pb2.ListFlowsResponse]  # type: ignore[assignment]
     """Reads the flows of a node's switch as they are now, and names each one's table and owner.
-    NOT_FOUND, no such node; UNAVAILABLE, its switch is not connected.
+    NOT_FOUND, no such node; UNAVAILABLE, its switch is not connected; RESOURCE_EXHAUSTED, too many ask at once, or the answer is
+    not read.
     """
     ListGroups: _aio.UnaryStreamMultiCallable[_inspection_pb2.ListGroupsRequest, _inspection_pb2.ListGroupsResponse]  # type: ignore[assignment]
     """The same for groups."""
@@ -210,7 +212,8 @@ class InspectionServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inspection_pb2.ListFlowsResponse], _abc.AsyncIterator[_inspection_pb2.ListFlowsResponse]]:
         """Reads the flows of a node's switch as they are now, and names each one's table and owner.
-        NOT_FOUND, no such node; UNAVAILABLE, its switch is not connected.
+        NOT_FOUND, no such node; UNAVAILABLE, its switch is not connected; RESOURCE_EXHAUSTED, too many ask at once, or the answer is
+        not read.
         """
 
     @_abc_1.abstractmethod
