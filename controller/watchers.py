@@ -36,6 +36,8 @@ EventType = Literal["added", "modified", "deleted"]
 #: many watchers is one object: so much is the most that one of them can hold by itself.
 BACKLOG = 10_000
 BACKLOG_BYTES = 16 << 20
+#: About what it costs to note that an object has changed which the watcher is still to be told of.
+KEY_BYTES = 200
 #: Bytes that may wait for all watchers together. When there are more, whoever holds the most is given up.
 ALL_BACKLOGS_BYTES = 256 << 20
 
@@ -70,24 +72,54 @@ class Watcher:
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
-        #: What changed since it was listed last; None: the listing has ended.
-        self.missed: set[tuple[str, str]] | None = None
+        #: What changed since it was listed last; None: nothing is listed.
+        self._missed: set[tuple[str, str]] | None = None
         self._known: set[tuple[str, str]] = set()
         #: None: look whether it is too slow.
         self._events: asyncio.Queue[tuple[EventType, Document, int] | None] = asyncio.Queue(BACKLOG)
         self._too_slow = False
-        #: Bytes of the documents that wait.
+        #: Bytes of the documents that wait, and of what is noted while it lists.
         self.held = 0
 
+    def begin(self) -> None:
+        """All objects that exist are to be listed now."""
+        self._missed = set()
+
+    @property
+    def listing(self) -> bool:
+        """Whether :meth:`begin` was called, and :meth:`end` not yet."""
+        return self._missed is not None
+
     def knows(self, namespace: str, name: str) -> None:
-        """The object was told to the watcher when it began."""
-        self._known.add((namespace, name))
+        """The object is told to the watcher, as it is now, in its listing."""
+        key = namespace, name
+        self._known.add(key)
+        if self._missed is not None and key in self._missed:
+            self._missed.remove(key)
+            self.held -= KEY_BYTES
+
+    def end(self) -> list[tuple[str, str]]:
+        """All are listed; gives what has changed since it was told, in order."""
+        missed, self._missed = self._missed or set(), None
+        self.held -= KEY_BYTES * len(missed)
+        return sorted(missed)
+
+    def check(self) -> None:
+        """TooSlowError when it was given up."""
+        if self._too_slow:
+            raise TooSlowError("the watch fell too far behind: watch again")
 
     def feed(self, namespace: str, name: str, document: Document | None, size: int | None = None) -> None:
         """An object that the selection names is now this; None: there is none. ``size`` is the document's, if known."""
         key = namespace, name
-        if self.missed is not None:
-            self.missed.add(key)
+        if self._too_slow:
+            return
+        if self._missed is not None:
+            if key not in self._missed:
+                self._missed.add(key)
+                self.held += KEY_BYTES
+                if self.held > BACKLOG_BYTES:
+                    self.give_up()
             return
         fits = document is not None and self.selection.takes(document)
         if fits and document is not None:
@@ -101,8 +133,6 @@ class Watcher:
             self._put("deleted", document if document is not None else gone, size)
 
     def _put(self, kind: EventType, document: Document, size: int | None) -> None:
-        if self._too_slow:
-            return
         size = size_of(document) if size is None else size
         if self._events.full() or self.held + size > BACKLOG_BYTES:
             self.give_up()
@@ -114,6 +144,8 @@ class Watcher:
         """The watcher does not keep up. What waits for it goes at once: it may never ask for it."""
         self._too_slow = True
         self.held = 0
+        if self._missed is not None:
+            self._missed = set()
         while not self._events.empty():
             self._events.get_nowait()
         # It may wait for the first one: of a document that is too large nothing was there to be read.
@@ -121,11 +153,10 @@ class Watcher:
 
     async def next(self) -> tuple[EventType, Document]:
         """The next event. TooSlowError when events were lost."""
-        if self._too_slow:
-            raise TooSlowError("the watch fell too far behind: watch again")
+        self.check()
         event = await self._events.get()
-        if event is None or self._too_slow:
-            raise TooSlowError("the watch fell too far behind: watch again")
+        self.check()
+        assert event is not None, "said of one that was given up"
         kind, document, size = event
         self.held -= size
         return kind, document
@@ -217,25 +248,24 @@ class Watchers:
     def watch(self, selection: Selection) -> Watcher:
         """A watcher that knows of nothing yet: :meth:`listing` tells it what there is. End it with :meth:`end`."""
         watcher = Watcher(selection)
-        watcher.missed = set()
+        watcher.begin()
         self._watchers[selection.kind].add(watcher)
         return watcher
 
     def listing(self, watcher: Watcher) -> Iterator[Document]:
         """What there is, each object once, as it is when it is asked for; after the last one the watcher has the
-        events of all that changed meanwhile.
+        events of all that changed meanwhile. TooSlowError when that was too much.
         """
-        selection, missed = watcher.selection, watcher.missed
-        if missed is None:
+        selection = watcher.selection
+        if not watcher.listing:
             raise ValueError("a watcher lists once")
         for document in self.select(selection):
-            key = document["metadata"].get("namespace", ""), document["metadata"]["name"]
-            missed.discard(key)
-            watcher.knows(*key)
+            watcher.check()
+            watcher.knows(document["metadata"].get("namespace", ""), document["metadata"]["name"])
             self._note_slice(document)
             yield document
-        watcher.missed = None
-        for key in sorted(missed):
+        watcher.check()
+        for key in watcher.end():
             watcher.feed(*key, self.document(selection.kind, *key))
 
     def _note_slice(self, document: Document) -> None:

@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from controller.watchers import ALL_BACKLOGS_BYTES, BACKLOG, BACKLOG_BYTES, Selection, TooSlowError, Watcher
+from controller import watchers
+from controller.watchers import (
+    ALL_BACKLOGS_BYTES,
+    BACKLOG,
+    BACKLOG_BYTES,
+    KEY_BYTES,
+    Selection,
+    TooSlowError,
+    Watcher,
+)
 from sdn.model import EndpointSlice, parse, parse_selector, to_document
 from tests.unit.controller_intent import intent, service
 
@@ -79,6 +88,72 @@ def test_memory_stays_bounded_when_many_watch_and_do_not_read(tmp_path: Path) ->
                 with pytest.raises(TooSlowError, match="watch again"):
                     await watcher.next()
                 assert watcher.held == 0
+
+    asyncio.run(test())
+
+
+def test_one_that_does_not_read_while_it_lists_is_given_up(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with intent(tmp_path) as rig:
+            for name in ("web-1", "web-2"):
+                await rig.apply(service(name))
+            watcher = rig.watchers.watch(Selection("Service"))
+            listing = rig.watchers.listing(watcher)
+            next(listing)
+            # As many different objects as would fit, each twice, and one more.
+            for _ in range(2):
+                for number in range(BACKLOG_BYTES // KEY_BYTES):
+                    rig.watchers.changed("Service", "default", f"other-{number}")
+            next(listing)
+            assert 0 < watcher.held <= BACKLOG_BYTES
+            for number in range(2):
+                rig.watchers.changed("Service", "default", f"one-more-{number}")
+            assert watcher.held == 0
+            with pytest.raises(TooSlowError, match="watch again"):
+                next(listing)
+            with pytest.raises(TooSlowError, match="watch again"):
+                await watcher.next()
+            rig.watchers.changed("Service", "default", "another")
+            assert watcher.held == 0
+
+    asyncio.run(test())
+
+
+def test_what_is_noted_for_those_that_list_counts_among_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchers, "ALL_BACKLOGS_BYTES", 100 * KEY_BYTES)
+
+    async def test() -> None:
+        async with intent(tmp_path) as rig:
+            for name in ("web-1", "web-2"):
+                await rig.apply(service(name))
+            listing = [rig.watchers.watch(Selection("Service")) for _ in range(10)]
+            for watcher in listing:
+                next(rig.watchers.listing(watcher))
+            for number in range(1000):
+                rig.watchers.changed("Service", "default", f"other-{number}")
+                assert sum(watcher.held for watcher in listing) <= 100 * KEY_BYTES
+
+    asyncio.run(test())
+
+
+def test_what_changes_while_it_lists_is_told_behind_it_and_no_longer_counts(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with intent(tmp_path) as rig:
+            for name in ("web-1", "web-2", "web-3"):
+                await rig.apply(service(name))
+            watcher = rig.watchers.watch(Selection("Service", "default"))
+            listing = rig.watchers.listing(watcher)
+            assert names([next(listing)]) == ["web-1"]
+            for name in ("web-1", "web-3"):
+                document = service(name)
+                document["metadata"]["labels"] = {"new": "true"}
+                await rig.apply(document)
+            assert watcher.held == 2 * KEY_BYTES
+            assert names(listing) == ["web-2", "web-3"]
+            assert await events_of(watcher, 1) == [("modified", "web-1")]
+            assert watcher.held == 0
 
     asyncio.run(test())
 
