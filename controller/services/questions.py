@@ -44,7 +44,9 @@ class Questions:
         """Ask the agent, and wait for at most ``timeout`` seconds. UnavailableError."""
         self._asked += 1
         sequence = self._asked
-        question = controller_pb2.CountConnections(sequence=sequence, endpoints=endpoints)
+        question = controller_pb2.CountConnections(
+            sequence=sequence, endpoints=endpoints, patience_ms=round(timeout * 1000)
+        )
         answer = self._counts[sequence] = asyncio.get_running_loop().create_future()
         try:
             self._send(controller_pb2.ControllerMessage(count_connections=question))
@@ -60,7 +62,9 @@ class Questions:
         """Ask the agent, and wait for at most ``timeout`` seconds for each part of its answer. UnavailableError."""
         self._asked += 1
         sequence = self._asked
-        question = controller_pb2.ListConnections(sequence=sequence, ranges=ranges)
+        question = controller_pb2.ListConnections(
+            sequence=sequence, ranges=ranges, patience_ms=round(timeout * 1000)
+        )
         listing = self._listings[sequence] = _Listing()
         try:
             self._send(controller_pb2.ControllerMessage(list_connections=question))

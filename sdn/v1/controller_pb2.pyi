@@ -172,12 +172,14 @@ class Peers(_message.Message):
     def __init__(self, nodes: _Optional[_Iterable[_Union[_types_pb2.NodeInfo, _Mapping]]] = ...) -> None: ...
 
 class CountConnections(_message.Message):
-    __slots__ = ("sequence", "endpoints")
+    __slots__ = ("sequence", "endpoints", "patience_ms")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_MS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     endpoints: _containers.RepeatedCompositeFieldContainer[Destination]
-    def __init__(self, sequence: _Optional[int] = ..., endpoints: _Optional[_Iterable[_Union[Destination, _Mapping]]] = ...) -> None: ...
+    patience_ms: int
+    def __init__(self, sequence: _Optional[int] = ..., endpoints: _Optional[_Iterable[_Union[Destination, _Mapping]]] = ..., patience_ms: _Optional[int] = ...) -> None: ...
 
 class Destination(_message.Message):
     __slots__ = ("address", "port", "protocol")
@@ -214,12 +216,14 @@ class RefreshDatapath(_message.Message):
     def __init__(self) -> None: ...
 
 class ListConnections(_message.Message):
-    __slots__ = ("sequence", "ranges")
+    __slots__ = ("sequence", "ranges", "patience_ms")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RANGES_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_MS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     ranges: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, sequence: _Optional[int] = ..., ranges: _Optional[_Iterable[str]] = ...) -> None: ...
+    patience_ms: int
+    def __init__(self, sequence: _Optional[int] = ..., ranges: _Optional[_Iterable[str]] = ..., patience_ms: _Optional[int] = ...) -> None: ...
 
 class Connections(_message.Message):
     __slots__ = ("sequence", "connections", "error", "last")
