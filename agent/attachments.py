@@ -70,6 +70,11 @@ class Attachments:
                 else:
                     self._locks[container_id] = lock, users - 1
 
+    def busy(self, container_id: str) -> bool:
+        """Whether somebody works on this container, or waits to."""
+        with self._guard:
+            return container_id in self._locks
+
     @contextmanager
     def netlink(self) -> Iterator[Netlink]:
         """A netlink socket in the node's namespace, kept for the next user."""

@@ -111,6 +111,9 @@ class Reconciler:
         self._remove(record)
 
     def _put_right(self, record: Record) -> None:
+        if record.phase != READY and self._attachments.busy(record.container_id):
+            # What a request works on is its own: an ADD may wait for long, for a controller, and others would with it.
+            return
         with self._attachments.alone(record.container_id):
             now = self._state.attachment(*record.key)
             if now is None or now.created_at != record.created_at:
@@ -118,7 +121,7 @@ class Reconciler:
             if now.phase == READY and not self._attachments.leaving(now):
                 self._ready(now)
             else:
-                # Nobody works on it, or this would wait: an ADD could not undo it, or a DEL could not finish.
+                # Nobody works on it: an ADD could not undo it, or a DEL could not finish.
                 self._remove(now)
 
     def _run_some(self, names: set[str]) -> None:
@@ -129,6 +132,8 @@ class Reconciler:
         if self._ovsdb.read(lambda replica: any(replica.named("Port", name) for name in strange)):
             self._orphans()
         for name in names & records.keys():
+            if records[name].phase != READY:
+                continue
             with self._attachments.alone(records[name].container_id):
                 now = self._state.attachment(*records[name].key)
                 if now is None or now.created_at != records[name].created_at or now.phase != READY:

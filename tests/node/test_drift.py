@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 import pytest
 
 from tests.node.controller import Controller
-from tests.node.node import Node, wait_until
+from tests.node.node import Node, PluginError, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -293,6 +295,29 @@ def test_what_somebody_changes_is_as_it_was_and_told(
         f"{kind} {wanted!r} to be told",
     )
     assert running.running("agent")
+
+
+def test_no_add_that_waits_for_a_controller_keeps_ports_from_being_put_right(
+    running: Node, controller: Controller, port: str
+) -> None:
+    right = everything(running)
+    controller.confirms.clear()
+    try:
+        with running.pod("waiting") as waiting, ThreadPoolExecutor(1) as pool:
+            adding = pool.submit(running.cni, "ADD", waiting)
+            wait_until(lambda: len(running.pod_ports()) == 2, "the port of the pod that waits")
+            # By the second, the first look at ports that began with the new one is over.
+            for tag in (70, 71):
+                running.vsctl("set", "port", port, f"tag={tag}")
+                what = "changed", f"port {port} of Pod default/web: tag {tag}, not empty"
+                wait_until(partial(controller.drifts.__contains__, what), "it to be told")
+            assert not adding.done()
+            controller.confirms.set()
+            with pytest.raises(PluginError):
+                adding.result()
+    finally:
+        controller.confirms.set()
+    wait_until_right(running, right)
 
 
 def test_an_agent_that_starts_allows_ports_what_they_were_forbidden_meanwhile(
