@@ -170,6 +170,19 @@ DAMAGES: Final[dict[str, tuple[Damage, str, str]]] = {
         "changed",
         "port PORT of Pod default/web: on br-int with interface other,PORT",
     ),
+    "a bond": (
+        vsctl(
+            "del-port br-int PORT -- add-bond br-int bond0 PORT other -- set interface other type=internal"
+        ),
+        "unknown",
+        "port bond0, which is no pod's",
+    ),
+    "a port of another kind": (
+        vsctl("set interface PORT type=patch options:peer=nobody"),
+        "changed",
+        "port PORT of Pod default/web: options:peer nobody, not empty; type patch, not ",
+    ),
+    "all ports removed": (vsctl("clear bridge br-int ports"), "missing", "port sdn-tun0"),
     "a port that has moved": (
         lambda node, port: move(node, port),
         "changed",
@@ -295,6 +308,19 @@ def test_what_somebody_changes_is_as_it_was_and_told(
         f"{kind} {wanted!r} to be told",
     )
     assert running.running("agent")
+
+
+def test_a_switch_that_is_started_anew_is_nobodys_doing(
+    running: Node, controller: Controller, port: str
+) -> None:
+    right = everything(running)
+    told = len(controller.drifts)
+    running.kill("ovs-vswitchd")
+    running.start_vswitchd()
+    wait_until(lambda: (running.folder / "br-int.mgmt").exists(), "the switch")
+    running.wait_able()
+    wait_until_right(running, right)
+    assert controller.drifts[told:] == []
 
 
 def test_no_add_that_waits_for_a_controller_keeps_ports_from_being_put_right(
