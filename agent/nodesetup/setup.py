@@ -244,7 +244,7 @@ class NodeSetup:
     def _bridge(self, facts: NodeFacts) -> None:
         mended = Mended()
         self._ovsdb.change("make br-int", integration.bridge(facts, self._targets, mended))
-        made_of = (facts.datapath, facts.datapath_id, facts.encapsulation, facts.mtu, mended.targets)
+        made_of = facts.datapath, facts.datapath_id, facts.encapsulation, facts.mtu, mended.targets
         self._tell(INTEGRATION_BRIDGE, made_of, mended)
 
     def _tell(self, name: str, made_of: object, mended: Mended) -> None:
@@ -259,8 +259,7 @@ class NodeSetup:
         with self._applying:
             self._in_force = None
             frontends = self._frontends
-            mended = Mended()
-            index = gateway.furnish(node, facts, assignment, mended, frontends.routed)
+            index = gateway.furnish(node, facts, assignment, (mended := Mended()), frontends.routed)
             self._tell(GATEWAY_INTERFACE, (index, facts.mtu), mended)
             self._forget(facts, firewall.enforce(facts, assignment, frontends))
             announcing.serve(node, facts, frontends.announced)
