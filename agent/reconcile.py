@@ -25,7 +25,7 @@ from agent.drift import CHANGED, MISSING, UNKNOWN, Found
 from agent.netlink import Netlink
 from agent.netns import Netns, NetnsError
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
-from agent.state import HOST_PREFIX, MAKING, READY, Record, State
+from agent.state import HOST_PREFIX, READY, Record, State
 from sdn import logs
 
 log: Final = logs.get("agent.reconcile")
@@ -87,9 +87,7 @@ class Reconciler:
     def run(self) -> None:
         """All of it once. OvsdbUnavailable; OvsdbRefused, OSError: some of it could not be put right."""
         self._orphans()
-        # Those that are being made last: the requests that make them are waited for.
-        records = sorted(self._state.attachments(), key=lambda record: record.phase == MAKING)
-        self._each(records, self._put_right)
+        self._each(self._state.attachments(), self._put_right)
 
     @staticmethod
     def _each(records: Sequence[Record], do: Callable[[Record], None]) -> None:
