@@ -43,7 +43,8 @@ from tests.bench import frame
 from tests.bench.frame import Figure, Report
 from tests.bench.process import cpu_seconds
 from tests.bench.simulated_node import ranged
-from tests.switch.controller_process import ROOT, ControllerProcess, attachment, free_port
+from tests.ports import unused_port
+from tests.switch.controller_process import ROOT, ControllerProcess, attachment
 from tests.unit.etcd_process import Etcd
 
 NODES: Final = 1_000
@@ -277,7 +278,7 @@ def _controller(store: str, number: int, stack: ExitStack) -> ControllerProcess:
     controller = ControllerProcess(
         store=store,
         name=f"controller-{number}",
-        peers_address=f"127.0.0.1:{free_port()}",
+        peers_address=f"127.0.0.1:{unused_port()}",
         log_level="info",
         # etcd has no processor of its own here: what it does not renew in time says nothing of the controllers.
         lease_seconds="30",

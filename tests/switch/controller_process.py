@@ -9,7 +9,6 @@ import json
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,17 +22,11 @@ import grpc
 from google.protobuf import json_format
 
 from sdn.v1 import controller_pb2, controller_pb2_grpc, inspection_pb2, inspection_pb2_grpc, types_pb2
+from tests.ports import unused_port
 from tests.switch.ovs import PrivateSwitch, wait_until
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class ControllerProcess:
@@ -41,8 +34,8 @@ class ControllerProcess:
 
     def __init__(self, **settings: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ct-controller-"))
-        self.openflow_port = free_port()
-        self.grpc_port = free_port()
+        self.openflow_port = unused_port()
+        self.grpc_port = unused_port()
         self.settings = {
             "store": f"sqlite://{self.folder}/state/store.db",
             "openflow_address": f"127.0.0.1:{self.openflow_port}",

@@ -9,13 +9,13 @@ import grpc
 import pytest
 
 from controller.store import Put, open_store
+from tests.ports import unused_port
 from tests.switch.controller_process import (
     PATIENCE,
     AgentStream,
     ControllerProcess,
     attachment,
     connect_switch,
-    free_port,
     node_info,
 )
 from tests.switch.ovs import PrivateSwitch, running_switch, wait_until
@@ -35,7 +35,7 @@ def test_pods_are_programmed_again_without_hands(switch: PrivateSwitch) -> None:
             store.write([Put("/elsewhere", str(number).encode())])
         store.close()
         controllers = [
-            ControllerProcess(store=etcd.url, name=name, peers_address=f"127.0.0.1:{free_port()}")
+            ControllerProcess(store=etcd.url, name=name, peers_address=f"127.0.0.1:{unused_port()}")
             for name in ("one", "two")
         ]
         for controller in controllers:

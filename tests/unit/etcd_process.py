@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,16 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.ports import unused_port
+
 
 def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(unused_port())
+    return list(ports)
 
 
 class Keys:

@@ -22,6 +22,7 @@ from agent.services.table import Changes, Port, Service, ServiceTable, from_mess
 from agent.services.wanted import Surroundings, contribution, total
 from agent.state import State
 from sdn.v1 import controller_pb2 as messages
+from tests.ports import unused_port
 
 ip = ipaddress.ip_address
 NODE = Surroundings(
@@ -186,9 +187,7 @@ def test_a_health_check_is_answered_as_kube_proxy_does() -> None:
 
 
 def test_health_checks_are_answered_whatever_else_is_connected() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = unused_port()
     servers = HealthServers()
     servers.start()
     try:

@@ -15,7 +15,8 @@ from controller.records import encode, member_key
 from controller.settings import ControllerSettings
 from controller.store import Put, open_store
 from sdn.v1 import inspection_pb2
-from tests.switch.controller_process import ROOT, ControllerProcess, free_port
+from tests.ports import unused_port
+from tests.switch.controller_process import ROOT, ControllerProcess
 from tests.switch.ovs import wait_until
 from tests.unit.etcd_process import Etcd
 
@@ -59,7 +60,7 @@ def test_one_that_says_it_is_reached_where_this_one_is_is_named() -> None:
     """As when both keep the default: each then takes the other for silent."""
     with ExitStack() as stack:
         etcd = stack.enter_context(Etcd())
-        address = f"127.0.0.1:{free_port()}"
+        address = f"127.0.0.1:{unused_port()}"
         controller = ControllerProcess(store=etcd.url, name="one", peers_address=address)
         stack.callback(controller.close)
         controller.start()
@@ -81,7 +82,7 @@ def test_both_say_so_and_so_does_sdnctl() -> None:
                 store=etcd.url,
                 name=name,
                 cluster_domain=domain,
-                peers_address=f"127.0.0.1:{free_port()}",
+                peers_address=f"127.0.0.1:{unused_port()}",
             )
             for name, domain in (("one", "cluster.local"), ("other", "other.local"))
         )

@@ -19,6 +19,7 @@ from controller.ha import answering, heartbeat
 from controller.ha.heartbeat import SILENCE_SECONDS, Heartbeats
 from controller.ha.wire import MAGIC, Greeting, ask
 from controller.listening import listen
+from tests.ports import unused_port
 from tests.unit.heartbeat_process import PATIENCE, Collected, RawPeer, Remote, answer, greet
 
 #: Longer than anything takes to be told.
@@ -54,8 +55,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def unused_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{unused_port()}"
 
 
 def test_two_that_live_hear_each_other_and_go_on(patient: None) -> None:

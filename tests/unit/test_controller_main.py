@@ -20,10 +20,10 @@ from controller.settings import ControllerSettings
 from sdn import settings
 from sdn.v1 import inspection_pb2
 from sdn.version import VERSION
+from tests.ports import unused_port
 from tests.switch.controller_process import (
     AgentStream,
     ControllerProcess,
-    free_port,
     node_info,
 )
 from tests.switch.ovs import wait_until
@@ -222,13 +222,13 @@ def entering() -> Iterator[tuple[ControllerProcess, Etcd]]:
     with ExitStack() as stack:
         etcd = stack.enter_context(Etcd())
         controller = ControllerProcess(
-            store=etcd.url, lease_seconds="4", peers_address=f"127.0.0.1:{free_port()}"
+            store=etcd.url, lease_seconds="4", peers_address=f"127.0.0.1:{unused_port()}"
         )
         stack.callback(controller.close)
         controller.start()
         # Where the former start was, nothing answers: its lease is waited for, time enough to silence the store.
         controller.kill()
-        controller.settings["peers_address"] = f"127.0.0.1:{free_port()}"
+        controller.settings["peers_address"] = f"127.0.0.1:{unused_port()}"
         controller.spawn()
         wait_until(lambda: _accepts(controller.openflow_port), "the controller to listen")
         etcd.pause(0)
@@ -260,7 +260,7 @@ def test_a_controller_whose_store_becomes_another_one_ends_and_starts_anew(tmp_p
     """What it knows counts no more, and it would hear of nothing before the revisions are where they were."""
     with ExitStack() as stack:
         etcd = stack.enter_context(Etcd())
-        controller = ControllerProcess(store=etcd.url, peers_address=f"127.0.0.1:{free_port()}")
+        controller = ControllerProcess(store=etcd.url, peers_address=f"127.0.0.1:{unused_port()}")
         stack.callback(controller.close)
         controller.start()
         etcd.save(tmp_path / "backup")
@@ -288,7 +288,7 @@ def test_a_key_that_is_no_text_keeps_no_controller_from_starting() -> None:
     with ExitStack() as stack:
         etcd = stack.enter_context(Etcd())
         etcd.ctl("put", b"/sdn/objects/\xff".decode(errors="surrogateescape"), "1")
-        controller = ControllerProcess(store=etcd.url, peers_address=f"127.0.0.1:{free_port()}")
+        controller = ControllerProcess(store=etcd.url, peers_address=f"127.0.0.1:{unused_port()}")
         stack.callback(controller.close)
         controller.start()
         assert controller.get("Namespace")
@@ -328,7 +328,7 @@ def test_a_value_that_cannot_be_read_is_named_with_what_removes_it(tmp_path: Pat
 def test_so_is_one_in_etcd() -> None:
     with ExitStack() as stack:
         etcd = stack.enter_context(Etcd())
-        controller = ControllerProcess(store=etcd.url, peers_address=f"127.0.0.1:{free_port()}")
+        controller = ControllerProcess(store=etcd.url, peers_address=f"127.0.0.1:{unused_port()}")
         stack.callback(controller.close)
         etcd.ctl("put", KEY, "[]")
         program, *arguments = shlex.split(unreadable(controller, KEY))

@@ -20,6 +20,7 @@ from controller.ha.membership import COUNTED, Membership, NameTakenError, clock,
 from controller.listening import listen
 from controller.records import CorruptRecordError, MemberRecord, decode, encode, member_key
 from controller.store import Delete, Event, Put, Store, StoreError, open_store
+from tests.ports import unused_port
 from tests.unit.cut_relay import CutRelay
 from tests.unit.etcd_process import Etcd
 from tests.unit.membership_process import RemoteMember, member
@@ -96,8 +97,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def unused_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{unused_port()}"
 
 
 def listening(name: str, incarnation: str, address: str = "127.0.0.1:0") -> Heartbeats:
@@ -421,7 +421,7 @@ def test_a_killed_controller_that_starts_again_does_not_wait_for_its_former_leas
     with RemoteMember(etcd.url, "a", "a1", 600.0, address) as first:
         first.signal(signal.SIGKILL)
         begun = time.monotonic()
-        with RemoteMember(etcd.url, "a", "a2", LEASE, address):
+        with RemoteMember(etcd.url, "a", "a2", 30.0, address):
             print(f"killed and standing again, a start of Python included: {time.monotonic() - begun:.1f} s")
             record = found(observer)
             assert record is not None

@@ -23,8 +23,9 @@ from agent.dns.child import DnsServer
 from agent.dns.config import DnsConfig
 from agent.dns.feed import Resolution
 from agent.services.table import Changes
+from tests.ports import unused_port
 from tests.unit.dns_upstream import Upstream, serving
-from tests.unit.test_dns_server import FAR, PATIENCE, WEB, Served, free_port
+from tests.unit.test_dns_server import FAR, PATIENCE, WEB, Served
 
 NAME = "www.example.com"
 Done = Callable[[bool], None]
@@ -60,7 +61,7 @@ class Observed(Served):
     def __init__(self, *upstreams: str) -> None:
         self.reports = Reports()
         self.config = DnsConfig(
-            listen=("127.0.0.1", "::1"), domain="cluster.local", upstreams=upstreams, port=free_port()
+            listen=("127.0.0.1", "::1"), domain="cluster.local", upstreams=upstreams, port=unused_port()
         )
         self.server = DnsServer(None, self.reports)
         self.server.assign(self.config)
@@ -205,7 +206,7 @@ def test_answers_that_are_malformed_or_lead_in_circles_pass_as_they_are() -> Non
 
 def test_the_process_of_an_agent_that_is_gone_holds_nothing(outside: Upstream, tmp_path: Path) -> None:
     """The agent is a process of its own here, and ends by a kill."""
-    port = free_port()
+    port = unused_port()
     program = f"""
 import sys
 from pathlib import Path

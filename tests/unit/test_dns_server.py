@@ -27,6 +27,7 @@ from agent.dns.config import DnsConfig, from_assignment, upstream
 from agent.dns.upstreams import Upstreams, nameservers
 from agent.nodesetup.facts import Assignment
 from agent.services.table import Changes, Endpoint, Port, Service
+from tests.ports import unused_port
 from tests.unit.dns_upstream import Upstream, example, serving
 
 WEB = Service(
@@ -47,12 +48,6 @@ FAR = Service(namespace="shop", name="far", type="ExternalName", external_name="
 PATIENCE = 60.0
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 class Served:
     """A DNS server, and questions to it."""
 
@@ -63,7 +58,7 @@ class Served:
             ranges=("10.96.0.0/16", "10.244.0.0/16"),
             nameservers=("10.96.0.10",),
             upstreams=upstreams,
-            port=port or free_port(),
+            port=port or unused_port(),
         )
         self.server = DnsServer(folder)
         self.server.assign(self.config)
@@ -276,7 +271,7 @@ def test_a_process_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Mon
     with monkeypatch.context() as broken:
         broken.setattr("agent.dns.child.sys.executable", "/nowhere/python")
         server = DnsServer()
-        server.assign(DnsConfig(listen=("127.0.0.1",), domain="cluster.local", port=free_port()))
+        server.assign(DnsConfig(listen=("127.0.0.1",), domain="cluster.local", port=unused_port()))
         server.start()
         time.sleep(0.3)
         assert server._process is None

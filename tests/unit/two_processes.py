@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 import grpc
 
 from sdn.v1 import inspection_pb2
-from tests.switch.controller_process import ControllerProcess, free_port
+from tests.ports import unused_port
+from tests.switch.controller_process import ControllerProcess
 from tests.switch.ovs import wait_until
 from tests.unit.etcd_process import Etcd
 
@@ -23,7 +24,7 @@ def two_controllers(
         found = []
         for name in ("one", "other"):
             process = ControllerProcess(
-                store=etcd.url, name=name, peers_address=f"127.0.0.1:{free_port()}", **settings
+                store=etcd.url, name=name, peers_address=f"127.0.0.1:{unused_port()}", **settings
             )
             process.credentials = credentials
             stack.callback(process.close)
