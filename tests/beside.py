@@ -2,10 +2,10 @@
 """A pytest plugin: tests that mostly wait run beside others, in processes of their own.
 
 Those of the kernel's datapath take many minutes, nearly all of them of one emulated processor that shares nothing with
-the machine it runs on; labs wait for the better part of their time. So in a run of several folders (scripts/run-tests
-loads this by `-p tests.beside`) a second pytest runs the former and a third one the latter, while this one runs the
-rest. The kernel's give way to others wherever both want the same core (`nice`). What is marked `alone`, and figures
-(ALONE_FOLDERS), waits until both have ended, and has the machine to itself.
+the machine it runs on; labs, and nodes, wait for the better part of their time. So in a run of several folders
+(scripts/run-tests loads this by `-p tests.beside`) a second pytest runs the former and a third one the latter, while
+this one runs the rest. The kernel's give way to others wherever both want the same core (`nice`). What is marked
+`alone`, and figures (ALONE_FOLDERS), waits until both have ended, and has the machine to itself.
 
 The run stays one: the others hand over their reports, which are told, counted and written here, each when it is that
 test's turn. What they print themselves, such as how far the guest is, goes to results/kernel.log and results/lab.log.
@@ -29,7 +29,9 @@ from typing import Any
 import pytest
 
 KERNEL, LAB = "kernel", "lab"
-"""Folders whose tests run beside the others."""
+"""What runs beside the others: the tests of the folder with that name, and with LAB those of NODES."""
+
+NODES = "node"
 
 ALONE = "alone"
 """The marker of tests beside which nothing runs."""
@@ -68,7 +70,7 @@ def place_of(item: pytest.Item) -> str:
         return KERNEL
     if folder in ALONE_FOLDERS or item.get_closest_marker(ALONE):
         return ALONE
-    return LAB if folder == LAB else ""
+    return LAB if folder in (LAB, NODES) else ""
 
 
 class _Reporting:

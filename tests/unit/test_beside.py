@@ -43,7 +43,7 @@ def tree(tmp_path: Path) -> Path:
     write(tmp_path, "unit", "def test_unit(): pass")
     # The order is that of tests/conftest.py, which has the kernel's behind others.
     (tmp_path / "tests" / "conftest.py").write_text(
-        "import pytest\nORDER = ('unit', 'lab', 'kernel', 'bench')\n"
+        "import pytest\nORDER = ('unit', 'node', 'lab', 'kernel', 'bench')\n"
         "@pytest.hookimpl(tryfirst=True)\ndef pytest_collection_modifyitems(items):\n"
         "    items.sort(key=lambda item: ORDER.index(item.path.parent.name))\n"
     )
@@ -124,6 +124,15 @@ def test_labs_run_beside_both(tree: Path) -> None:
     assert results(tree) == {"test_unit": [], "test_kernel": [], "test_lab": []}
     for log in ("kernel.log", "lab.log"):
         assert f"1 tests run beside the first 1 (results/{log})" in done.stdout
+
+
+def test_nodes_run_with_labs(tree: Path) -> None:
+    for folder in ("node", "lab"):
+        notes = f"pathlib.Path('{folder}').write_text(str(os.getpid()))"
+        write(tree, folder, f"import os, pathlib\ndef test_{folder}(): {notes}")
+    done = run(tree)
+    assert told(done) == ["test_unit PASSED", "test_kernel PASSED", "test_node PASSED", "test_lab PASSED"]
+    assert (tree / "node").read_text() == (tree / "lab").read_text()
 
 
 def test_a_failure_beside_fails_the_run_and_is_shown(tree: Path) -> None:
