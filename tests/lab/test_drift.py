@@ -209,8 +209,11 @@ DAMAGES: Final[dict[str, tuple[str, ...]]] = {
     "other-config": (*VSCTL, "set", "bridge", "br-int", "other-config:disable-in-band=false"),
     "probes": (*VSCTL, "set", "controller", "CONTROLLER", "inactivity_probe=60000"),
 }
-#: With these packets stop until all is as it was: Open vSwitch itself empties the tables for the first controller.
+#: With these packets stop until all is as it was: Open vSwitch itself empties the tables for the first controller, and
+#: what it is to put into the tunnel while somebody's port comes to br-phy may be lost.
 STOPPING: Final = (
+    "pod's port made anew elsewhere",
+    "pod's port moved",
     "all flows deleted",
     "flows of a table",
     "tunnel port",
