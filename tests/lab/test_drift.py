@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whatever somebody changes in a node's switch or its database is as it was soon, counted, and told.
 
-`SDN_DRIFT_ROUNDS` sets how often each of it is changed (default 2; 5 give figures).
+`SDN_DRIFT_ROUNDS` sets how often each of it is changed (default 1; 5 give figures).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.alone
 
 SDNCTL: Final = [sys.executable, "-m", "sdn.cli.main"]
 NODE: Final = "node-1"
-ROUNDS: Final = int(os.environ.get("SDN_DRIFT_ROUNDS", "2"))
+ROUNDS: Final = int(os.environ.get("SDN_DRIFT_ROUNDS", "1"))
 OFCTL: Final = ("ovs-ofctl", "-O", "OpenFlow15", "--no-names")
 VSCTL: Final = ("ovs-vsctl", "--timeout=20")
 #: Columns that the agent keeps, and what the switch makes of them.

@@ -190,6 +190,9 @@ class PrivateSwitch:
         process.wait(timeout=60)
         self._start_vswitchd()
         self._await_management()
+        # It makes the listener anew when it has read the bridge's protocols, and breaks off what was asked before. A
+        # change of the database is waited for until all of that is done.
+        self.vsctl("set", "Open_vSwitch", ".", f"external_ids:restarted={time.monotonic_ns()}")
 
     def stop(self) -> None:
         """End both daemons, the switch first, and remove the folder."""
