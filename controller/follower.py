@@ -113,6 +113,7 @@ class Follower:
         events = self._in_loop(self._differing(snapshot))
         for start in range(0, len(events), _AT_ONCE):
             self._in_loop(self._take(events[start : start + _AT_ONCE]))
+        self._in_loop(self._reached(snapshot.revision))
         self._after = snapshot.revision
 
     def _in_loop(self, work: Coroutine[Any, Any, T]) -> T:
@@ -136,6 +137,11 @@ class Follower:
             if self._ledger.is_new(entry.key, entry.revision)
         ]
         return [*gone, *sorted(changed, key=lambda event: event.revision)]
+
+    async def _reached(self, revision: int) -> None:
+        """Everything that was listed is in the model, though nothing may have differed."""
+        async with self._ledger.lock:
+            self._ledger.followed(revision)
 
     async def _take(self, events: Sequence[Event]) -> None:
         turns = Turns()

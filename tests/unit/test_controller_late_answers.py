@@ -210,3 +210,29 @@ def test_what_others_write_while_everything_is_loaded_is_not_missed(tmp_path: Pa
             store.close()
 
     asyncio.run(scenario())
+
+
+def test_who_lists_anew_and_finds_no_difference_is_not_behind(tmp_path: Path) -> None:
+    """What came and went while changes were lost is no change, and no lag for ever."""
+
+    async def scenario() -> None:
+        store = open_store(f"sqlite://{tmp_path}/store.db")
+
+        async def apply(event: Event) -> None:
+            raise AssertionError(event)
+
+        ledger = Ledger(store)
+        follower = Follower(store, ledger, apply)
+        try:
+            await ledger.list_all()
+            store.write([Put(f"{MEMBERS}other", encode(member("other")))])
+            store.write([Delete(f"{MEMBERS}other")])
+            store.compact(store.revision())
+            follower.start()
+            await until(lambda: ledger.followed_to == store.revision(), "it to have followed to the end")
+        finally:
+            follower.stop()
+            ledger.stop()
+            store.close()
+
+    asyncio.run(scenario())
