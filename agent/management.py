@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,7 +39,7 @@ class LocalSwitchError(Exception):
     """The switch is not there, does not answer, or answers what cannot be understood."""
 
 
-class Management:
+class Management(ABC):
     """One connection, until it breaks. For one thread. LocalSwitchError from everything.
 
     What the switch tells by itself, between answers too, goes to :meth:`notice`.
@@ -80,9 +81,9 @@ class Management:
     ) -> None:
         self.close()
 
+    @abstractmethod
     def notice(self, message: bytes) -> bool:
         """Take what the switch tells by itself; False: it is an answer. CodecError."""
-        raise NotImplementedError
 
     def wait(self, told: Callable[[], bool], seconds: float) -> None:
         """Take notices until they are what is waited for; so long at most."""
