@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +15,9 @@ from google.protobuf import json_format
 from sdn.v1 import inspection_pb2 as pb
 from sdn.v1 import inspection_pb2_grpc as services
 from sdn.v1 import types_pb2
+
+#: Calls sdnctl with arguments; its exit code, and what it wrote to stdout and stderr.
+Sdnctl = Callable[..., tuple[int, str, str]]
 
 
 class Cluster(services.InspectionServicer, services.DaemonServicer):
@@ -40,12 +43,17 @@ class Cluster(services.InspectionServicer, services.DaemonServicer):
         self.watched = pb.WatchVerdictsRequest()
         self.level = "info"
 
+    def declare(self, *documents: dict[str, Any]) -> None:
+        """Put objects there as if they had been applied."""
+        for document in documents:
+            self.objects[key_of(document)] = document
+
     def Apply(self, request: pb.ApplyRequest, context: grpc.ServicerContext) -> pb.ApplyResponse:  # noqa: N802
         document = json_format.MessageToDict(request.object)
         metadata = document.get("metadata", {})
         if "name" not in metadata:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "metadata.name: is required")
-        key = (document["kind"], metadata.get("namespace", ""), metadata["name"])
+        key = key_of(document)
         before = self.objects.get(key)
         if not request.dry_run:
             self.objects[key] = document
@@ -184,6 +192,17 @@ class Cluster(services.InspectionServicer, services.DaemonServicer):
                 )
             )
         ]
+
+
+def key_of(document: dict[str, Any]) -> tuple[str, str, str]:
+    """Its kind, namespace and name."""
+    metadata = document["metadata"]
+    return document["kind"], metadata.get("namespace", ""), metadata["name"]
+
+
+def cells(text: str) -> list[list[str]]:
+    """A table's cells, line by line."""
+    return [[cell.strip() for cell in line.split("   ") if cell.strip()] for line in text.splitlines()]
 
 
 @contextmanager

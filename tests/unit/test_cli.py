@@ -4,7 +4,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import yaml
 
 from sdn.cli import main
 from sdn.v1 import inspection_pb2 as pb
-from tests.unit.cli_server import Cluster, serving
+from tests.unit.cli_server import Cluster, Sdnctl
 
 OBJECTS = """\
 apiVersion: v1
@@ -29,29 +28,6 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: shop}
 """
-
-Sdnctl = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[Cluster, str]]:
-    with serving(tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-def cluster(server: tuple[Cluster, str]) -> Cluster:
-    return server[0]
-
-
-@pytest.fixture
-def sdnctl(server: tuple[Cluster, str], capsys: pytest.CaptureFixture[str]) -> Sdnctl:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = main.run(["--server", server[1], *arguments])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
 
 
 @pytest.fixture

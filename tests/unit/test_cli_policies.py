@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ import pytest
 import yaml
 
 from sdn.cli import main, policies
-from tests.unit.cli_server import Cluster, serving
-
-Sdnctl = Callable[..., tuple[int, str, str]]
+from tests.unit.cli_server import Cluster, Sdnctl, cells
 
 SELECTOR = {
     "matchLabels": {"app": "web", "zone": "a"},
@@ -62,32 +59,9 @@ BASE = cluster_policy("base", "Baseline", 0, {"namespaces": {"matchLabels": {"te
 ALL = (WEB, CLOSED, OTHER, LATE, EARLY, BASE)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[Cluster, str]]:
-    with serving(tmp_path) as found:
-        for document in ALL:
-            metadata = document["metadata"]
-            found[0].objects[document["kind"], metadata.get("namespace", ""), metadata["name"]] = document
-        yield found
-
-
-@pytest.fixture
-def cluster(server: tuple[Cluster, str]) -> Cluster:
-    return server[0]
-
-
-@pytest.fixture
-def sdnctl(server: tuple[Cluster, str], capsys: pytest.CaptureFixture[str]) -> Sdnctl:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = main.run(["--server", server[1], *arguments])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
-
-
-def cells(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("   ") if cell.strip()] for line in text.splitlines()]
+@pytest.fixture(autouse=True)
+def declared(cluster: Cluster) -> None:
+    cluster.declare(*ALL)
 
 
 @pytest.mark.parametrize("kind", ["networkpolicies", "networkpolicy", "netpol", "NetworkPolicies"])

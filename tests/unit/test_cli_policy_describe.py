@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +11,7 @@ import yaml
 
 from sdn.cli import main
 from sdn.v1 import inspection_pb2 as pb
-from tests.unit.cli_server import Cluster, serving
-
-Sdnctl = Callable[..., tuple[int, str, str]]
+from tests.unit.cli_server import Cluster, Sdnctl, cells, key_of
 
 WEB: dict[str, Any] = {
     "apiVersion": "networking.k8s.io/v1",
@@ -107,30 +103,11 @@ def out() -> pb.DescribePolicyResponse:
     return answer
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[Cluster, str]]:
-    with serving(tmp_path) as found:
-        cluster = found[0]
-        for document, description in ((WEB, web()), (OUT, out())):
-            metadata = document["metadata"]
-            key = document["kind"], metadata.get("namespace", ""), metadata["name"]
-            cluster.objects[key] = document
-            cluster.policies[key] = description
-        yield found
-
-
-@pytest.fixture
-def sdnctl(server: tuple[Cluster, str], capsys: pytest.CaptureFixture[str]) -> Sdnctl:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = main.run(["--server", server[1], *arguments])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
-
-
-def cells(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("   ") if cell.strip()] for line in text.splitlines()]
+@pytest.fixture(autouse=True)
+def declared(cluster: Cluster) -> None:
+    cluster.declare(WEB, OUT)
+    for document, description in ((WEB, web()), (OUT, out())):
+        cluster.policies[key_of(document)] = description
 
 
 def test_a_network_policy_is_shown_with_all_that_is_behind_it(sdnctl: Sdnctl) -> None:

@@ -4,38 +4,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import pytest
 import yaml
 
-from sdn.cli import main
 from sdn.v1 import types_pb2
-from tests.unit.cli_server import Cluster, serving
-
-Sdnctl = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[Cluster, str]]:
-    with serving(tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-def cluster(server: tuple[Cluster, str]) -> Cluster:
-    return server[0]
-
-
-@pytest.fixture
-def sdnctl(server: tuple[Cluster, str], capsys: pytest.CaptureFixture[str]) -> Sdnctl:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = main.run(["--server", server[1], *arguments])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
+from tests.unit.cli_server import Cluster, Sdnctl
 
 
 def records() -> list[types_pb2.VerdictRecord]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ import yaml
 
 from sdn.cli import main
 from sdn.v1 import inspection_pb2 as pb
-from tests.unit.cli_server import Cluster, serving
-
-Sdnctl = Callable[..., tuple[int, str, str]]
+from tests.unit.cli_server import Cluster, Sdnctl, cells
 
 WEB: dict[str, Any] = {
     "apiVersion": "v1",
@@ -91,32 +88,9 @@ EVENT = {
 }
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[Cluster, str]]:
-    with serving(tmp_path) as found:
-        for document in (WEB, HEADLESS, FAR, WAITING, SLICE, EVENT):
-            metadata = document["metadata"]
-            found[0].objects[document["kind"], metadata["namespace"], metadata["name"]] = document
-        yield found
-
-
-@pytest.fixture
-def cluster(server: tuple[Cluster, str]) -> Cluster:
-    return server[0]
-
-
-@pytest.fixture
-def sdnctl(server: tuple[Cluster, str], capsys: pytest.CaptureFixture[str]) -> Sdnctl:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = main.run(["--server", server[1], *arguments])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
-
-
-def cells(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("   ") if cell.strip()] for line in text.splitlines()]
+@pytest.fixture(autouse=True)
+def declared(cluster: Cluster) -> None:
+    cluster.declare(WEB, HEADLESS, FAR, WAITING, SLICE, EVENT)
 
 
 @pytest.mark.parametrize("kind", ["services", "service", "svc"])
