@@ -13,7 +13,6 @@ import itertools
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -22,8 +21,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sdn.lab import namespaces
+from tests.lab.ordered import Ordered
 from tests.lab.policy_frames import INSIDE, KINDS, OUTSIDE, packets
-from tests.lab.service_sockets import TREE, family_of
+from tests.lab.service_sockets import family_of
 
 MARK = "INTRUDER"
 GATEWAY_MAC = "0a:58:00:00:00:01"
@@ -55,54 +55,20 @@ class Target:
     node: str
 
 
-class Flood:
+class Flood(Ordered):
     """The process, for the time of a `with` block. `rate`: packets a second, of each intruder."""
 
     def __init__(self, intruders: Sequence[Intruder], rate: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.lab.policy_flood"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=TREE,
-        )
+        super().__init__("-m", "tests.lab.policy_flood")
         try:
-            self._order({"intruders": [asdict(one) for one in intruders], "rate": rate})
+            self.order({"intruders": [asdict(one) for one in intruders], "rate": rate})
         except BaseException:
-            self._end()
+            self.end()
             raise
 
     def aim(self, *targets: Target) -> dict[str, int]:
         """From now on at these; how many packets each intruder has sent to the former ones."""
-        return self._order({"aim": [asdict(one) for one in targets]})
-
-    def _order(self, order: dict[str, Any]) -> dict[str, int]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise OSError(f"the intruders' process ended with {self._process.wait(10)}")
-        told: dict[str, int] = json.loads(answer)
-        return told
-
-    def _end(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-
-    def __enter__(self) -> Flood:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
+        return self.order({"aim": [asdict(one) for one in targets]})
 
 
 class _Mouth:

@@ -13,15 +13,14 @@ import json
 import os
 import selectors
 import socket
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any
 
-from tests.lab.service_sockets import BUFFER, TREE, Listener, family_of, opened
+from tests.lab.ordered import Ordered
+from tests.lab.service_sockets import BUFFER, Listener, family_of, opened
 
 _SO_RCVBUFFORCE = 33
 
@@ -147,21 +146,15 @@ def _said(name: str, sender: Sequence[Any], token: bytes) -> bytes:
     return json.dumps(plain).encode()
 
 
-class Servers:
+class Servers(Ordered):
     """A server process for the time of a `with` block, told from here where to listen."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-S", "-m", "tests.lab.service_servers"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=TREE,
-        )
+        super().__init__("-S", "-m", "tests.lab.service_servers")
 
     def listen(self, *listeners: Listener) -> None:
         """Listen; OSError tells what could not be had."""
-        self._order({"listen": [asdict(one) for one in listeners]})
+        self.order({"listen": [asdict(one) for one in listeners]})
 
     def everywhere(self, netns: str, name: str, addresses: Iterable[str], ports: Iterable[int]) -> None:
         """Listen on all these addresses and ports, for TCP and UDP."""
@@ -177,41 +170,19 @@ class Servers:
 
     def close(self, *names: str) -> None:
         """Close all listeners and connections of these names."""
-        self._order({"close": names})
+        self.order({"close": names})
 
     def seen(self, *tokens: str) -> dict[str, str]:
         """Who received the datagrams with these tokens, whether his answer arrived or not."""
-        found: dict[str, str] = self._order({"seen": tokens})["seen"]
+        found: dict[str, str] = self.order({"seen": tokens})["seen"]
         return found
 
-    def _order(self, order: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise OSError(f"the server process ended with {self._process.wait(10)}")
-        told: dict[str, Any] = json.loads(answer)
+    def order(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Its answer. OSError: it has ended, or could not do it."""
+        told = super().order(order)
         if told["problems"]:
             raise OSError("; ".join(told["problems"]))
         return told
-
-    def __enter__(self) -> Servers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
 
 
 if __name__ == "__main__":
