@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from controller.ledger import Ledger
-from controller.records import ROOT, CorruptRecordError
+from controller.records import ROOT, CorruptRecordError, order_of
 from controller.store import AnotherStoreError, Event, Snapshot, Store, StoreError, Watch
 from controller.turns import Turns
 from sdn import logs
@@ -51,6 +51,8 @@ class Follower:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._after = 0
+        #: Keys whose last change could not be taken in. When everything is listed they are tried again.
+        self._untaken: set[str] = set()
         #: Told, in the loop, that the store is another one, and how that is known. Nothing is followed any more.
         self.on_another_store: Callable[[str], None] = lambda _why: None
 
@@ -99,7 +101,7 @@ class Follower:
             self._hand_over(events)
 
     def _hand_over(self, events: Sequence[Event]) -> None:
-        self._in_loop(self._take(events))
+        self._in_loop(self._follow(events))
         self._after = events[-1].revision
 
     def _list_again(self) -> None:
@@ -127,35 +129,50 @@ class Follower:
     # The loop.
 
     async def _differing(self, snapshot: Snapshot) -> list[Event]:
-        """What has changed between what the model has and what is stored now."""
-        known = self._ledger.known()
+        """What has changed between what the model has and what is stored now, in an order in which it can be taken in:
+        a list does not say what was written first, and nothing may come before what it refers to.
+        """
+        turns = Turns()
         there = {entry.key for entry in snapshot.entries}
+        known = self._ledger.known().keys() | self._untaken
         gone = [Event(key, None, snapshot.revision) for key in known if key not in there]
-        changed = [
-            Event(entry.key, entry.value, entry.revision)
-            for entry in snapshot.entries
-            if self._ledger.is_new(entry.key, entry.revision)
-        ]
-        return [*gone, *sorted(changed, key=lambda event: event.revision)]
+        changed = []
+        for entry in snapshot.entries:
+            if self._is_to_take(entry.key, entry.revision):
+                changed.append(Event(entry.key, entry.value, entry.revision))
+            await turns.pause()
+        gone.sort(key=lambda event: order_of(event.key), reverse=True)
+        changed.sort(key=lambda event: (order_of(event.key), event.revision))
+        return [*gone, *changed]
+
+    def _is_to_take(self, key: str, revision: int) -> bool:
+        """Whether a change is new, or the one that could not be taken in."""
+        return self._ledger.is_new(key, revision + 1 if key in self._untaken else revision)
 
     async def _reached(self, revision: int) -> None:
         """Everything that was listed is in the model, though nothing may have differed."""
         async with self._ledger.lock:
             self._ledger.followed(revision)
 
+    async def _follow(self, events: Sequence[Event]) -> None:
+        await self._take(events)
+        self._ledger.followed(events[-1].revision)
+
     async def _take(self, events: Sequence[Event]) -> None:
         turns = Turns()
         async with self._ledger.lock:
             for event in events:
-                if not self._ledger.is_new(event.key, event.revision):
+                if not self._is_to_take(event.key, event.revision):
                     continue
+                self._untaken.discard(event.key)
                 self._ledger.took(event.key, event.revision, there=event.value is not None)
                 try:
                     await self._apply(event)
                 except CorruptRecordError as problem:
                     # A newer controller's, perhaps: whoever wrote it programs it, and this one lacks it.
                     log.error("a change cannot be read", key=event.key, error=str(problem))
+                    self._untaken.add(event.key)
                 except Exception as problem:  # one object's defect must not stop all others
                     log.exception("a change cannot be taken in", key=event.key, error=str(problem))
+                    self._untaken.add(event.key)
                 await turns.pause()
-        self._ledger.followed(events[-1].revision)

@@ -33,7 +33,26 @@ OWNERS = "/sdn/owners/"
 #: Written by every change that gives something away which nobody else may have; no value.
 SEQUENCE = "/sdn/sequence"
 
+#: Kinds of records, each behind what it refers to: in this order changes are taken in whose own order is not known.
+_ORDER = (
+    MEMBERS,
+    DOWN,
+    NODES,
+    OWNERS,
+    ABSENT_NODES,
+    SERVICE_NUMBERS,
+    LB_ADDRESSES,
+    OBJECTS,
+    DOMAINS,
+    ATTACHMENTS,
+)
+
 T = TypeVar("T", bound=msgspec.Struct)
+
+
+def order_of(key: str) -> int:
+    """A key's place among others that changed: what it refers to comes before it, and goes after it."""
+    return next((place for place, prefix in enumerate(_ORDER) if key.startswith(prefix)), len(_ORDER))
 
 
 class CorruptRecordError(Exception):
