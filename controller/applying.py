@@ -6,7 +6,7 @@ Runs in the asyncio thread, with the ledger's lock held.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from controller.engine import Engine
 
 #: Given the rest of the key behind the prefix, and the entry; None: it was removed.
-Take = Callable[[str, Entry | None], Awaitable[None] | None]
+Take = Callable[[str, Entry | None], None]
 
 
 class Applying:
@@ -57,24 +57,20 @@ class Applying:
             ABSENT_NODES: self._absent,
         }
 
-    async def apply(self, event: Event) -> None:
+    def apply(self, event: Event) -> None:
         """Take in one change. CorruptRecordError."""
         self._engine.on_stored(event)
         for prefix, take in self._takes.items():
             if event.key.startswith(prefix):
                 entry = None if event.value is None else Entry(event.key, event.value, event.revision)
-                taken = take(event.key.removeprefix(prefix), entry)
-                if taken is not None:
-                    await taken
+                take(event.key.removeprefix(prefix), entry)
                 return
 
-    async def _node(self, name: str, entry: Entry | None) -> None:
-        engine = self._engine
+    def _node(self, name: str, entry: Entry | None) -> None:
         if entry is None:
-            engine.registrations.removed(name)
-            return
-        await engine.registrations.stored(decode(NodeRecord, entry))
-        engine.ownership.nodes_changed()
+            self._engine.registrations.removed(name)
+        else:
+            self._engine.registrations.stored(decode(NodeRecord, entry))
 
     def _attachment(self, rest: str, entry: Entry | None) -> None:
         attachments = self._engine.attachments

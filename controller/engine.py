@@ -134,6 +134,7 @@ class Engine:
             self.policies,
             self.services,
         )
+        self.registrations.on_let_in = self.ownership.nodes_changed
         self.attachments = Attachments(
             self.ledger, self.cluster, self.programs, self.watchers, self.loadbalancing, self.policies
         )
@@ -234,6 +235,7 @@ class Engine:
         """End the threads; nothing in the switches is touched."""
         self.ownership.stop()
         self._follower.stop()
+        self.registrations.stop()
         self.domains.stop()
         self.policies.stop()
         self.programs.stop()

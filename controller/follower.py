@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -37,7 +37,7 @@ _RETRY_SECONDS = 0.5
 _AT_ONCE = 500
 
 #: Takes one change into the model. CorruptRecordError: it cannot be read.
-Apply = Callable[[Event], Awaitable[None]]
+Apply = Callable[[Event], None]
 
 
 class Follower:
@@ -167,7 +167,7 @@ class Follower:
                 self._untaken.discard(event.key)
                 self._ledger.took(event.key, event.revision, there=event.value is not None)
                 try:
-                    await self._apply(event)
+                    self._apply(event)
                 except CorruptRecordError as problem:
                     # A newer controller's, perhaps: whoever wrote it programs it, and this one lacks it.
                     log.error("a change cannot be read", key=event.key, error=str(problem))

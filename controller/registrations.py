@@ -7,6 +7,7 @@ addresses. Both are stored before they are told to anybody, and stay until the n
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable, Sequence
 
@@ -64,6 +65,11 @@ class Registrations:
         self._network = network
         #: Told, with no details, whenever the set of nodes or one of them changed.
         self.on_changed: Callable[[], None] = lambda: None
+        #: Told, likewise, when the switch of a node that another controller has registered may be taken.
+        self.on_let_in: Callable[[], None] = lambda: None
+        #: Nodes that others have registered, until their synchronizers have all they must hold; and what sees to it.
+        self._entering: dict[str, NodeRecord] = {}
+        self._letting_in: asyncio.Task[None] | None = None
 
     @whole
     async def register(self, info: types_pb2.NodeInfo) -> NodeRecord:
@@ -96,6 +102,7 @@ class Registrations:
             datapath_id=f"{record.datapath_id:016x}",
             addresses=list(record.addresses),
         )
+        self._tell(record.name)
         await self._let_in(record)
         return record
 
@@ -104,9 +111,11 @@ class Registrations:
         self._programs.put_node(record, self._cluster.attachments_on(record.name))
         self._policies.node_changed(record)
 
-    async def _let_in(self, record: NodeRecord) -> None:
-        self._watchers.changed("Node", "", record.name)
+    def _tell(self, name: str) -> None:
+        self._watchers.changed("Node", "", name)
         self.on_changed()
+
+    async def _let_in(self, record: NodeRecord) -> None:
         await self._services.node_changed(record.name)
         # Last: a switch that connects from here on finds everything submitted.
         if self._cluster.nodes.get(record.name) is record:
@@ -114,11 +123,31 @@ class Registrations:
 
     # What other controllers have stored.
 
-    async def stored(self, record: NodeRecord) -> None:
-        """Another controller has registered a node."""
-        if record != self._cluster.nodes.get(record.name):
-            self._take_in(record)
-            await self._let_in(record)
+    def stored(self, record: NodeRecord) -> None:
+        """Another controller has registered a node. Its part of all Services follows: nobody who waits for the ledger
+        waits for that, which takes long where there are many of both.
+        """
+        if record == self._cluster.nodes.get(record.name):
+            return
+        self._take_in(record)
+        self._tell(record.name)
+        self._entering[record.name] = record
+        if self._letting_in is None or self._letting_in.done():
+            self._letting_in = asyncio.get_running_loop().create_task(self._let_all_in())
+
+    async def _let_all_in(self) -> None:
+        while self._entering:
+            record = self._entering.pop(next(iter(self._entering)))
+            try:
+                await self._let_in(record)
+            except Exception:  # one node's defect must not stop all others
+                log.exception("a node's Services cannot be programmed", node=record.name)
+            self.on_let_in()
+
+    def stop(self) -> None:
+        """Let nobody in any more."""
+        if self._letting_in is not None:
+            self._letting_in.cancel()
 
     def removed(self, name: str) -> None:
         """Another controller has forgotten a node."""
@@ -194,8 +223,7 @@ class Registrations:
     def _tell_forgotten(self, name: str, attachments: Sequence[AttachmentRecord]) -> None:
         for attachment in attachments:
             self._watchers.changed("Pod", attachment.pod_namespace, attachment.pod_name)
-        self._watchers.changed("Node", "", name)
-        self.on_changed()
+        self._tell(name)
 
 
 def _in_range(address: str, text: str) -> bool:

@@ -18,7 +18,7 @@ from controller.store import Operation, Put, open_store
 from sdn.model import parse, to_document
 from tests.switch.controller_process import attachment
 from tests.unit.services_engine import apply, register, service
-from tests.unit.several_engines import several, until
+from tests.unit.several_engines import PATIENCE, several, until
 
 
 def run(folder: Path, scenario: Callable[[Engine, Engine], Awaitable[None]]) -> None:
@@ -183,3 +183,29 @@ def test_a_write_gives_its_own_revision_whatever_others_wrote_since(tmp_path: Pa
         store.close()
 
     asyncio.run(scenario())
+
+
+def test_what_others_register_holds_up_nobody_while_its_services_are_programmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(first: Engine, second: Engine) -> None:
+        goes_on = asyncio.Event()
+        program = second.loadbalancing.node_changed
+
+        async def slow(name: str) -> None:
+            await goes_on.wait()
+            await program(name)
+
+        monkeypatch.setattr(second.loadbalancing, "node_changed", slow)
+        await apply(first, service("web"))
+        for number in (1, 2, 3):
+            await register(first, number)
+        await until(lambda: len(second.cluster.nodes) == 3, "the nodes to be told")
+        await apply(first, service("from-first"))
+        await until(lambda: "from-first" in model(second)["numbers"], "the Service to be told")
+        async with asyncio.timeout(PATIENCE):
+            await apply(second, service("from-second"))
+        goes_on.set()
+        await until_equal(first, second)
+
+    run(tmp_path, scenario)

@@ -190,7 +190,7 @@ def test_what_others_write_while_everything_is_loaded_is_not_missed(tmp_path: Pa
         store = open_store(f"sqlite://{tmp_path}/store.db")
         told: list[str] = []
 
-        async def apply(event: Event) -> None:
+        def apply(event: Event) -> None:
             told.append(event.key)
 
         ledger = Ledger(store)
@@ -218,7 +218,7 @@ def test_who_lists_anew_and_finds_no_difference_is_not_behind(tmp_path: Path) ->
     async def scenario() -> None:
         store = open_store(f"sqlite://{tmp_path}/store.db")
 
-        async def apply(event: Event) -> None:
+        def apply(event: Event) -> None:
             raise AssertionError(event)
 
         ledger = Ledger(store)

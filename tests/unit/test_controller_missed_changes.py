@@ -147,7 +147,7 @@ def test_what_could_not_be_taken_in_is_tried_again_when_everything_is_listed(tmp
     async def scenario(first: Engine, second: Engine) -> None:
         store = second.ledger._store
 
-        async def refusing(event: Event) -> None:
+        def refusing(event: Event) -> None:
             raise CorruptRecordError(event.key, "not yet")
 
         await deaf(second)
