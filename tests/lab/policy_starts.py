@@ -172,7 +172,7 @@ class Starts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._flood.__exit__()
+        self._flood.end()
         for ears in self._ears.values():
             ears.close()
 
