@@ -228,7 +228,7 @@ class Allocation:
             if identity not in before:
                 self._index.take(place, holder)
         self._held[holder] = now
-        return any(place.kind == "load-balancer" for place in gone)
+        return any(place.kind in ("load-balancer", "external") for place in gone)
 
     # Start.
 

@@ -44,7 +44,7 @@ class Chooser:
         for index, text in enumerate(chosen):
             self._check_cluster_ip(f"spec.clusterIPs[{index}]" if index else "spec.clusterIP", text)
         for family in spec.ip_families[len(chosen) :]:
-            chosen.append(self._cluster_ip(FAMILIES[family]))
+            chosen.append(self._cluster_ip(spec, FAMILIES[family]))
         return replace(spec, cluster_ip=chosen[0], cluster_ips=tuple(chosen))
 
     def _check_cluster_ip(self, path: str, text: str) -> None:
@@ -56,9 +56,9 @@ class Chooser:
             raise InvalidObjectError(path, f"{text} is not within service_ranges ({ranges})")
         self.check(Place("cluster-ip", path, address))
 
-    def _cluster_ip(self, version: int) -> str:
+    def _cluster_ip(self, spec: ServiceSpec, version: int) -> str:
         def refused(address: IPAddress) -> bool:
-            return str(address) in self.network.dns_addresses or self.index.is_external(address)
+            return str(address) in self.network.dns_addresses or self._is_external(address, spec)
 
         address = self.index.cluster_ips.choose(version, refused)
         if address is None:
@@ -148,7 +148,7 @@ class Chooser:
             by_version[asked.version] = str(asked)
         chosen = []
         for version in versions:
-            if version not in by_version and (address := self._load_balancer_ip(version)):
+            if version not in by_version and (address := self._load_balancer_ip(spec, version)):
                 by_version[version] = address
             if version in by_version:
                 chosen.append(by_version[version])
@@ -170,11 +170,16 @@ class Chooser:
             raise InvalidObjectError(path, f"{address} is an address of a Node")
         self.check(Place("load-balancer", path, address))
 
-    def _load_balancer_ip(self, version: int) -> str | None:
+    def _load_balancer_ip(self, spec: ServiceSpec, version: int) -> str | None:
         address = self.index.load_balancer.choose(
-            version, lambda address: address in self.nodes or self.index.is_external(address)
+            version, lambda address: address in self.nodes or self._is_external(address, spec)
         )
         return str(address) if address is not None else None
+
+    def _is_external(self, address: IPAddress, spec: ServiceSpec) -> bool:
+        """Whether an address is, or is to be, among anybody's externalIPs."""
+        own = map(ipaddress.ip_address, spec.external_ips)
+        return address in own or self.index.is_external(address, self.holder)
 
     def _why_none(self, versions: Collection[int]) -> str:
         pool = self.index.load_balancer

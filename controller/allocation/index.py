@@ -77,8 +77,8 @@ class Index:
         self.load_balancer = AddressPool(network.load_balancer_ranges, cluster_ips=False)
         self.node_ports = PortPool(network.node_ports)
         self._fronts: dict[tuple[str, IPAddress, Protocol, int], Holder] = {}
-        #: Addresses in use at a port by anybody's externalIPs.
-        self._external: Counter[IPAddress] = Counter()
+        #: Addresses of externalIPs: at how many ports who has them.
+        self._external: dict[IPAddress, Counter[Holder]] = defaultdict(Counter)
         #: Who has an external address with this port.
         self._external_ports: dict[tuple[Protocol, int], dict[IPAddress, Holder]] = defaultdict(dict)
 
@@ -122,9 +122,9 @@ class Index:
             return "PortOutOfRange"
         return ""
 
-    def is_external(self, address: IPAddress) -> bool:
-        """Whether an address is among anybody's externalIPs."""
-        return address in self._external
+    def is_external(self, address: IPAddress, holder: Holder) -> bool:
+        """Whether an address is among the externalIPs of another one than this."""
+        return any(other != holder for other in self._external.get(address, ()))
 
     def take(self, place: Place, holder: Holder) -> None:
         match place.kind:
@@ -137,7 +137,7 @@ class Index:
             case _ if place.address is not None:
                 self._fronts[place.kind, place.address, place.protocol, place.port] = holder
                 if place.kind == "external":
-                    self._external[place.address] += 1
+                    self._external[place.address][holder] += 1
                     self._external_ports[place.protocol, place.port][place.address] = holder
 
     def give_back(self, place: Place, holder: Holder) -> None:
@@ -154,11 +154,14 @@ class Index:
                 if self._fronts.get(key) == holder:
                     del self._fronts[key]
                     if place.kind == "external":
-                        self._leave(place, place.address)
+                        self._leave(place, place.address, holder)
 
-    def _leave(self, place: Place, address: IPAddress) -> None:
-        self._external[address] -= 1
-        if not self._external[address]:
+    def _leave(self, place: Place, address: IPAddress, holder: Holder) -> None:
+        ports = self._external[address]
+        ports[holder] -= 1
+        if not ports[holder]:
+            del ports[holder]
+        if not ports:
             del self._external[address]
         at_port = self._external_ports[place.protocol, place.port]
         at_port.pop(address, None)

@@ -7,10 +7,10 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from controller.allocation.allocation import Allocation
+from controller.allocation.allocation import Allocation, Plan
 from controller.ranges import ExhaustedError
 from sdn.model import InvalidObjectError, Service, parse
 from tests.unit.controller_intent import network, service
@@ -147,7 +147,17 @@ def state(allocation: Allocation) -> dict[str, Any]:
     }
 
 
+DNS = [{"name": "a", "port": 53, "protocol": "TCP"}]
+#: An address of the pool is somebody's externalIP, who then wants one of the pool.
+OWN_EXTERNAL = [
+    ("s0", {"ports": DNS, "externalIPs": ["192.0.2.0"]}),
+    ("s1", {"type": "LoadBalancer", "ports": DNS}),
+    ("s0", {"type": "LoadBalancer", "ports": DNS}),
+]
+
+
 @given(steps)
+@example(OWN_EXTERNAL)
 @settings(max_examples=300, deadline=None)
 def test_nothing_is_given_twice_and_a_restart_changes_nothing(sequence: list[tuple[str, Any]]) -> None:
     allocation = Allocation(CLUSTER)
@@ -205,3 +215,19 @@ def test_nothing_is_given_twice_and_a_restart_changes_nothing(sequence: list[tup
             assert isinstance(value, Service)
             allocated.commit(allocated.plan(value, NODES))
         assert not allocated.waiting()
+
+
+def test_an_address_that_is_no_external_one_any_more_is_for_who_waits() -> None:
+    allocation = Allocation(CLUSTER)
+
+    def plan(name: str, **spec: Any) -> Plan:
+        value = parse(service(name, ports=DNS, **spec))
+        assert isinstance(value, Service)
+        return allocation.plan(value, NODES)
+
+    allocation.commit(plan("s0", externalIPs=["192.0.2.0"]))
+    allocation.commit(plan("s1", type="LoadBalancer"))
+    allocation.commit(plan("s2", type="LoadBalancer"))
+    assert allocation.waiting() == [("default", "s2")]
+    assert allocation.commit(plan("s0"))
+    assert plan("s2", type="LoadBalancer").given.load_balancer == ("192.0.2.0",)
