@@ -87,6 +87,10 @@ class Assignment(msgspec.Struct, frozen=True):
         """The ranges of addresses that only the switch knows: ClusterIPs and LoadBalancer addresses."""
         return [ipaddress.ip_network(text) for text in self.service_ranges + self.load_balancer_ranges]
 
+    def own(self) -> Assignment:
+        """What concerns this node itself, which its pods wait for: not the other nodes, nor who controls the switch."""
+        return msgspec.structs.replace(self, peers=[], openflow_targets=[])
+
     def peer_addresses(self) -> list[Address]:
         """The addresses of all other nodes."""
         return [ipaddress.ip_address(text) for peer in self.peers for text in peer.addresses]

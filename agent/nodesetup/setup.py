@@ -13,12 +13,14 @@ The whole is run at start, whenever an interface of ours comes, goes or changes 
 with it: the addresses must be back at once), when the controller tells something new, and every half minute
 in case somebody else changed something. One thread does it all; a failure is logged and tried again. Nothing
 here ever takes away what existing pods forward with.
+
+What is new of other nodes (their addresses in the firewall, tunnel neighbours) comes last, and no pod waits for it:
+where nodes join in a row, there is more of it before the last is done.
 """
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -29,7 +31,6 @@ import msgspec
 
 from agent import conntrack, netlink
 from agent.drift import Found
-from agent.ipam import Address
 from agent.netlink import Netlink
 from agent.nodesetup import (
     announcing,
@@ -38,7 +39,6 @@ from agent.nodesetup import (
     integration,
     mtu,
     neighbours,
-    sysctl,
     tunnelroutes,
     uplink,
 )
@@ -47,6 +47,7 @@ from agent.nodesetup.firewall import FirewallError
 from agent.nodesetup.frontends import Frontends, NodePort
 from agent.nodesetup.gateway import GatewayError
 from agent.nodesetup.integration import Mended
+from agent.nodesetup.ownports import OwnPorts
 from agent.nodesetup.uplink import Uplink, UplinkError
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
 from agent.ports import INTEGRATION_BRIDGE
@@ -97,11 +98,15 @@ class NodeSetup:
         self._stop = threading.Event()
         self._complete = threading.Event()
         self._last_error = ""
+        #: Other nodes as the firewall knows them; nothing before the first set-up, which takes those from disk.
+        self._known: list[Peer] | None = None
+        #: Why what other nodes need is not in place.
+        self._peers_error = ""
         # Held while the kernel is brought to what `_frontends` says, one thread at a time.
         self._applying = threading.Lock()
         self._frontends = Frontends()
         self._in_force: Frontends | None = None
-        self._told_ports: tuple[int, int] | None = None
+        self._own_ports = OwnPorts()
         self.facts: NodeFacts | None = None
         # Told by several threads, one at a time.
         self._telling = threading.Lock()
@@ -128,7 +133,7 @@ class NodeSetup:
             self._take(msgspec.structs.replace(assignment, peers=peers))
 
     def tell_peers(self, peers: list[Peer]) -> None:
-        """All other nodes. The set-up follows likewise."""
+        """All other nodes. The set-up follows likewise, but nobody waits for it."""
         with self._telling:
             if self.assignment is not None:
                 self._take(msgspec.structs.replace(self.assignment, peers=peers))
@@ -152,7 +157,8 @@ class NodeSetup:
             before = msgspec.structs.replace(before, openflow_targets=assignment.openflow_targets)
             if assignment == before and self._complete.is_set():
                 return
-        self._complete.clear()
+        if before is None or assignment.own() != before.own():
+            self._complete.clear()
         self._poked.set()
 
     def _save(self, assignment: Assignment) -> None:
@@ -194,7 +200,7 @@ class NodeSetup:
 
     @property
     def complete(self) -> bool:
-        """Whether all is as it should be, as far as was seen last."""
+        """Whether all that the node's own pods need is as it should be, as far as was seen last."""
         return self._complete.is_set()
 
     @property
@@ -205,7 +211,7 @@ class NodeSetup:
         return self._last_error
 
     def wait_complete(self, seconds: float) -> bool:
-        """Wait until everything is in place."""
+        """Wait until everything is in place that the node's own pods need."""
         return self._complete.wait(max(0.0, seconds))
 
     def discover(self) -> NodeFacts:
@@ -230,10 +236,12 @@ class NodeSetup:
             self._apply(node, facts, assignment)
             if facts.datapath == "netdev":
                 tunnelroutes.tell(self._vswitchd, node)
-        if facts.datapath == "netdev":
-            neighbours.tell(self._vswitchd, found.interfaces(), assignment.peers)
-        self._look_at_ports(assignment)
-        if assignment is self.assignment:
+        self._own_ports.look(assignment)
+        self._serve_peers(facts, found, assignment)
+        with self._telling:
+            # What is new of other nodes meanwhile is done next.
+            if self.assignment is None or assignment.own() != self.assignment.own():
+                return
             self._last_error = ""
             if not self._complete.is_set():
                 log.info("the node is set up", node=facts.name, ranges=assignment.pod_ranges, mtu=facts.mtu)
@@ -256,30 +264,36 @@ class NodeSetup:
         self._made[name] = made_of
 
     def _apply(self, node: Netlink, facts: NodeFacts, assignment: Assignment) -> None:
+        # What is new of other nodes cannot be in the way of the node's own.
+        if self._known is not None:
+            assignment = msgspec.structs.replace(assignment, peers=self._known)
         with self._applying:
             self._in_force = None
             frontends = self._frontends
             index = gateway.furnish(node, facts, assignment, (mended := Mended()), frontends.routed)
             self._tell(GATEWAY_INTERFACE, (index, facts.mtu), mended)
             self._forget(facts, firewall.enforce(facts, assignment, frontends))
+            self._known = assignment.peers
             announcing.serve(node, facts, frontends.announced)
             self._in_force = frontends
 
-    def _look_at_ports(self, assignment: Assignment) -> None:
-        """Clients from outside appear to pods as the node with a port below the first NodePort, so the node's own
-        connections must not use those; and one on a NodePort would be led into the switch.
-        """
-        own = sysctl.own_ports()
-        if own is None or not assignment.node_port_last or own == self._told_ports:
-            return
-        self._told_ports = own
-        if own[0] <= assignment.node_port_last:
-            log.warning(
-                "the node's own connections may use ports of Services: raise net.ipv4.ip_local_port_range",
-                first=own[0],
-                last=own[1],
-                node_ports=f"{assignment.node_port_first}-{assignment.node_port_last}",
-            )
+    def _serve_peers(self, facts: NodeFacts, found: Uplink, assignment: Assignment) -> None:
+        """What other nodes need of this one. Pods are added whether or not it can be done."""
+        try:
+            if assignment.peers != self._known:
+                with self._applying:
+                    self._forget(facts, firewall.enforce(facts, assignment, self._frontends))
+                self._known = assignment.peers
+            if facts.datapath == "netdev":
+                neighbours.tell(self._vswitchd, found.interfaces(), assignment.peers)
+        except FAILURES as problem:
+            if str(problem) != self._peers_error:
+                log.warning("what other nodes need of this one waits", error=str(problem))
+            self._peers_error = str(problem)
+        else:
+            if self._peers_error:
+                log.info("what other nodes need of this one is in place")
+            self._peers_error = ""
 
     def _forget(self, facts: NodeFacts, changed: Iterable[firewall.Served]) -> None:
         """UDP clients that go on sending are translated as it is now."""
@@ -311,7 +325,9 @@ class NodeSetup:
         return found
 
     def _facts(self, found: Uplink) -> NodeFacts:
-        addresses = self._addresses(found)
+        told = self._settings.node_addresses
+        # The userspace datapath's tunnels end on br-phy and nowhere else.
+        addresses = uplink.node_addresses(found, told, here=self._settings.datapath == "netdev")
         tunnel = addresses[0]
         return NodeFacts(
             name=self._settings.node_name,
@@ -327,21 +343,6 @@ class NodeSetup:
             labels=dict(label.split("=", 1) for label in self._settings.node_labels),
         )
 
-    def _addresses(self, found: Uplink) -> tuple[Address, ...]:
-        """As told, else the uplink's first of each family, IPv4 first."""
-        if self._settings.node_addresses:
-            told = tuple(ipaddress.ip_address(text) for text in self._settings.node_addresses)
-            here = {interface.ip for interface in found.interfaces()}
-            for address in told:
-                # The userspace datapath's tunnels end on br-phy and nowhere else.
-                if address not in here and self._settings.datapath == "netdev":
-                    raise UplinkError(f"node_addresses: {address} is not on {found.name}")
-            return told
-        first: dict[int, Address] = {}
-        for interface in found.interfaces():
-            first.setdefault(interface.version, interface.ip)
-        return tuple(first[version] for version in sorted(first))
-
     # --- threads
 
     def _keep(self) -> None:
@@ -353,7 +354,7 @@ class NodeSetup:
                 return
             try:
                 self.run()
-                pause = _EVERY_SECONDS
+                pause = _RETRY_SECONDS if self._peers_error else _EVERY_SECONDS
             except FAILURES as problem:
                 self._complete.clear()
                 text = str(problem)

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from agent import ethtool, netlink
 from agent.drift import MISSING
+from agent.ipam import Address
 from agent.netlink import Netlink, Route
 from agent.nodesetup import sysctl
 from agent.nodesetup.facts import PHYSICAL_BRIDGE
@@ -72,6 +74,24 @@ class Uplink(msgspec.Struct, frozen=True):
 
     def interfaces(self) -> list[netlink.Interface]:
         return [ipaddress.ip_interface(text) for text in self.addresses]
+
+
+def node_addresses(uplink: Uplink, told: Sequence[str], *, here: bool) -> tuple[Address, ...]:
+    """The node's: as told, else the uplink's first of each family, IPv4 first.
+
+    here  whether those that are told must be the uplink's
+    """
+    if told:
+        addresses = tuple(ipaddress.ip_address(text) for text in told)
+        present = {interface.ip for interface in uplink.interfaces()}
+        for address in addresses:
+            if here and address not in present:
+                raise UplinkError(f"node_addresses: {address} is not on {uplink.name}")
+        return addresses
+    first: dict[int, Address] = {}
+    for interface in uplink.interfaces():
+        first.setdefault(interface.version, interface.ip)
+    return tuple(first[version] for version in sorted(first))
 
 
 def look(node: Netlink, name: str) -> Uplink:

@@ -60,7 +60,7 @@ class Controller(controller_pb2_grpc.ControllerServicer):
         self.target = self.socket = f"unix:{folder}/{name}.sock"
         self.openflow_target = openflow_target
         self._cluster = cluster
-        self._ranges = ranges
+        self.ranges = ranges
         self._lock = threading.Lock()
         self.attachments: dict[str, dict[tuple[str, str], types_pb2.Attachment]] = {}
         self.nodes: dict[str, types_pb2.NodeInfo] = {}
@@ -228,7 +228,7 @@ class Controller(controller_pb2_grpc.ControllerServicer):
         info = types_pb2.NodeInfo()
         info.CopyFrom(hello.node)
         del info.pod_ranges[:]
-        info.pod_ranges.extend(self._ranges or [f"10.241.{number}.0/24", f"fd00:10:241:{number}::/64"])
+        info.pod_ranges.extend(self.ranges or [f"10.241.{number}.0/24", f"fd00:10:241:{number}::/64"])
         outgoing: SimpleQueue[messages.ControllerMessage | None] = SimpleQueue()
         with self._lock:
             self.nodes[node] = info

@@ -196,7 +196,8 @@ class Node:
         self.kill(name)
         line = ["ip", "netns", "exec", self.netns, "setpriv", "--pdeathsig", "KILL", *command]
         environment = {
-            "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+            # First what a test puts in place of the system's programs.
+            "PATH": f"{self.folder}/bin:{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
             **{f"OVS_{kind}DIR": str(self.folder) for kind in ("RUN", "DB", "LOG", "SYSCONF")},
         }
         with (self.folder / f"{name}.log").open("ab") as log:

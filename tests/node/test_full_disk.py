@@ -102,8 +102,7 @@ def test_what_a_controller_tells_is_in_force_and_on_disk_later(
     peers = [types_pb2.NodeInfo(name="node-9", addresses=["172.31.0.99"], tunnel_address="172.31.0.99")]
     controller.tell_peers(node.name, peers)
     node.wait_for_event("what the controller assigned is not on disk")
-    node.wait_able()
-    assert "172.31.0.99" in node.exec("nft", "list", "ruleset")
+    wait_until(lambda: "172.31.0.99" in node.exec("nft", "list", "ruleset"), "the other node to be known")
     assert peers_on_disk(node, tmp_path / "copy") == set()
     free(node)
     # It is looked at twice a minute; at once when an interface of the node's changes.
