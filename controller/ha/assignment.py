@@ -15,8 +15,9 @@ Taking is one-sided: the new owner takes, and the former one learns of it.
 
 Only controllers with the highest version of the pipeline take anything. An older one keeps what it has until they come
 for it, a few switches at a time like in any other move; so a newer build that is no good shows that with few of them.
-When the last of the newer ones is gone and its lease has ended, the older ones take all back, and write the pipeline
-that they know.
+When none of the newer ones is heard any more, the older ones take all that they had at once, and write the pipeline
+that they know. One that is back comes for it anew, after the quiet seconds and a few at a time: one that ends again and
+again, or is heard now and then, moves nothing.
 """
 
 from __future__ import annotations

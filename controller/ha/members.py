@@ -75,17 +75,13 @@ class Members:
 
     def takers(self, without: str = "") -> dict[str, str]:
         """Those that take more: of the keepers the ones with the highest version of the pipeline. So while controllers
-        are replaced by newer ones each switch changes its pipeline once, and not back while a newer one lives. A newer
-        one that is not heard may be back in a moment: until its lease has ended nobody takes what it had, if all others
-        are older. ``without``: as if this one handed over what it has.
+        are replaced by newer ones each switch changes its pipeline once, and not back while a newer one is heard. When
+        none is, older ones take at once what it had, and what is new: to swap a pipeline back and forth loses nothing,
+        and a switch that nobody may take is worse. ``without``: as if this one handed over what it has.
         """
-        living = (member.record for name, member in self._members.items() if name != without)
-        highest = max((record.pipeline for record in living if not record.draining), default=0)
-        return {
-            name: member.record.incarnation
-            for name, member in self._staying().items()
-            if member.record.pipeline == highest and name != without
-        }
+        staying = {name: member.record for name, member in self._staying().items() if name != without}
+        highest = max((record.pipeline for record in staying.values()), default=0)
+        return {name: record.incarnation for name, record in staying.items() if record.pipeline == highest}
 
     def may_take(self) -> bool:
         """Whether this controller is one of them. Alone it is."""

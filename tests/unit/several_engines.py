@@ -19,7 +19,7 @@ from tests.unit.services_engine import RANGES
 PATIENCE = 20.0
 
 
-def member(name: str, incarnation: str = "") -> MemberRecord:
+def member(name: str, incarnation: str = "", pipeline: int = 1) -> MemberRecord:
     return MemberRecord(
         name=name,
         incarnation=incarnation or f"{name}/1",
@@ -27,7 +27,7 @@ def member(name: str, incarnation: str = "") -> MemberRecord:
         openflow_target=f"tcp:{name}:6653",
         peers_address=f"{name}:6654",
         version="0",
-        pipeline=1,
+        pipeline=pipeline,
     )
 
 

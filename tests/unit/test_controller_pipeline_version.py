@@ -70,13 +70,20 @@ def test_who_hands_over_counts_as_gone() -> None:
     assert found.takers() == found.keepers() == {"a": "a-1"}
 
 
-def test_a_newer_one_that_is_not_heard_is_waited_for_until_its_lease_has_ended() -> None:
-    found = members(record("a", 1), record("c", 3))
+def test_for_a_newer_one_that_is_not_heard_older_ones_do_not_wait() -> None:
+    found = members(record("a", 1), record("b", 2), record("c", 3))
     found.mark("c", DownRecord(incarnation="c-1", by="a", at=""))
-    assert found.takers() == {}
-    assert found.keepers() == {"a": "a-1"}
-    found.member_stored("c", None)
-    assert found.takers() == {"a": "a-1"}
+    assert found.takers() == {"b": "b-1"}
+    assert found.keepers() == {"a": "a-1", "b": "b-1"}
+    found.mark("c", None)
+    assert found.takers() == {"c": "c-1"}
+    assert found.keepers() == {"a": "a-1", "b": "b-1", "c": "c-1"}
+
+
+def test_a_newer_one_that_is_not_heard_is_no_reason_to_keep_what_is_to_be_handed_over() -> None:
+    found = members(record("a", 1), record("b", 3), record("c", 3))
+    found.mark("c", DownRecord(incarnation="c-1", by="a", at=""))
+    assert found.takers(without="b") == {"a": "a-1"}
 
 
 def test_of_two_newer_ones_the_other_takes_what_the_silent_one_had() -> None:
