@@ -16,7 +16,7 @@ can hold the same ones: of 10,000 Services a switch has only an index of its own
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from sdn.openflow import (
     MAX_GROUP_BODY,
@@ -30,6 +30,8 @@ from sdn.openflow import (
 from sdn.pipeline.flow import Flow, Group
 
 Part: TypeAlias = Hashable
+#: The part of the node itself: the pipeline that all other parts are written for.
+NODE_PART: Final = ("node",)
 Key: TypeAlias = bytes | int
 #: Key to body, of flows and of groups.
 Entries: TypeAlias = Mapping[Key, bytes]

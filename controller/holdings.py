@@ -91,7 +91,7 @@ class Holdings:
         }
         foreign = {
             key: installed[key]
-            for key in wrong
+            for key in wrong - self.dirty
             if self.desired.body(key) is None and not self.is_leftover(key, installed[key])
         }
         # What was not written yet is no surprise; on the first comparison nothing was.
@@ -103,7 +103,7 @@ class Holdings:
             report_foreign(self._log, foreign)
         if drifted:
             self._log.warning("entries differed", missing=len(drifted) - len(changed), changed=len(changed))
-        self.repaired(findings(self.desired, drifted | (foreign.keys() - self.dirty), installed.get))
+        self.repaired(findings(self.desired, drifted | foreign.keys(), installed.get))
         audit = connection is self.compared and not wrong
         self.dirty = wrong
         self.pipeline = version_in(installed)

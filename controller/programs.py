@@ -16,7 +16,7 @@ from dataclasses import replace
 from controller.allocation.network import ServiceNetwork
 from controller.changes import Change
 from controller.cluster import Cluster
-from controller.desired import Encoded, Part, encode
+from controller.desired import NODE_PART, Encoded, Part, encode
 from controller.forgetting import Flush
 from controller.records import AttachmentRecord, NodeRecord
 from controller.shared import SharedPeer
@@ -29,7 +29,6 @@ from sdn.pipeline.flow import Flow, Group
 from sdn.pipeline.topology import Address, Encapsulation, LocalNode, PodPort, Range, RemoteNode
 from sdn.policy.cells import Cell, CellKey, PeerCell, RuleCell
 
-_NODE_PART = ("node",)
 #: Parts of no entries: who asks for one is told when what was submitted before is in force.
 _SETTLED = ("mark", "settled")
 _POLICIES = ("mark", "policies")
@@ -154,7 +153,7 @@ class Programs:
             synchronizer.submit_all(others, patient=True)
         if self._local.get(name) != local:
             self._local[name] = local
-            synchronizer.submit(_NODE_PART, functools.partial(node_flows, local))
+            synchronizer.submit(NODE_PART, functools.partial(node_flows, local))
             for pod in pods:
                 self.put_pod(pod, None)
         if name not in self._peers or self._peers[name].node != remote:

@@ -15,6 +15,10 @@ the part that it belongs to is set aside, its waiters are told, and the rest is 
 was set aside is tried again with each new version of the part, with each new connection, and after a pause
 that doubles up to a minute. A refusal that names no entry leads to a fresh comparison after the same pause.
 
+The node's own part is never set aside: all others are written for its tables, and a switch without it forwards nothing.
+While it is refused the switch stays as it is, with what an older build may have written, nobody is told anything, and
+all is tried again as above.
+
 Owners. Of several controllers one owns a switch, with a *generation* that no other owner has had: only that one
 writes. Each first asks the switch for its role, MASTER with its generation or SLAVE, and the switch itself refuses
 whoever another has replaced (:mod:`sdn.openflow.roles`). What such a switch refuses says nothing about what was

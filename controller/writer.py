@@ -14,7 +14,7 @@ from typing import Final
 from controller.changes import NOT_OWNER, Change, Done, Refused, entries_of, unchanged
 from controller.connection import BundleRefusedError, DeposedError, SwitchConnection
 from controller.cutting import cut
-from controller.desired import Entries, Key, Part
+from controller.desired import NODE_PART, Entries, Key, Part
 from controller.drift import Drift
 from controller.forgetting import Flush
 from controller.holdings import Holdings
@@ -68,6 +68,8 @@ class Writer:
         self._fresh: dict[Address, Part] = {}
         self._waiting = Waiting()
         self._refused: dict[Part, Refused] = {}
+        #: The node's own part was refused, and with it all others: nothing is written until it is tried again.
+        self._held = False
         self._pause = FIRST_PAUSE
         self._retry_at: float | None = None
         #: A bundle was refused, and the switch has been read again because of that.
@@ -144,6 +146,8 @@ class Writer:
             self._log.exception("entries cannot be made", part=str(change.part))
             return f"{type(problem).__name__}: {problem}"
         self._replace(change.part, entries)
+        if change.part == NODE_PART:
+            self._held = False
         if not entries and self._fresh:
             self._fresh = {address: part for address, part in self._fresh.items() if part != change.part}
         return None
@@ -178,6 +182,10 @@ class Writer:
             if new:
                 self.drift.begin(connection)
             self._compare(connection)
+        if self._held:
+            # Those who wait do so as for a switch that is away.
+            self._waiting.thin()
+            return
         self.drift.look(connection, self.holdings)
         self._forget_former(connection)
         if not self._write_all(connection):
@@ -314,7 +322,10 @@ class Writer:
     # Refusals.
 
     def _set_aside(self, refusal: BundleRefusedError, connection: SwitchConnection) -> bool:
-        """Take the parts that were refused out of what is desired; False when the refusal names none."""
+        """Take the parts that were refused out of what is desired. False when the refusal names none, or the node's
+        own: all others are written for its tables, and would forward nothing without it, while what the switch holds
+        until now, be it another build's, would go.
+        """
         about, desired = self.holdings.batch, self.holdings.desired
         named: list[tuple[Key, str]] = [
             (about[index], str(error)) for index, error in refusal.errors if index is not None
@@ -323,9 +334,21 @@ class Writer:
             self._log.error("bundle refused", address=connection.address, error=str(refusal))
             self._note(f"the switch refused a bundle: {refusal}")
             return False
+        of_node = [(key, error) for key, error in named if desired.part_of(key) == NODE_PART]
+        if of_node:
+            self._held = True
+            why = self._why(*of_node[0])
+            self._log.error(
+                "the node's own entries are refused: the switch stays as it is",
+                address=connection.address,
+                refused=len(of_node),
+                error=why,
+            )
+            self._note(why)
+            return False
         for key, error in named:
             part = desired.part_of(key)
-            why = f"the switch refused {entry_text(key, desired.body(key) or bytes(16))}: {error}"
+            why = self._why(key, error)
             self._log.error("bundle refused", address=connection.address, part=str(part), error=why)
             self._note(why)
             if part is None:
@@ -336,7 +359,12 @@ class Writer:
                 self._replace(part, {})
         return True
 
+    def _why(self, key: Key, error: str) -> str:
+        body = self.holdings.desired.body(key) or bytes(16)
+        return f"the switch refused {entry_text(key, body)}: {error}"
+
     def _put_back_refused(self) -> None:
+        self._held = False
         for part, refused in self._refused.items():
             self._replace(part, refused.entries)
             self._waiting.add(part, refused.told)

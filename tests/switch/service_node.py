@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from os_ken.lib.packet import ethernet, ipv4, ipv6, packet, tcp, udp
 
 from controller import osken
-from controller.desired import encode
+from controller.desired import NODE_PART, encode
 from controller.listener import Listener
 from controller.listening import listen
 from controller.switchboard import Switchboard
@@ -96,15 +96,19 @@ class ServiceNode:
 
     def connect(self) -> None:
         """Let the switch connect and wait until it holds what it must."""
+        self.let_in()
+        wait_until(lambda: self.synchronizer.status.synchronized, "the switch to be synchronized")
+
+    def let_in(self) -> None:
+        """Let the switch connect."""
         self.switch.vsctl(
             *("set", "bridge", self.switch.bridge, f"other-config:datapath-id={DATAPATH_ID:016x}", "--"),
             *("set-controller", self.switch.bridge, f"tcp:127.0.0.1:{self._listener.port}"),
         )
-        wait_until(lambda: self.synchronizer.status.synchronized, "the switch to be synchronized")
 
     def put_pods(self, count: int) -> None:
         """The node's own flows, and pods 0 to ``count``."""
-        self.synchronizer.submit("node", lambda: node_flows(NODE))
+        self.synchronizer.submit(NODE_PART, lambda: node_flows(NODE))
         for number in range(count):
             self.synchronizer.submit(("pod", number), lambda number=number: pod_flows(NODE, pod(number)))  # type: ignore[misc]
 
@@ -142,6 +146,11 @@ class Waiter:
     def done(self, why: str | None) -> None:
         self._why = why
         self._said.set()
+
+    @property
+    def said(self) -> bool:
+        """Whether anything was said."""
+        return self._said.is_set()
 
     def __call__(self) -> str | None:
         assert self._said.wait(PATIENCE), "nothing was said of the part"

@@ -73,7 +73,9 @@ def test_a_flow_that_somebody_deletes_is_there_again(node: ServiceNode) -> None:
     seconds = damaged(node, lambda switch: switch.ofctl("del-flows", f"table={BRIDGING.number}"), len(lines))
     print(f"{len(lines)} flows of a table after {seconds:.3f} s")
     assert {kind for kind, _ in told(node)} == {"missing"}
-    assert all("flow in table bridging of ('pod', " in what or "of node" in what for _, what in told(node))
+    assert all(
+        "flow in table bridging of ('pod', " in what or "of ('node',)" in what for _, what in told(node)
+    )
 
 
 def test_a_flow_that_somebody_changes_or_adds_is_as_it_was(node: ServiceNode) -> None:
