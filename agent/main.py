@@ -224,7 +224,7 @@ class _Agent:
         self._serve_dns()
 
     def _connect(self) -> None:
-        """Something is new about the controllers: the switch is connected to all of them."""
+        """Something is new about the controllers: the switch is connected to those that are told."""
         self._setup.connect(self._owners.view.openflow_targets)
 
     def _serve_dns(self) -> None:

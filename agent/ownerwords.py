@@ -38,7 +38,7 @@ class View:
 
     known             where they serve, in this node's order
     answering         those of them that answer; the owner first, then in this node's order
-    openflow_targets  of all controllers; empty: nobody told
+    openflow_targets  of the controllers that the switch is connected to; empty: nobody told
     """
 
     owner: Owner = Owner()

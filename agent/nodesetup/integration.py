@@ -5,8 +5,9 @@ It is made in one transaction, complete with its controllers, because the first 
 bridge empties its tables. fail_mode is "secure": without a controller the switch goes on with the flows that
 it has, and adds none of its own.
 
-The switch is connected to all controllers. When those are others, the rows of the ones that stay are kept, and
-with them their connections; there is no moment without any.
+The switch is connected to the controllers that the agent was told of: all, or some of them where there are many. When
+those are others, the rows of the ones that stay are kept, and with them their connections; there is no moment without
+any.
 """
 
 from __future__ import annotations

@@ -139,7 +139,9 @@ class NodeSetup:
                 self._take(msgspec.structs.replace(self.assignment, peers=peers))
 
     def connect(self, targets: Sequence[str]) -> None:
-        """All controllers of the switch (OpenFlow); not none. Nothing else depends on them: nobody waits for it."""
+        """The controllers that the switch is connected to (OpenFlow); not none. Nothing else depends on them: nobody
+        waits for it.
+        """
         with self._telling:
             if self.assignment is not None and targets:
                 self._take(msgspec.structs.replace(self.assignment, openflow_targets=sorted(targets)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from controller.ha import connections
 from controller.records import DownRecord, MemberRecord, OwnerRecord, decode, down_key, member_key
 from controller.store import Check, Entry
 
@@ -44,10 +45,16 @@ class Members:
         """The controllers that have a lease, by name."""
         return dict(self._members)
 
-    def openflow_targets(self) -> list[str]:
-        """Where switches reach the controllers; none where this one is alone. One that has just gone is among them:
-        most often it comes back, and each change disturbs the switches.
+    def openflow_targets(self, node: str, owner: str | None) -> list[str]:
+        """Where a node's switch, which ``owner`` has, reaches the controllers that it is connected to; none where this
+        one is alone. One that has just gone is among them: most often it comes back, and each change disturbs the
+        switches. Where there are too many for all to be connected it is not: another is connected in its place.
         """
+        there = frozenset(self._members)
+        if connections.bounded(there):
+            near = connections.connected(node, there, owner)
+            targets = {self._members[name].record.openflow_target for name in near}
+            return sorted(target for target in targets if target)
         soon = time.monotonic() - LINGER_SECONDS
         self._gone = {name: gone for name, gone in self._gone.items() if gone[1] > soon}
         records = [member.record for member in self._members.values()]

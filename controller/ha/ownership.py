@@ -28,7 +28,7 @@ from typing import Any
 from controller.cluster import Cluster
 from controller.ha.assignment import REBALANCE_SECONDS, preferred, wanted
 from controller.ha.marks import Marks
-from controller.ha.members import Members
+from controller.ha.members import LINGER_SECONDS, Members
 from controller.ha.news import NO_NODE, News
 from controller.ledger import Ledger, under
 from controller.records import (
@@ -142,7 +142,14 @@ class Ownership:
 
     def preferred(self) -> dict[str, str]:
         """By node the controller that it belongs to while all is well."""
-        return preferred(self._cluster.nodes, self.members.takers(), self._records())
+        return preferred(
+            self._cluster.nodes, self.members.takers(), self._records(), there=self.members.all()
+        )
+
+    def openflow_targets(self, node: str) -> list[str]:
+        """Where a node's switch reaches the controllers that it is connected to; none where this one is alone."""
+        owner = self._owners.get(node)
+        return self.members.openflow_targets(node, owner.controller if owner is not None else None)
 
     def next_change(self) -> Coroutine[Any, Any, object]:
         """Waits until an owner or a member is another than it was when this was called."""
@@ -181,6 +188,8 @@ class Ownership:
             log.info("controllers", there=sorted(self.members.all()), changed=name)
         if entry is None:
             self._marks.gone(name)
+            # Switches are told of it no longer then, whatever else happens or does not.
+            self._loop.call_later(LINGER_SECONDS + _RETRY_SECONDS, self._news.members)
         self._members_changed()
 
     def down_stored(self, name: str, entry: Entry | None) -> None:
@@ -325,6 +334,7 @@ class Ownership:
             self._records(),
             stable,
             keepers=self.members.keepers(),
+            there=self.members.all(),
         )
         nodes += sorted(self._again.keys() & self._held)
         for start in range(0, len(nodes), _AT_ONCE):

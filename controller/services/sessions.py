@@ -233,7 +233,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         ownership = self._engine.ownership
         members = ownership.members
         told = controller_pb2.Owner(
-            openflow_targets=members.openflow_targets(),
+            openflow_targets=ownership.openflow_targets(node),
             controllers=sorted(member.record.grpc_address for member in members.all().values()),
         )
         owner = ownership.owner(node)
@@ -327,7 +327,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
     def _welcome(self, record: NodeRecord, peer: str) -> controller_pb2.Welcome:
         targets = (
             self._targets
-            or self._engine.ownership.members.openflow_targets()
+            or self._engine.ownership.openflow_targets(record.name)
             or (f"{self._scheme}:{_own_address(peer)}:{self._port}",)
         )
         network = self._engine.services

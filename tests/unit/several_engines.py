@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from controller.allocation.network import ServiceNetwork
@@ -50,12 +50,8 @@ async def one_of_several(store: Store, me: MemberRecord) -> AsyncIterator[Engine
 async def several(folder: Path, *names: str) -> AsyncIterator[Sequence[Engine]]:
     store = open_store(f"sqlite://{folder}/store.db")
     try:
-        async with one_of_several(store, member(names[0])) as first:
-            if len(names) == 1:
-                yield [first]
-                return
-            async with one_of_several(store, member(names[1])) as second:
-                yield [first, second]
+        async with AsyncExitStack() as engines:
+            yield [await engines.enter_async_context(one_of_several(store, member(name))) for name in names]
     finally:
         store.close()
 
