@@ -99,8 +99,7 @@ class Colleagues:
         self, node: str, endpoints: Iterable[controller_pb2.Destination], seconds: float
     ) -> controller_pb2.ConnectionCounts:
         """What the owner of a node's switch says, within so many seconds. UnavailableError."""
-        owner = self._ownership.owner(node)
-        stub = self._stub(owner.controller) if owner is not None else None
+        stub = self.owner(node)
         if stub is None:
             raise UnavailableError(f"no controller owns Node {node} now")
         request = inspection_pb2.CountConnectionsRequest(node=node, endpoints=endpoints)
@@ -108,6 +107,11 @@ class Colleagues:
             return await stub.CountConnections(request, timeout=seconds)
         except grpc.aio.AioRpcError as problem:
             raise UnavailableError(problem.details() or f"the owner of Node {node} does not answer") from None
+
+    def owner(self, node: str) -> inspection_pb2_grpc.InspectionAsyncStub | None:
+        """The owner of a node's switch, to be asked; None: nobody who is there."""
+        owner = self._ownership.owner(node)
+        return self._stub(owner.controller) if owner is not None else None
 
     async def drain(self, name: str, draining: bool) -> inspection_pb2.DrainControllerResponse:
         """Let another controller hand over its switches, or take some again. ColleagueError."""

@@ -11,7 +11,7 @@ import asyncio
 import functools
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -40,11 +40,14 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Describer:
-    """Reads switches in ``threads``; ``count`` asks whoever has a session with the node's agent."""
+    """Reads switches in ``threads``; ``count`` asks whoever has a session with the node's agent, ``elsewhere`` what the
+    owner of a node's switch says of a Service on it (namespace, name, node), None: there is nobody else to ask.
+    """
 
     engine: Engine
     threads: Executor
     count: CountConnections
+    elsewhere: Callable[[str, str, str], Awaitable[inspection_pb2.ServiceOnNode | None]]
 
     async def describe(self, namespace: str, name: str, node: str) -> inspection_pb2.DescribeServiceResponse:
         """``node`` empty: as all nodes have it. NotFoundError."""
@@ -61,7 +64,7 @@ class Describer:
         gate = asyncio.Semaphore(AT_ONCE)
         answers = await asyncio.gather(
             *(
-                self._ask(one, service, targets, front, gate)
+                self._ask(one, service, targets, front, gate, not node)
                 for one in ([node] if node else sorted(engine.cluster.nodes))
             )
         )
@@ -82,6 +85,7 @@ class Describer:
         targets: Sequence[_Target],
         front: Callable[[controller_pb2.Destination], bool],
         gate: asyncio.Semaphore,
+        everywhere: bool,
     ) -> tuple[inspection_pb2.ServiceOnNode, Counter[_Target]]:
         """What a node's switch holds of the Service, and how many connections it tracks to each endpoint."""
         answer = inspection_pb2.ServiceOnNode(node=node)
@@ -89,7 +93,7 @@ class Describer:
         problems: list[str] = []
         async with gate:
             read, counted = await asyncio.gather(
-                self._read(node, service), self._count(node, targets), return_exceptions=True
+                self._read(node, service, everywhere), self._count(node, targets), return_exceptions=True
             )
         if isinstance(read, BaseException):
             problems.append(_told(read))
@@ -108,9 +112,14 @@ class Describer:
         return answer, counts
 
     async def _read(
-        self, node: str, service: Service
+        self, node: str, service: Service, everywhere: bool
     ) -> tuple[list[inspection_pb2.FlowEntry], list[inspection_pb2.GroupEntry]]:
         key = service.metadata.namespace, service.metadata.name
+        # A request for this node alone would have gone to its owner as it was.
+        if everywhere and (told := await self.elsewhere(*key, node)) is not None:
+            if told.error and not told.flows and not told.groups:
+                raise UnavailableError(told.error)
+            return list(told.flows), list(told.groups)
         wanted: Callable[[], list[Flow | Group]] = self.engine.loadbalancing.entries_on(node, key)
         return await read_switch(
             self.engine, node, self.threads, lambda connection: read_entries(connection, wanted())

@@ -23,6 +23,7 @@ from controller.services.entries import Entries
 from controller.services.errors import TOLD, code_of
 from controller.services.policycheck import Checker
 from controller.services.policydescription import PolicyDescriber
+from controller.services.relay import HANDED_ON, Relay
 from controller.services.switches import Switches
 from controller.services.verdictstreams import VerdictStreams
 from controller.transport import ConnectionClosedError
@@ -67,12 +68,13 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         """
         self._engine = engine
         self._threads = ThreadPoolExecutor(READERS, "inspection")
-        self._describer = Describer(engine, self._threads, self._count)
         self._policy_describer = PolicyDescriber(engine, self._threads)
         self._checker = Checker(engine, self._threads)
         self._entries = Entries(engine, self._threads)
         self._colleagues = Colleagues(engine.ownership, credentials)
         self._controllers = Controllers(engine, self._colleagues)
+        self._relay = Relay(engine, self._colleagues)
+        self._describer = Describer(engine, self._threads, self._count, self._relay.service)
         self._switches = Switches(engine, self._colleagues)
         self._streams = VerdictStreams(reported, self._colleagues)
 
@@ -214,6 +216,11 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     async def ListFlows(  # noqa: N802
         self, request: inspection_pb2.ListFlowsRequest, context: Context
     ) -> AsyncIterator[inspection_pb2.ListFlowsResponse]:
+        if (owner := self._relay.owner(request.node, context)) is not None:
+            call = owner.ListFlows(request, metadata=HANDED_ON, timeout=context.time_remaining())
+            async for portion in self._relay.portions(call, context):
+                yield portion
+            return
         connection = await self._connection(request.node, context)
         table = None
         if request.table:
@@ -236,6 +243,11 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     async def ListGroups(  # noqa: N802
         self, request: inspection_pb2.ListGroupsRequest, context: Context
     ) -> AsyncIterator[inspection_pb2.ListGroupsResponse]:
+        if (owner := self._relay.owner(request.node, context)) is not None:
+            call = owner.ListGroups(request, metadata=HANDED_ON, timeout=context.time_remaining())
+            async for portion in self._relay.portions(call, context):
+                yield portion
+            return
         connection = await self._connection(request.node, context)
         try:
             groups = self._entries.groups(connection, request.node, request.owner)
@@ -265,6 +277,9 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     ) -> inspection_pb2.DescribeServiceResponse:
         try:
             _, namespace, name = _named("Service", request.namespace, request.name)
+            if request.node and (owner := self._relay.owner(request.node, context)) is not None:
+                call = owner.DescribeService(request, metadata=HANDED_ON, timeout=context.time_remaining())
+                return await self._relay.answer(call, context)
             return await self._describer.describe(namespace, name, request.node)
         except TOLD as problem:
             await _abort(context, problem)
@@ -274,6 +289,9 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     ) -> inspection_pb2.DescribePolicyResponse:
         try:
             kind, namespace, name = _named(request.kind, request.namespace, request.name)
+            if request.node and (owner := self._relay.owner(request.node, context)) is not None:
+                call = owner.DescribePolicy(request, metadata=HANDED_ON, timeout=context.time_remaining())
+                return await self._relay.answer(call, context)
             return await self._policy_describer.describe(kind, namespace, name, request.node)
         except TOLD as problem:
             await _abort(context, problem)
