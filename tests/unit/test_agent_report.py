@@ -302,7 +302,7 @@ def test_agents_are_spread_over_controllers(tmp_path: Path) -> None:
             assert {agent.at for agent in agents} == {"old-1", "old-2"}
         finally:
             for agent in agents:
-                agent.end()
+                agent.__exit__()
 
 
 def test_adds_under_way_are_confirmed_once_by_the_new_owner(tmp_path: Path, three: Cluster) -> None:
