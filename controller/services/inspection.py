@@ -68,13 +68,13 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         """
         self._engine = engine
         self._threads = ThreadPoolExecutor(READERS, "inspection")
-        self._policy_describer = PolicyDescriber(engine, self._threads)
         self._checker = Checker(engine, self._threads)
         self._entries = Entries(engine, self._threads)
         self._colleagues = Colleagues(engine.ownership, credentials)
         self._controllers = Controllers(engine, self._colleagues)
         self._relay = Relay(engine, self._colleagues)
         self._describer = Describer(engine, self._threads, self._count, self._relay.service)
+        self._policy_describer = PolicyDescriber(engine, self._threads, self._relay.policy)
         self._switches = Switches(engine, self._colleagues)
         self._streams = VerdictStreams(reported, self._colleagues)
 

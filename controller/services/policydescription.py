@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
@@ -48,10 +48,13 @@ _FLOWS_OF_ONE: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class PolicyDescriber:
-    """Reads switches, and does what takes long, in ``threads``."""
+    """Reads switches, and does what takes long, in ``threads``; ``elsewhere`` asks what the owner of a node's switch
+    says of a policy on it (kind, namespace, name, node), None: there is nobody else to ask.
+    """
 
     engine: Engine
     threads: Executor
+    elsewhere: Callable[[str, str, str, str], Awaitable[inspection_pb2.DescribePolicyResponse | None]]
 
     async def describe(
         self, kind: str, namespace: str, name: str, node: str
@@ -68,7 +71,7 @@ class PolicyDescriber:
         rules = rules_of(policy)
         in_force = await self._in_force(policy)
         selected = self.engine.policies.engine.selected_pods(policy_ref(policy))
-        on_nodes, counted = await self._on_nodes(policy, in_force, selected, node)
+        on_nodes, counted, told = await self._on_nodes(policy, in_force, selected, node)
         answer = inspection_pb2.DescribePolicyResponse(
             policy=to_struct(document),
             tier=TIER_NAMES[tier_of(policy)],
@@ -92,6 +95,8 @@ class PolicyDescriber:
                 ],
             )
         )
+        for other in told:
+            _add(answer, other)
         return answer
 
     async def _in_force(self, policy: Policy) -> dict[str, list[RuleInForce]]:
@@ -132,16 +137,22 @@ class PolicyDescriber:
         in_force: dict[str, list[RuleInForce]],
         selected: Sequence[PolicyPod],
         node: str,
-    ) -> tuple[list[inspection_pb2.PolicyOnNode], Counted]:
+    ) -> tuple[list[inspection_pb2.PolicyOnNode], Counted, list[inspection_pb2.DescribePolicyResponse]]:
+        """The nodes; what is counted on those that are asked here, and what was told of the others."""
         pods: dict[str, list[PolicyPod]] = defaultdict(list)
         for pod in selected:
             pods[pod.node].append(pod)
         numbers = {one.conjunction for rules in in_force.values() for one in rules}
         names = [node] if node else sorted(pods)
         gate = asyncio.Semaphore(AT_ONCE)
+        told: list[inspection_pb2.DescribePolicyResponse] = []
 
         async def ask(name: str) -> tuple[inspection_pb2.PolicyOnNode, Counted]:
             async with gate:
+                # A request for this node alone would have gone to its owner as it was.
+                if not node and (there := await self._told(policy, name)) is not None:
+                    told.append(there)
+                    return there.nodes[0], Counted()
                 cells = self._counting(policy, numbers, pods[name])
                 # To find what else there is takes long for the asyncio thread.
                 if pods[name] and len(names) <= AT_ONCE:
@@ -154,7 +165,22 @@ class PolicyDescriber:
         total = Counted()
         for _, counted in answers:
             total.add(counted)
-        return [answer for answer, _ in answers], total
+        return [answer for answer, _ in answers], total, told
+
+    async def _told(self, policy: Policy, node: str) -> inspection_pb2.DescribePolicyResponse | None:
+        """What the owner of a node's switch says, where it has to be asked: of this node, with as many flows as are
+        shown.
+        """
+        metadata = policy.metadata
+        try:
+            told = await self.elsewhere(policy.KIND, metadata.namespace, metadata.name, node)
+        except UnavailableError as problem:
+            unknown = inspection_pb2.PolicyOnNode(node=node, error=str(problem))
+            return inspection_pb2.DescribePolicyResponse(nodes=[unknown])
+        if told is None or not told.nodes:
+            return None
+        del told.nodes[0].flows[_FLOWS:]
+        return told
 
     def _counting(self, policy: Policy, numbers: Iterable[int], pods: Sequence[PolicyPod]) -> list[Cell]:
         """The cells of a policy whose flows count, on a node with these of its pods."""
@@ -181,6 +207,25 @@ class PolicyDescriber:
             return answer, Counted()
         answer.flows.extend(entries)
         return answer, counted
+
+
+def _add(answer: inspection_pb2.DescribePolicyResponse, told: inspection_pb2.DescribePolicyResponse) -> None:
+    """Add what was counted elsewhere."""
+    rules = {rule.rule: rule.count for rule in told.rules}
+    for rule in answer.rules:
+        if (count := rules.get(rule.rule)) is not None:
+            _sum(rule.count, count)
+    isolation = {one.direction: one for one in told.isolation}
+    for one in answer.isolation:
+        if (other := isolation.get(one.direction)) is not None:
+            _sum(one.denied, other.denied)
+            one.shared_total = max(one.shared_total, other.shared_total)
+
+
+def _sum(count: inspection_pb2.PolicyCount, other: inspection_pb2.PolicyCount) -> None:
+    count.connections += other.connections
+    count.packets += other.packets
+    count.bytes += other.bytes
 
 
 def _isolation(policy: Policy, counted: Counted) -> list[inspection_pb2.PolicyIsolation]:

@@ -50,11 +50,17 @@ class Relay:
         if (owner := self._owner(node)) is None:
             return None
         request = inspection_pb2.DescribeServiceRequest(namespace=namespace, name=name, node=node)
-        try:
-            answer = await owner.DescribeService(request, metadata=HANDED_ON, timeout=PATIENCE)
-        except grpc.aio.AioRpcError as problem:
-            raise UnavailableError(problem.details() or f"the owner of Node {node} does not answer") from None
+        answer = await _asked(owner.DescribeService(request, metadata=HANDED_ON, timeout=PATIENCE), node)
         return next(iter(answer.nodes), None)
+
+    async def policy(
+        self, kind: str, namespace: str, name: str, node: str
+    ) -> inspection_pb2.DescribePolicyResponse | None:
+        """The same of a policy."""
+        if (owner := self._owner(node)) is None:
+            return None
+        request = inspection_pb2.DescribePolicyRequest(kind=kind, namespace=namespace, name=name, node=node)
+        return await _asked(owner.DescribePolicy(request, metadata=HANDED_ON, timeout=PATIENCE), node)
 
     async def answer(self, call: Awaitable[T], context: Context) -> T:
         """What the owner answers, or its error."""
@@ -71,3 +77,11 @@ class Relay:
                 yield portion
         except grpc.aio.AioRpcError as problem:
             await context.abort(problem.code(), problem.details() or "")
+
+
+async def _asked(call: Awaitable[T], node: str) -> T:
+    """What the owner of a node's switch answers. UnavailableError."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as problem:
+        raise UnavailableError(problem.details() or f"the owner of Node {node} does not answer") from None

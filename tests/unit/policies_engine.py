@@ -72,7 +72,9 @@ class Asking:
     def __init__(self, engine: Engine, threads: ThreadPoolExecutor) -> None:
         self.engine = engine
         self.checker = Checker(engine, threads)
-        self.describer = PolicyDescriber(engine, threads)
+        #: What owners of nodes that are not connected here would say, by node.
+        self.elsewhere: dict[str, inspection_pb2.DescribePolicyResponse] = {}
+        self.describer = PolicyDescriber(engine, threads, self._elsewhere)
 
     async def apply(self, *documents: dict[str, Any]) -> None:
         for each in documents:
@@ -96,6 +98,11 @@ class Asking:
         self, name: str, namespace: str = "shop", kind: str = "NetworkPolicy", node: str = ""
     ) -> inspection_pb2.DescribePolicyResponse:
         return await self.describer.describe(kind, namespace, name, node)
+
+    async def _elsewhere(
+        self, kind: str, namespace: str, name: str, node: str
+    ) -> inspection_pb2.DescribePolicyResponse | None:
+        return self.elsewhere.get(node)
 
     def address(self, namespace: str, name: str, version: int = 4) -> str:
         """One of a pod's addresses."""

@@ -204,3 +204,34 @@ def test_what_is_not_there_cannot_be_described(tmp_path: Path) -> None:
             await ask.describe("db", kind="Pod")
 
     asking(tmp_path, scenario)
+
+
+def test_what_is_counted_on_nodes_that_are_not_connected_here_their_owners_tell(tmp_path: Path) -> None:
+    def count(number: int) -> inspection_pb2.PolicyCount:
+        return inspection_pb2.PolicyCount(connections=number, packets=2 * number, bytes=3 * number)
+
+    async def scenario(ask: Asking) -> None:
+        await ask.apply(network_policy("all", podSelector={}, ingress=[{}]))
+        ask.elsewhere = {
+            f"node-{number}": inspection_pb2.DescribePolicyResponse(
+                rules=[inspection_pb2.PolicyRule(rule="ingress[0]", count=count(number))],
+                isolation=[
+                    inspection_pb2.PolicyIsolation(
+                        direction="ingress", denied=count(10 * number), shared_total=number
+                    )
+                ],
+                nodes=[inspection_pb2.PolicyOnNode(node=f"node-{number}", flow_total=number)],
+            )
+            for number in (1, 2)
+        }
+        told = await ask.describe("all")
+        assert [(node.node, node.flow_total, node.error) for node in told.nodes] == [
+            ("node-1", 1, ""),
+            ("node-2", 2, ""),
+        ]
+        (rule,), (isolation,) = told.rules, told.isolation
+        assert (rule.count, isolation.denied, isolation.shared_total) == (count(3), count(30), 2)
+        alone = await ask.describe("all", node="node-1")
+        assert alone.rules[0].count == count(0), "who is asked for one node answers himself"
+
+    asking(tmp_path, scenario)

@@ -67,6 +67,11 @@ def test_what_only_connected_controllers_can_read_the_owner_is_asked_for(
                 none = inspection_pb2.DescribeServiceRequest(name="none", node="node-1")
                 with pytest.raises(grpc.aio.AioRpcError, match="Service default/none does not exist"):
                     await one.inspection.DescribeService(none, timeout=PATIENCE)
+                policy = inspection_pb2.DescribePolicyRequest(
+                    kind="NetworkPolicy", name="none", node="node-1"
+                )
+                with pytest.raises(grpc.aio.AioRpcError, match="NetworkPolicy default/none does not exist"):
+                    await one.inspection.DescribePolicy(policy, timeout=PATIENCE)
 
     monkeypatch.setattr(InspectionService, "_connection", connection)
     monkeypatch.setattr(description, "read_switch", read_switch)
