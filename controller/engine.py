@@ -109,6 +109,7 @@ class Engine:
         self.loadbalancing = LoadBalancing(self.cluster, self.programs, self.allocation, ranges)
         self.programs.services_on = self.loadbalancing.entries_on
         self.ownership.on_pause = self.programs.pause
+        self.ownership.refusing = self.programs.refusing
         self.policies = Policies(self.cluster, self.programs)
         self.programs.policies_on = self.policies.on_node
         self.programs.hand_over_policies = self.policies.hand_over

@@ -307,6 +307,10 @@ class Programs:
             return replace(status, synchronized=False)
         return status
 
+    def refusing(self) -> str | None:
+        """A node whose switch is this controller's, and has refused the node's own part; None: there is none."""
+        return next((node for node, its in self._synchronizers.items() if its.refused), None)
+
     def tell_status(self, node: str, _refused: str | None) -> None:
         """Let those who follow it look at a node's switch again. In any thread."""
         self._on_status(node)

@@ -36,6 +36,8 @@ class Status:
     desired_groups: int = 0
     installed_groups: int = 0
     synchronized: bool = False
+    #: The switch is there and has refused the node's own part, so it was left as it is.
+    refused: bool = False
     synchronized_at: datetime | None = None
     repaired: int = 0
     #: The version of the pipeline that the switch holds; 0: none that says so.
@@ -62,6 +64,7 @@ def seen(
         "desired_groups": desired_groups,
         "installed_groups": installed_groups,
         "synchronized": synchronized,
+        "refused": connection is not None and writer.held,
         # Audits that find nothing are none.
         "synchronized_at": datetime.now(UTC)
         if synchronized and (news or not before.synchronized)

@@ -255,6 +255,12 @@ class Synchronizer:
                 return replace(status, synchronized=False)
             return status
 
+    @property
+    def refused(self) -> bool:
+        """Whether the switch is ours, and has refused the node's own part."""
+        with self._condition:
+            return self._status.refused and self._inbox.generation is not None
+
     def stop(self, close: bool = False) -> None:
         """End the thread, without touching the switch; ``close`` ends the connection too."""
         with self._condition:

@@ -69,7 +69,7 @@ class Writer:
         self._waiting = Waiting()
         self._refused: dict[Part, Refused] = {}
         #: The node's own part was refused, and with it all others: nothing is written until it is tried again.
-        self._held = False
+        self.held = False
         self._pause = FIRST_PAUSE
         self._retry_at: float | None = None
         #: A bundle was refused, and the switch has been read again because of that.
@@ -147,7 +147,7 @@ class Writer:
             return f"{type(problem).__name__}: {problem}"
         self._replace(change.part, entries)
         if change.part == NODE_PART:
-            self._held = False
+            self.held = False
         if not entries and self._fresh:
             self._fresh = {address: part for address, part in self._fresh.items() if part != change.part}
         return None
@@ -182,7 +182,7 @@ class Writer:
             if new:
                 self.drift.begin(connection)
             self._compare(connection)
-        if self._held:
+        if self.held:
             # Those who wait do so as for a switch that is away.
             self._waiting.thin()
             return
@@ -336,7 +336,7 @@ class Writer:
             return False
         of_node = [(key, error) for key, error in named if desired.part_of(key) == NODE_PART]
         if of_node:
-            self._held = True
+            self.held = True
             why = self._why(*of_node[0])
             self._log.error(
                 "the node's own entries are refused: the switch stays as it is",
@@ -364,7 +364,7 @@ class Writer:
         return f"the switch refused {entry_text(key, body)}: {error}"
 
     def _put_back_refused(self) -> None:
-        self._held = False
+        self.held = False
         for part, refused in self._refused.items():
             self._replace(part, refused.entries)
             self._waiting.add(part, refused.told)

@@ -19,10 +19,11 @@ most: they are as even as they become by giving nodes directly from one member t
 move makes them more even, whichever others are made before it, so that this ends as well, without a detour.
 
 Only controllers with the highest version of the pipeline take anything. An older one keeps what it has until they come
-for it, a few switches at a time like in any other move; so a newer build that is no good shows that with few of them.
-When none of the newer ones is heard any more, the older ones take all that they had at once, and write the pipeline
-that they know. One that is back comes for it anew, after the quiet seconds and a few at a time: one that ends again and
-again, or is heard now and then, moves nothing.
+for it, a few switches at a time like in any other move, and more a moment later; so a newer build that is no good shows
+that with few of them. One of whose switches refuses its pipeline comes for no more. When none of the newer ones is
+heard any more, the older ones take all that they had at once, and write the pipeline that they know. One that is back
+comes for it anew, after the quiet seconds and a few at a time: one that ends again and again, or is heard now and then,
+moves nothing.
 """
 
 from __future__ import annotations
@@ -195,18 +196,22 @@ def wanted(
     *,
     keepers: Mapping[str, str] | None = None,
     there: Iterable[str] = (),
+    upgrading: bool = True,
 ) -> list[str]:
     """The nodes that this controller should take now, by name, those that no live member owns first.
 
     The others, at most ``moves`` of them, only when the members have been the same for :data:`REBALANCE_SECONDS`
     (``stable_for``, seconds); ask again when they are taken. For the other arguments see :func:`preferred`; a
     controller that is not among ``members`` takes nothing. ``keepers`` are those that keep what they own though they
-    may not be among the members; None: the members.
+    may not be among the members; None: the members. Unless ``upgrading``, nothing is taken from those that are not.
     """
     keepers = members if keepers is None else keepers
     orphans: list[str] = []
     others: list[str] = []
     for node, member in sorted(preferred(nodes, members, owners, there).items()):
         if member == me and (holding := holder(owners.get(node), keepers)) != me:
-            (orphans if holding is None else others).append(node)
+            if holding is None:
+                orphans.append(node)
+            elif upgrading or holding in members:
+                others.append(node)
     return orphans + (others[:moves] if stable_for >= REBALANCE_SECONDS else [])

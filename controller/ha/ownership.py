@@ -53,6 +53,8 @@ PAUSE_SECONDS = 5.0
 #: Seconds for which a new node waits for the controller that it belongs to, before another one takes it.
 _PATIENCE = 1.0
 _RETRY_SECONDS = 0.2
+#: Seconds until more is taken from older controllers: most often a switch that refuses the pipeline does so by then.
+_UPGRADE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,10 @@ class Ownership:
         self._marks = Marks(ledger, self.members, self._look, self._members_changed)
         self._news = News()
         self._task: asyncio.Task[None] | None = None
+        #: The node because of whose switch nothing is taken from older controllers.
+        self._refusing: str | None = None
+        #: When something is taken from older controllers again, in the terms of the loop's time.
+        self._upgrade_at = 0.0
         #: Set when this controller has taken for the first time what was its to take.
         self.begun = asyncio.Event()
         #: Told of a node that this controller owns from now on, or does not own any longer.
@@ -108,6 +114,8 @@ class Ownership:
         self.on_lost: OnNode = lambda _node: None
         #: Told that nothing may be written, whatever is owned, or that it may be again.
         self.on_pause: Callable[[bool], None] = lambda _paused: None
+        #: A node whose switch is this controller's and refuses its pipeline, if there is one.
+        self.refusing: Callable[[], str | None] = lambda: None
         #: Told of a node that has another owner, whoever it is.
         self.on_owner: OnNode = lambda _node: None
         #: Told when other controllers have come, gone or changed.
@@ -327,15 +335,21 @@ class Ownership:
         if not self._can_take():
             return None
         stable = self._loop.time() - self._stable_since
+        takers, keepers = self.members.takers(), self.members.keepers()
+        newer = self.members.name in takers and takers.keys() != keepers.keys()
+        upgrading = not newer or self._may_upgrade()
         nodes = wanted(
             self.members.name,
             self._cluster.nodes,
-            self.members.takers(),
+            takers,
             self._records(),
             stable,
-            keepers=self.members.keepers(),
+            keepers=keepers,
             there=self.members.all(),
+            upgrading=upgrading,
         )
+        if newer and upgrading and nodes:
+            self._upgrade_at = self._loop.time() + _UPGRADE_SECONDS
         nodes += sorted(self._again.keys() & self._held)
         for start in range(0, len(nodes), _AT_ONCE):
             # While it was written a lease may have ended, or the hand-over have begun.
@@ -345,7 +359,20 @@ class Ownership:
         self.begun.set()
         if stable < REBALANCE_SECONDS:
             return REBALANCE_SECONDS - stable
-        return _RETRY_SECONDS if nodes else None
+        if nodes:
+            return _RETRY_SECONDS
+        return None if upgrading else _UPGRADE_SECONDS
+
+    def _may_upgrade(self) -> bool:
+        """Whether to take switches of older controllers now: not while one that was taken refuses the pipeline, or may
+        be about to.
+        """
+        before, self._refusing = self._refusing, self.refusing()
+        if self._refusing is not None and before is None:
+            log.warning(
+                "older controllers keep their switches: one refuses this pipeline", node=self._refusing
+            )
+        return self._refusing is None and self._loop.time() >= self._upgrade_at
 
     async def _take(self, nodes: Sequence[str]) -> None:
         known = {node: self._owners[node] for node in nodes if node in self._owners}

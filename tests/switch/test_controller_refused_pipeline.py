@@ -84,6 +84,7 @@ def test_a_refused_pipeline_leaves_all_that_was_in_force(
     assert not any(waiter.said for waiter in waiters), "nothing of what is new is in force"
     status = upgraded.synchronizer.status
     assert not status.synchronized
+    assert upgraded.synchronizer.refused
     assert status.pipeline == PIPELINE_VERSION
     assert status.installed_flows < status.desired_flows
     assert f"table={UNUSED}" in status.last_error
@@ -97,6 +98,7 @@ def test_a_refused_pipeline_is_tried_again(
     assert waiter() is None
     wait_until(lambda: upgraded.synchronizer.status.synchronized, "the switch to be synchronized")
     assert upgraded.synchronizer.status.pipeline == PIPELINE_VERSION + 1
+    assert not upgraded.synchronizer.refused
     assert sorted(switch.dump_flows()) != written
 
 

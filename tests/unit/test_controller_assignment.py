@@ -119,6 +119,15 @@ def test_newer_controllers_come_for_what_older_ones_keep_a_few_at_a_time() -> No
     assert wanted(C, NODES, newer, held, LONG, keepers=ALL) == []
 
 
+def test_whose_pipeline_is_refused_takes_nothing_from_older_ones_that_live() -> None:
+    held = all_of(A)
+    held["node-3"] = OwnerRecord(controller=C, incarnation="c1")
+    newer = {B: "b1"}
+    keepers = {A: "a1", B: "b1"}
+    assert wanted(B, NODES, newer, held, LONG, keepers=keepers, upgrading=False) == ["node-3"]
+    assert wanted(B, NODES, ALL, held, LONG, upgrading=False) == wanted(B, NODES, ALL, held, LONG)
+
+
 def test_what_an_older_controller_leaves_is_taken_at_once_by_newer_ones_alone() -> None:
     held = all_of(A)
     left = {B: "b1", C: "c1"}
