@@ -151,18 +151,23 @@ class Index:
                 self.node_ports.give_back(place.protocol, place.port, holder)
             case _ if place.address is not None:
                 key = place.kind, place.address, place.protocol, place.port
+                if place.kind == "external":
+                    self._leave(place.address, holder)
                 if self._fronts.get(key) == holder:
                     del self._fronts[key]
                     if place.kind == "external":
-                        self._leave(place, place.address, holder)
+                        self._leave_port(place, place.address)
 
-    def _leave(self, place: Place, address: IPAddress, holder: Holder) -> None:
+    def _leave(self, address: IPAddress, holder: Holder) -> None:
+        """Of one port less; its own, whoever has taken that meanwhile."""
         ports = self._external[address]
         ports[holder] -= 1
         if not ports[holder]:
             del ports[holder]
         if not ports:
             del self._external[address]
+
+    def _leave_port(self, place: Place, address: IPAddress) -> None:
         at_port = self._external_ports[place.protocol, place.port]
         at_port.pop(address, None)
         if not at_port:

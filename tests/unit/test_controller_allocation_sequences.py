@@ -231,3 +231,20 @@ def test_an_address_that_is_no_external_one_any_more_is_for_who_waits() -> None:
     assert allocation.waiting() == [("default", "s2")]
     assert allocation.commit(plan("s0"))
     assert plan("s2", type="LoadBalancer").given.load_balancer == ("192.0.2.0",)
+
+
+def test_who_is_taken_an_external_address_by_another_counts_it_no_longer() -> None:
+    """Of two that had it one after the other, who lists everything anew may hear of the later first."""
+    allocation = Allocation(CLUSTER)
+    number = 2
+    external = {"ports": DNS, "externalIPs": ["192.0.2.0"]}
+    for name, spec in (("s0", external), ("s1", external), ("s0", {"ports": DNS}), ("s1", {"ports": DNS})):
+        value = parse(service(name, clusterIP=f"10.96.0.{int(name[1]) + 1}", **spec))
+        assert isinstance(value, Service)
+        assert allocation.taken_in(value, number + int(name[1]), None)
+    value = parse(service("s2", type="LoadBalancer", ports=DNS, loadBalancerIP="192.0.2.1"))
+    assert isinstance(value, Service)
+    allocation.commit(allocation.plan(value, NODES))
+    value = parse(service("s3", type="LoadBalancer", ports=DNS))
+    assert isinstance(value, Service)
+    assert allocation.plan(value, NODES).given.load_balancer == ("192.0.2.0",)
