@@ -123,6 +123,8 @@ class Declarations:
             operations.append(Put(object_key(kind, namespace, name), document))
             await self._ledger.write(operations, gives=plan is not None)
             self._cluster.put_object(value)
+            if plan is not None:
+                self._forget_given((namespace, name))
             freed = plan is not None and self._allocation.commit(plan)
             self.on_change(kind, namespace, name, before, value)
             if plan is not None and plan.lacking:
@@ -174,6 +176,8 @@ class Declarations:
                 operations += self._allocation.withdrawal(namespace, name)
             await self._ledger.write(operations, gives=kind == "Service")
             self._cluster.remove_object(kind, namespace, name)
+            if kind == "Service":
+                self._forget_given((namespace, name))
             freed = kind == "Service" and self._allocation.release(namespace, name)
             self.on_change(kind, namespace, name, before, None)
             if freed:
@@ -219,11 +223,17 @@ class Declarations:
 
     def addresses_stored(self, holder: Holder, addresses: tuple[str, ...]) -> None:
         """Another controller has given a Service addresses of the pool, or taken them back."""
-        self._addresses[holder] = addresses
         service = self._cluster.objects["Service"].get(holder)
         if isinstance(service, Service) and self._allocation.taken_in(service, 0, addresses):
             self.on_change("Service", *holder, service, service)
             self._object_changed("Service", *holder)
+        elif addresses:
+            self._addresses[holder] = addresses
+
+    def _forget_given(self, holder: Holder) -> None:
+        """What others had given a Service before is not what it has now."""
+        self._numbers.pop(holder, None)
+        self._addresses.pop(holder, None)
 
     def stored(self, value: Object) -> None:
         """Another controller has stored an object."""
@@ -247,6 +257,7 @@ class Declarations:
             return
         self._cluster.remove_object(kind, namespace, name)
         if kind == "Service":
+            self._forget_given((namespace, name))
             self._allocation.release(namespace, name)
         self.on_change(kind, namespace, name, before, None)
         self._object_changed(kind, namespace, name)

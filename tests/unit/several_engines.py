@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from controller.switchboard import Switchboard
 from tests.unit.services_engine import RANGES
 
 PATIENCE = 20.0
+POOL = (ipaddress.ip_network("192.0.2.0/29"),)
 
 
 def member(name: str, incarnation: str = "", pipeline: int = 1) -> MemberRecord:
@@ -36,7 +38,8 @@ async def one_of_several(store: Store, me: MemberRecord) -> AsyncIterator[Engine
     """An engine that has loaded what the store holds, whose record stands."""
     store.write([Put(member_key(me.name), encode(me))])
     switchboard = Switchboard()
-    engine = Engine(store, ClusterRanges(RANGES), switchboard, ServiceNetwork(serve_dns=False), me)
+    services = ServiceNetwork(serve_dns=False, load_balancer_ranges=POOL)
+    engine = Engine(store, ClusterRanges(RANGES), switchboard, services, me)
     try:
         await engine.load()
         engine.ownership.lease(True)

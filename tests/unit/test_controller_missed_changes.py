@@ -96,7 +96,7 @@ class Changes:
             await self._engine.attachments.detach(node, container, "eth0", lambda _refused: None)
 
     async def _service(self) -> None:
-        kind = self._rng.choice(["ClusterIP", "NodePort"])
+        kind = self._rng.choice(["ClusterIP", "NodePort", "LoadBalancer"])
         await apply(self._engine, service(f"web-{self._rng.randint(0, 4)}", type=kind))
 
     async def _recreated(self) -> None:
