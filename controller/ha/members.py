@@ -58,7 +58,8 @@ class Members:
         soon = time.monotonic() - LINGER_SECONDS
         self._gone = {name: gone for name, gone in self._gone.items() if gone[1] > soon}
         records = [member.record for member in self._members.values()]
-        records += [record for record, _ in self._gone.values()]
+        latest = sorted(self._gone.values(), key=lambda gone: gone[1], reverse=True)
+        records += [record for record, _ in latest[: connections.MOST_CONNECTED - len(records)]]
         return sorted({record.openflow_target for record in records if record.openflow_target})
 
     def down(self, name: str) -> DownRecord | None:

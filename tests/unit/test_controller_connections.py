@@ -50,6 +50,15 @@ def test_few_controllers_are_all_connected_also_those_that_have_just_gone() -> N
     assert found.openflow_targets("node-1", few[1]) == targets(few)
 
 
+def test_from_many_to_few_no_switch_gets_more_than_so_many() -> None:
+    many = NAMES[: MOST_CONNECTED + 1]
+    found = members(*many)
+    found.member_stored(many[0], None)
+    assert found.openflow_targets("node-1", None) == targets(many[1:])
+    found.member_stored(many[1], None)
+    assert found.openflow_targets("node-1", None) == targets(many[1:])
+
+
 def test_of_many_the_owner_is_connected_wherever_it_ranks_and_who_has_gone_is_not() -> None:
     found = members(*NAMES)
     for owner in NAMES:
