@@ -70,6 +70,8 @@ class Writer:
         self._refused: dict[Part, Refused] = {}
         #: The node's own part was refused, and with it all others: nothing is written until it is tried again.
         self.held = False
+        #: What is to be flushed when it is not refused any more: until then the switch would allow it anew.
+        self._postponed: dict[Flush, None] = {}
         self._pause = FIRST_PAUSE
         self._retry_at: float | None = None
         #: A bundle was refused, and the switch has been read again because of that.
@@ -82,6 +84,7 @@ class Writer:
         self.owner = owner
         self._put_back_refused()
         self.holdings.forget()
+        self._postponed.clear()
         if not owner:
             self.drift.end()
         self._retry_at = None
@@ -199,6 +202,8 @@ class Writer:
                 return
         self._read_again = False
         self._cut(connection)
+        postponed, self._postponed = list(self._postponed), {}
+        self.flush(connection, postponed)
         if not self._ours():
             return
         self._confirm()
@@ -301,6 +306,9 @@ class Writer:
         """Let the switch forget these; what is done is taken out of them. ConnectionClosedError, DeposedError,
         CodecError.
         """
+        if self.held:
+            self._postponed.update(dict.fromkeys(flushes))
+            flushes.clear()
         while flushes and self._ours():
             self._check_master(connection)
             error = connection.flush(flushes[:_FLUSHES_AT_ONCE])

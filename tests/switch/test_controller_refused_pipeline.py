@@ -24,6 +24,7 @@ from tests.switch.controller_process import (
 )
 from tests.switch.ovs import PrivateSwitch, running_switch, wait_until
 from tests.switch.service_node import NODE, ServiceNode, Waiter, endpoint, service, service_node
+from tests.switch.test_controller_roles import FROM_CLIENT, UDP
 
 PODS = 2
 OWNER = Owner("Node", "", NODE.name)
@@ -149,3 +150,18 @@ def test_an_agent_is_told_nothing_while_its_switch_refuses_the_pipeline(
         allow_all_flows(switch)
         assert [agent.answer(sequence) for sequence in sequences] == [None, None]
         controller.wait_synchronized("node-1")
+
+
+def test_connections_are_flushed_when_the_pipeline_is_taken(
+    switch: PrivateSwitch, upgraded: ServiceNode
+) -> None:
+    """What is denied now begins anew by the pipeline that the switch still has."""
+    switch.add_port("p99", 99)
+    switch.ofctl("add-flow", "priority=65535,in_port=99,ip,actions=ct(commit,zone=1)")
+    switch.appctl("netdev-dummy/receive", "p99", UDP.replace("in_port(1)", "in_port(99)"))
+    assert "10.0.0.1" in switch.appctl("dpctl/dump-conntrack")
+    upgraded.synchronizer.flush([FROM_CLIENT])
+    time.sleep(1)
+    assert "10.0.0.1" in switch.appctl("dpctl/dump-conntrack")
+    allow_all_flows(switch)
+    wait_until(lambda: "10.0.0.1" not in switch.appctl("dpctl/dump-conntrack"), "the flush")
