@@ -136,6 +136,7 @@ class Engine:
             self.services,
         )
         self.registrations.on_let_in = self.ownership.nodes_changed
+        self.ownership.claimed = self.programs.claimed
         self.attachments = Attachments(
             self.ledger, self.cluster, self.programs, self.watchers, self.loadbalancing, self.policies
         )

@@ -173,6 +173,10 @@ class Programs:
             self._datapaths[name] = record.datapath_id
             self._switchboard.claim(record.datapath_id, synchronizer)
 
+    def claimed(self, node: str) -> bool:
+        """Whether the node's switch is let in."""
+        return node in self._datapaths
+
     def own(self, node: str) -> None:
         """This controller owns the node's switch from now on, or anew, with the generation that ``generation_of`` says.
         Its synchronizer asks the switch for the role, compares it, and writes what differs.

@@ -86,15 +86,21 @@ class Registrations:
             known = self._cluster.nodes.get(wanted.name)
             chosen = self._ranges_for(wanted, known)
             record = msgspec.structs.replace(wanted, pod_ranges=chosen)
-            if record == known:
-                return record
-            before = known.pod_ranges if known is not None else ()
-            operations: list[Operation] = [Put(node_key(record.name), encode(record))]
-            reserved = encode(RangeRecord(node=record.name))
-            operations += [Put(range_key(text), reserved, expect=0) for text in chosen if text not in before]
-            operations += [Delete(range_key(text)) for text in before if text not in chosen]
-            await self._ledger.write(operations, gives=True)
-            self._take_in(record)
+            if record != known:
+                before = known.pod_ranges if known is not None else ()
+                operations: list[Operation] = [Put(node_key(record.name), encode(record))]
+                reserved = encode(RangeRecord(node=record.name))
+                operations += [
+                    Put(range_key(text), reserved, expect=0) for text in chosen if text not in before
+                ]
+                operations += [Delete(range_key(text)) for text in before if text not in chosen]
+                await self._ledger.write(operations, gives=True)
+                self._take_in(record)
+        if known is not None and record == known:
+            if not self._programs.claimed(known.name):
+                # It has come here before its turn among those that others have registered.
+                await self._let_in(known)
+            return known
         log.info(
             "node registered" if known is None else "node changed",
             node=record.name,

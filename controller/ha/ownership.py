@@ -116,6 +116,9 @@ class Ownership:
         self.on_pause: Callable[[bool], None] = lambda _paused: None
         #: A node whose switch is this controller's and refuses its pipeline, if there is one.
         self.refusing: Callable[[], str | None] = lambda: None
+        #: Whether a node's switch is let in here. One that others have just registered may not be yet: it would be
+        #: refused by whoever took it. Told by :meth:`nodes_changed` when it is.
+        self.claimed: Callable[[str], bool] = lambda _node: True
         #: Told of a node that has another owner, whoever it is.
         self.on_owner: OnNode = lambda _node: None
         #: Told when other controllers have come, gone or changed.
@@ -284,7 +287,7 @@ class Ownership:
         while self._me is not None and self.owner(node) is None:
             belongs = self.preferred().get(node)
             mine = belongs in (None, self.members.name) or self._loop.time() >= deadline
-            if mine and self._can_take() and self.members.may_take():
+            if mine and self._can_take() and self.members.may_take() and self.claimed(node):
                 await self._take([node])
             if self.owner(node) is None:
                 changed = asyncio.ensure_future(self.next_change())
@@ -348,6 +351,7 @@ class Ownership:
             there=self.members.all(),
             upgrading=upgrading,
         )
+        nodes = list(filter(self.claimed, nodes))
         if newer and upgrading and nodes:
             self._upgrade_at = self._loop.time() + _UPGRADE_SECONDS
         nodes += sorted(self._again.keys() & self._held)

@@ -18,7 +18,7 @@ from controller.store import Operation, Put, open_store
 from sdn.model import parse, to_document
 from tests.switch.controller_process import attachment
 from tests.unit.services_engine import apply, register, service
-from tests.unit.several_engines import PATIENCE, several, until
+from tests.unit.several_engines import PATIENCE, gone, several, until
 
 
 def run(folder: Path, scenario: Callable[[Engine, Engine], Awaitable[None]]) -> None:
@@ -41,6 +41,12 @@ def model(engine: Engine) -> dict[str, Any]:
         "nodes": dict(cluster.nodes),
         "attachments": dict(cluster.attachments),
         "objects": objects,
+        "addresses": {
+            one.metadata.name: engine.allocation.load_balancer_addresses(
+                one.metadata.namespace, one.metadata.name
+            )
+            for one in engine.allocation.services()
+        },
         "in force": set(engine.loadbalancing.in_force),
         "owners": dict(engine.ownership.owners()),
         "numbers": {
@@ -207,5 +213,56 @@ def test_what_others_register_holds_up_nobody_while_its_services_are_programmed(
             await apply(second, service("from-second"))
         goes_on.set()
         await until_equal(first, second)
+
+    run(tmp_path, scenario)
+
+
+def test_nobody_takes_a_switch_that_is_not_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever took it would refuse it, and its agent could do nothing until all that comes before is programmed."""
+
+    async def scenario(first: Engine, second: Engine) -> None:
+        goes_on = asyncio.Event()
+        program = second.loadbalancing.node_changed
+
+        async def slow(name: str) -> None:
+            await goes_on.wait()
+            await program(name)
+
+        monkeypatch.setattr(second.loadbalancing, "node_changed", slow)
+        nodes = [f"node-{number}" for number in (1, 2, 3)]
+        for number in (1, 2, 3):
+            await register(first, number)
+        gone(first.ledger._store, "a")
+        await until(lambda: set(second.ownership.members.takers()) == {"b"}, "one to take all")
+        await until(lambda: len(second.cluster.nodes) == 3, "the nodes to be told")
+        here = asyncio.ensure_future(register(second, 3))
+        await asyncio.sleep(0.5)
+        assert not any(map(second.ownership.owns, nodes))
+        assert not here.done()
+        goes_on.set()
+        await here
+        assert second.programs.claimed("node-3")
+        await until(lambda: all(map(second.ownership.owns, nodes)), "all to be taken")
+
+    run(tmp_path, scenario)
+
+
+def test_an_address_that_one_gave_stays_whatever_another_had_taken_back_before(tmp_path: Path) -> None:
+    async def scenario(first: Engine, second: Engine) -> None:
+        web = service("web", type="LoadBalancer")
+        await apply(first, web)
+        await until_equal(first, second)
+        await second.declarations.remove("Service", "default", "web")
+        await until_equal(first, second)
+        await apply(first, web)
+        given = first.allocation.load_balancer_addresses("default", "web")
+        assert given
+        await until_equal(first, second)
+        web["metadata"]["labels"] = {"changed": "yes"}
+        await apply(second, web)
+        await until_equal(first, second)
+        for engine in (first, second):
+            assert engine.allocation.load_balancer_addresses("default", "web") == given
+            assert not engine.allocation.waiting()
 
     run(tmp_path, scenario)
