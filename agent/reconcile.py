@@ -86,8 +86,14 @@ class Reconciler:
 
     def run(self) -> None:
         """All of it once. OvsdbUnavailable; OvsdbRefused, OSError: some of it could not be put right."""
-        self._orphans()
+        problem: OvsdbRefused | OSError | None = None
+        try:
+            self._orphans()
+        except (OvsdbRefused, OSError) as found:
+            problem = found
         self._each(self._state.attachments(), self._put_right)
+        if problem is not None:
+            raise problem
 
     @staticmethod
     def _each(records: Sequence[Record], do: Callable[[Record], None]) -> None:
@@ -129,15 +135,16 @@ class Reconciler:
         # That of an attachment that was just removed is gone.
         if self._ovsdb.read(lambda replica: any(replica.named("Port", name) for name in strange)):
             self._orphans()
-        for name in names & records.keys():
-            if records[name].phase != READY:
-                continue
-            with self._attachments.alone(records[name].container_id):
-                now = self._state.attachment(*records[name].key)
-                if now is None or now.created_at != records[name].created_at or now.phase != READY:
-                    continue
-                if not self._attachments.leaving(now):
-                    self._ready(now)
+        touched = [records[name] for name in names & records.keys()]
+        self._each([record for record in touched if record.phase == READY], self._ready_again)
+
+    def _ready_again(self, record: Record) -> None:
+        with self._attachments.alone(record.container_id):
+            now = self._state.attachment(*record.key)
+            if now is None or now.created_at != record.created_at or now.phase != READY:
+                return
+            if not self._attachments.leaving(now):
+                self._ready(now)
 
     def _ready(self, record: Record) -> None:
         """A pod's interface on the node and its port, as they must be."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.ovsdb import OvsdbUnavailable
-from agent.state import MAKING, REMOVING
+from agent.state import MAKING, REMOVING, Record
 from tests.unit.attached_node import AttachedNode, namespace
 
 pytestmark = pytest.mark.root
@@ -94,3 +94,35 @@ def test_what_can_be_finished_does_not_wait_for_what_is_being_made(node: Attache
         node.reconciler.poke()
         node.reconciler.start()
         assert left(node, stays=1) == ["default/made"]
+
+
+def test_what_cannot_be_looked_for_keeps_nothing_from_being_finished(
+    node: AttachedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_netlink: object) -> dict[str, int]:
+        raise OSError("no links today")
+
+    monkeypatch.setattr("agent.reconcile._ours", fails)
+    half_removed(node)
+    node.reconciler.poke()
+    node.reconciler.start()
+    assert left(node) == []
+
+
+def test_a_port_that_cannot_be_put_right_keeps_no_other_from_it(
+    node: AttachedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {node.add(name).host_interface for name in ("web", "db")}
+    for fails in names:
+        looked: list[str] = []
+
+        def mend(_netlink: object, record: Record, fails: str = fails, looked: list[str] = looked) -> str:
+            looked.append(record.host_interface)
+            if record.host_interface == fails:
+                raise OSError("it has just gone")
+            return ""
+
+        monkeypatch.setattr("agent.link.mend_outer", mend)
+        with pytest.raises(OSError, match="just gone"):
+            node.reconciler._run_some(names)
+        assert set(looked) == names
