@@ -326,9 +326,11 @@ class Attachments:
                 except ConflictError:
                     raise
                 except StoreError as problem:
+                    # It stays known, too: the agent, which is told, detaches it.
                     log.error("refused attachment stays stored", attachment=str(record), error=str(problem))
-                self._forget(record)
-                self._remove(record.node, *record.id, None, record.addresses)
+                else:
+                    self._forget(record)
+                    self._remove(record.node, *record.id, None, record.addresses)
         answer(refused)
 
     def _replaced(self, before: AttachmentRecord | None, after: AttachmentRecord) -> None:

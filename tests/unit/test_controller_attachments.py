@@ -108,3 +108,29 @@ def test_what_a_former_stream_said_is_not_stored_after_what_the_newer_one_said(
             ]
 
     asyncio.run(run())
+
+
+def test_what_was_refused_and_could_not_be_taken_back_goes_with_its_pod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        async with running_engine(tmp_path) as engine:
+            node = await register(engine, 1)
+            pod = attachment(node, 1)
+            await engine.attachments.attach("node-1", pod, lambda _refused: None)
+            (record,) = engine.cluster.attachments.values()
+            answers: list[str | None] = []
+
+            async def fails(*_operations: object, **_named: object) -> int:
+                raise StoreError("away")
+
+            with monkeypatch.context() as away:
+                away.setattr(engine.ledger, "write", fails)
+                await engine.attachments._take_back(record, answers.append, "a full table")
+            assert answers == ["a full table"]
+            await engine.attachments.detach("node-1", pod.container_id, "eth0", answers.append)
+            stored = engine.ledger._store.list_prefix("/sdn/attachments/").entries
+            assert not stored
+            assert not engine.cluster.attachments
+
+    asyncio.run(run())
