@@ -28,6 +28,8 @@ log: Final = logs.get("agent.ovsdb")
 T = TypeVar("T")
 
 _RETRY_SECONDS: Final = 0.25
+#: For which whoever asks the replica waits.
+_READ_SECONDS = 30.0
 
 
 class OvsdbUnavailable(Exception):
@@ -171,6 +173,8 @@ class Ovsdb:
         done: Future[T] = Future()
 
         def call(replica: Replica) -> None:
+            if not done.set_running_or_notify_cancel():
+                return  # Nobody waits for it any more.
             try:
                 done.set_result(look(replica))
             except Exception as problem:  # noqa: BLE001 - it belongs to the thread that asked
@@ -178,7 +182,7 @@ class Ovsdb:
 
         self._calls.put(call)
         self._wake()
-        return self._result(done, 30.0, "read the database")
+        return self._result(done, _READ_SECONDS, "read the database")
 
     def begin(self, apply: Callable[[Replica], None], key: str = "") -> Future[None]:
         """Commit a change; the result is there when the database has it.
