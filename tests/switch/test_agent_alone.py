@@ -58,6 +58,7 @@ class Node:
     attended: bool = True
     confirmed: bool = True
     datapath_id: int = DATAPATH
+    #: How often controllers were asked to connect anew.
     reconnected: int = 0
     #: How often the agent was asked whether all is confirmed.
     asked: int = 0
@@ -82,6 +83,12 @@ class Node:
     def reconnect(self) -> None:
         self.switch.appctl("bridge/reconnect", self.switch.bridge)
         self.reconnected += 1
+
+    def wait_put_back(self) -> None:
+        """Until the switch got back what was kept, and controllers were asked to connect anew: that breaks off whoever
+        else asks the switch just then (`ovs-appctl bridge/reconnect` ends all of its connections).
+        """
+        wait_until(lambda: self.reconnected == 1, "the switch to get back what was kept")
 
     def kept(self) -> set[str]:
         """What is on disk: the tables and priorities of flows, the numbers of groups."""
@@ -124,8 +131,8 @@ def test_a_switch_that_was_started_anew_gets_back_flows_and_groups(node: Node) -
     wait_until(lambda: node.kept() == ALL, "the image to be kept")
     node.attended = node.confirmed = False
     node.switch.restart_vswitchd()
-    wait_until(lambda: held(node.switch) == before, "flows and groups to be back")
-    wait_until(lambda: node.reconnected == 1, "controllers to be asked to connect anew")
+    node.wait_put_back()
+    assert held(node.switch) == before
 
 
 def test_what_changes_is_kept_and_what_the_switch_has_learned_is_not(node: Node) -> None:
@@ -176,7 +183,8 @@ def test_what_is_changed_while_no_controller_is_there_is_not_kept(node: Node) ->
         assert not local.changed(2.5), "time for the keeper to read the switch"
     assert node.kept() == ALL
     node.switch.restart_vswitchd()
-    wait_until(lambda: held(node.switch) == before, "flows and groups as they were confirmed")
+    node.wait_put_back()
+    assert held(node.switch) == before
 
 
 def test_what_is_changed_while_no_controller_is_there_is_not_kept_at_the_end(node: Node) -> None:
@@ -261,7 +269,8 @@ def test_what_a_full_disk_has_refused_is_put_back_and_kept_when_there_is_room(
     wait_until(lambda: disk.refused > 0, "the disk to refuse it")
     node.attended = node.confirmed = False
     node.switch.restart_vswitchd()
-    wait_until(lambda: held(node.switch) == before, "flows and groups to be back")
+    node.wait_put_back()
+    assert held(node.switch) == before
     disk.full = False
     wait_until(lambda: node.kept() == {*ALL, "3/3"}, "the image to be kept")
 
@@ -282,7 +291,8 @@ def test_an_image_that_cannot_be_read_for_a_moment_is_put_back_after_it(
     monkeypatch.setattr(Path, "read_bytes", fails)
     node.attended = node.confirmed = False
     node.switch.restart_vswitchd()
-    wait_until(lambda: held(node.switch) == before, "flows and groups to be back")
+    node.wait_put_back()
+    assert held(node.switch) == before
     assert len(failed) == 2
 
 
@@ -337,7 +347,8 @@ def test_an_attended_switch_gets_it_back_when_its_controller_does_nothing(node: 
     node.start()
     wait_until(lambda: node.kept() == ALL, "the image to be kept")
     node.switch.restart_vswitchd()
-    wait_until(lambda: held(node.switch) == before, "flows and groups to be back")
+    node.wait_put_back()
+    assert held(node.switch) == before
 
 
 def test_a_controller_that_was_connected_meanwhile_connects_anew_and_finds_what_was_put_back(
