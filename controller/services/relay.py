@@ -22,6 +22,9 @@ T = TypeVar("T")
 #: Says of a request that another controller has handed it on.
 HANDED_ON: Final = (("sdn-handed-on", "1"),)
 
+#: Seconds that an owner is given: it may wait for its agents and its switch for `PATIENCE` itself, and say so then.
+_OWNER_SECONDS: Final = PATIENCE + 2.0
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -50,7 +53,7 @@ class Relay:
         if (owner := self._owner(node)) is None:
             return None
         request = inspection_pb2.DescribeServiceRequest(namespace=namespace, name=name, node=node)
-        answer = await _asked(owner.DescribeService(request, metadata=HANDED_ON, timeout=PATIENCE), node)
+        answer = await _asked(owner.DescribeService(request, metadata=HANDED_ON, timeout=_OWNER_SECONDS), node)
         return next(iter(answer.nodes), None)
 
     async def policy(
@@ -60,7 +63,7 @@ class Relay:
         if (owner := self._owner(node)) is None:
             return None
         request = inspection_pb2.DescribePolicyRequest(kind=kind, namespace=namespace, name=name, node=node)
-        return await _asked(owner.DescribePolicy(request, metadata=HANDED_ON, timeout=PATIENCE), node)
+        return await _asked(owner.DescribePolicy(request, metadata=HANDED_ON, timeout=_OWNER_SECONDS), node)
 
     async def answer(self, call: Awaitable[T], context: Context) -> T:
         """What the owner answers, or its error."""
