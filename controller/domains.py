@@ -71,6 +71,14 @@ class _Seen(NamedTuple):
     answer: Answer
 
 
+class _Write(NamedTuple):
+    """What is to be stored of a name: until when each of its addresses counts. Nothing: it is forgotten."""
+
+    name: str
+    operation: Operation
+    stored: dict[Address, float]
+
+
 class Domains:
     """See the module. Runs in the asyncio thread."""
 
@@ -245,46 +253,53 @@ class Domains:
         """Make both have what changed; else why not. What could not be written is tried again with the next write."""
         async with self._writing:
             while self._changed:
-                names = list(self._changed)[:_AT_ONCE]
-                addresses = {name: self._addresses(name) for name in names}
-                operations = list(map(self._operation, names))
-                for name in names:
-                    del self._changed[name]
+                writes = list(map(self._compose, list(self._changed)[:_AT_ONCE]))
+                for write in writes:
+                    del self._changed[write.name]
                 try:
-                    # Nobody else writes these keys, so no other change has to wait.
-                    await self._ledger.write(operations)
+                    # No other change has to wait for these keys.
+                    revision = await self._ledger.write([write.operation for write in writes])
                 except ConflictError as conflict:
                     # Another controller has seen one of them: both have a say.
-                    self._unwritten(names)
+                    self._changed.update(dict.fromkeys(write.name for write in writes))
                     await self._ledger.seen(conflict)
                     continue
                 except StoreError as problem:
-                    self._unwritten(names)
-                    log.warning("names are not stored", names=len(names), error=str(problem))
+                    self._changed.update(dict.fromkeys(write.name for write in writes))
+                    log.warning("names are not stored", names=len(writes), error=str(problem))
                     return str(problem)
-                for name in names:
-                    if addresses[name] != self._told.pop(name, frozenset()):
-                        self._tell(name, addresses[name])
-                    if addresses[name]:
-                        self._told[name] = addresses[name]
+                for write in writes:
+                    self._wrote(write, revision)
         return None
 
-    def _operation(self, name: str) -> Operation:
+    def _compose(self, name: str) -> _Write:
         domain = self._table.get(name)
         if domain is None:
-            return Delete(domain_key(name))
+            return _Write(name, Delete(domain_key(name)), {})
         now, wall = self._clock(), self._wall()
-        for life in domain.lives.values():
-            life.stored = max(life.stored, life.until + max(0.0, life.until - now) / 3)
-        times = {str(address): round(wall + life.stored - now, 3) for address, life in domain.lives.items()}
-        return Put(domain_key(name), encode(DomainRecord(addresses=times)))
+        # Not what another controller has stored so: with every name that both write it would grow.
+        longer = {
+            address: life.stored if life.until <= life.stored else life.until + max(0.0, life.until - now) / 3
+            for address, life in domain.lives.items()
+        }
+        times = {str(address): round(wall + stored - now, 3) for address, stored in longer.items()}
+        return _Write(name, Put(domain_key(name), encode(DomainRecord(addresses=times))), longer)
 
-    def _unwritten(self, names: Sequence[str]) -> None:
-        for name in names:
+    def _wrote(self, write: _Write, revision: int) -> None:
+        """The store has it, or had it for a moment."""
+        name, addresses = write.name, frozenset(write.stored)
+        if not self._ledger.stands(domain_key(name), revision if addresses else 0):
+            # Another controller has written since, and the follower has told of that. Both have a say.
             self._changed[name] = None
-            domain = self._table.get(name)
-            for life in domain.lives.values() if domain is not None else ():
-                life.stored = 0.0
+            return
+        domain = self._table.get(name)
+        for address, life in domain.lives.items() if domain is not None else ():
+            # Only now: until it is stored, what is seen here is not another's to end.
+            life.stored = max(life.stored, write.stored.get(address, 0.0))
+        if addresses != self._told.pop(name, frozenset()):
+            self._tell(name, addresses)
+        if addresses:
+            self._told[name] = addresses
 
     # What other controllers have stored.
 
