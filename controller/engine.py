@@ -151,13 +151,15 @@ class Engine:
         #: Asks a node's agent which connections its switch tracks that have an address in one of these ranges, and
         #: waits for at most so many seconds for more of them; UnavailableError. Set by the session service.
         self.list_connections: ListConnections = _nobody_lists
+        #: The same, whosever the node is. Set by the inspection service, which can ask the node's owner.
+        self.list_anywhere: ListConnections = lambda *question: self.list_connections(*question)
         self.domains = Domains(
             self.ledger,
             self.cluster,
             self.policies.names_resolved,
             self.programs.settled,
             self.programs.nodes,
-            lambda *question: self.list_connections(*question),
+            lambda *question: self.list_anywhere(*question),
         )
         self.sweeps = Sweeps(self.policies, self.programs, lambda *question: self.list_connections(*question))
         self.policies.on_shrunk = self.sweeps.wanted

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -107,6 +109,29 @@ class Colleagues:
             return await stub.CountConnections(request, timeout=seconds)
         except grpc.aio.AioRpcError as problem:
             raise UnavailableError(problem.details() or f"the owner of Node {node} does not answer") from None
+
+    async def list_connections(
+        self, node: str, ranges: Sequence[str], seconds: float
+    ) -> AsyncGenerator[controller_pb2.TrackedConnection, None]:
+        """The same of which connections it tracks, waiting so long for each part. UnavailableError."""
+        stub = self.owner(node)
+        if stub is None:
+            raise UnavailableError(f"no controller owns Node {node} now")
+        call = stub.ListConnections(inspection_pb2.ListConnectionsRequest(node=node, ranges=ranges))
+        parts = aiter(call)
+        try:
+            with suppress(StopAsyncIteration):
+                while True:
+                    # The owner waits for its agent as long, and tells then.
+                    part = await asyncio.wait_for(anext(parts), seconds + ASK_SECONDS)
+                    for connection in part.connections:
+                        yield connection
+        except grpc.aio.AioRpcError as problem:
+            raise UnavailableError(problem.details() or f"the owner of Node {node} does not answer") from None
+        except TimeoutError:
+            raise UnavailableError(f"the owner of Node {node} does not answer") from None
+        finally:
+            call.cancel()
 
     def owner(self, node: str) -> inspection_pb2_grpc.InspectionAsyncStub | None:
         """The owner of a node's switch, to be asked; None: nobody who is there."""

@@ -26,6 +26,7 @@ from controller.services.policydescription import PolicyDescriber
 from controller.services.relay import HANDED_ON, Relay
 from controller.services.switches import Switches
 from controller.services.verdictstreams import VerdictStreams
+from controller.tracked import LIST_SECONDS
 from controller.transport import ConnectionClosedError
 from controller.turns import Turns
 from controller.watchers import Selection
@@ -39,6 +40,8 @@ log = logs.get("controller.inspection")
 
 #: Switches that are read at a time.
 READERS = 16
+#: Connections of one message.
+LISTED_AT_ONCE = 1_000
 
 _OUTCOMES = {
     "created": inspection_pb2.ApplyResponse.OUTCOME_CREATED,
@@ -73,6 +76,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         self._colleagues = Colleagues(engine.ownership, credentials)
         self._controllers = Controllers(engine, self._colleagues)
         self._relay = Relay(engine, self._colleagues)
+        engine.list_anywhere = self._relay.connections
         self._describer = Describer(engine, self._threads, self._count, self._relay.service)
         self._policy_describer = PolicyDescriber(engine, self._threads, self._relay.policy)
         self._switches = Switches(engine, self._colleagues)
@@ -188,6 +192,21 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
             return await self._engine.count_connections(request.node, request.endpoints, PATIENCE)
         except TOLD as problem:
             await _abort(context, problem)
+
+    async def ListConnections(  # noqa: N802
+        self, request: inspection_pb2.ListConnectionsRequest, context: Context
+    ) -> AsyncIterator[controller_pb2.Connections]:
+        part = controller_pb2.Connections()
+        try:
+            async for connection in self._engine.list_connections(request.node, request.ranges, LIST_SECONDS):
+                part.connections.append(connection)
+                if len(part.connections) == LISTED_AT_ONCE:
+                    yield part
+                    part = controller_pb2.Connections()
+        except TOLD as problem:
+            await _abort(context, problem)
+        part.last = True
+        yield part
 
     async def _count(
         self, node: str, endpoints: Sequence[controller_pb2.Destination], seconds: float

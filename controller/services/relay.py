@@ -6,7 +6,7 @@ Each is handed on once only: for a moment two controllers may take each other fo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Sequence
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -15,7 +15,7 @@ from controller.engine import Engine
 from controller.errors import UnavailableError
 from controller.ha.colleagues import Colleagues
 from controller.services.description import PATIENCE
-from sdn.v1 import inspection_pb2, inspection_pb2_grpc
+from sdn.v1 import controller_pb2, inspection_pb2, inspection_pb2_grpc
 
 T = TypeVar("T")
 
@@ -53,7 +53,9 @@ class Relay:
         if (owner := self._owner(node)) is None:
             return None
         request = inspection_pb2.DescribeServiceRequest(namespace=namespace, name=name, node=node)
-        answer = await _asked(owner.DescribeService(request, metadata=HANDED_ON, timeout=_OWNER_SECONDS), node)
+        answer = await _asked(
+            owner.DescribeService(request, metadata=HANDED_ON, timeout=_OWNER_SECONDS), node
+        )
         return next(iter(answer.nodes), None)
 
     async def policy(
@@ -64,6 +66,15 @@ class Relay:
             return None
         request = inspection_pb2.DescribePolicyRequest(kind=kind, namespace=namespace, name=name, node=node)
         return await _asked(owner.DescribePolicy(request, metadata=HANDED_ON, timeout=_OWNER_SECONDS), node)
+
+    async def connections(
+        self, node: str, ranges: Sequence[str], seconds: float
+    ) -> AsyncIterator[controller_pb2.TrackedConnection]:
+        """What the agent of a node lists, whosever the node is: see `controller.tracked`. UnavailableError."""
+        mine = self._engine.ownership.owns(node)
+        ask = self._engine.list_connections if mine else self._colleagues.list_connections
+        async for connection in ask(node, ranges, seconds):
+            yield connection
 
     async def answer(self, call: Awaitable[T], context: Context) -> T:
         """What the owner answers, or its error."""

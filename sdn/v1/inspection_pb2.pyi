@@ -123,6 +123,14 @@ class CountConnectionsRequest(_message.Message):
     endpoints: _containers.RepeatedCompositeFieldContainer[_controller_pb2.Destination]
     def __init__(self, node: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[_controller_pb2.Destination, _Mapping]]] = ...) -> None: ...
 
+class ListConnectionsRequest(_message.Message):
+    __slots__ = ("node", "ranges")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    ranges: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, node: _Optional[str] = ..., ranges: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ListSwitchesResponse(_message.Message):
     __slots__ = ("switches",)
     SWITCHES_FIELD_NUMBER: _ClassVar[int]

@@ -71,6 +71,11 @@ class InspectionStub:
                 request_serializer=sdn_dot_v1_dot_inspection__pb2.CountConnectionsRequest.SerializeToString,
                 response_deserializer=sdn_dot_v1_dot_controller__pb2.ConnectionCounts.FromString,
                 _registered_method=True)
+        self.ListConnections = channel.unary_stream(
+                '/sdn.v1.Inspection/ListConnections',
+                request_serializer=sdn_dot_v1_dot_inspection__pb2.ListConnectionsRequest.SerializeToString,
+                response_deserializer=sdn_dot_v1_dot_controller__pb2.Connections.FromString,
+                _registered_method=True)
         self.ListControllers = channel.unary_unary(
                 '/sdn.v1.Inspection/ListControllers',
                 request_serializer=sdn_dot_v1_dot_inspection__pb2.ListControllersRequest.SerializeToString,
@@ -161,6 +166,14 @@ class InspectionServicer:
     def CountConnections(self, request, context):
         """How many connections to these endpoints a node's switch tracks, as its agent counts them; asked of the controller that owns
         the switch. UNAVAILABLE, the agent is not connected here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListConnections(self, request, context):
+        """Which connections a node's switch tracks, in parts; asked of the controller that owns the switch. UNAVAILABLE, the agent is
+        not connected here, or does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -265,6 +278,11 @@ def add_InspectionServicer_to_server(servicer, server):
                     servicer.CountConnections,
                     request_deserializer=sdn_dot_v1_dot_inspection__pb2.CountConnectionsRequest.FromString,
                     response_serializer=sdn_dot_v1_dot_controller__pb2.ConnectionCounts.SerializeToString,
+            ),
+            'ListConnections': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListConnections,
+                    request_deserializer=sdn_dot_v1_dot_inspection__pb2.ListConnectionsRequest.FromString,
+                    response_serializer=sdn_dot_v1_dot_controller__pb2.Connections.SerializeToString,
             ),
             'ListControllers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListControllers,
@@ -496,6 +514,33 @@ class Inspection:
             '/sdn.v1.Inspection/CountConnections',
             sdn_dot_v1_dot_inspection__pb2.CountConnectionsRequest.SerializeToString,
             sdn_dot_v1_dot_controller__pb2.ConnectionCounts.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConnections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sdn.v1.Inspection/ListConnections',
+            sdn_dot_v1_dot_inspection__pb2.ListConnectionsRequest.SerializeToString,
+            sdn_dot_v1_dot_controller__pb2.Connections.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,10 @@ class InspectionStub:
     """How many connections to these endpoints a node's switch tracks, as its agent counts them; asked of the controller that owns
     the switch. UNAVAILABLE, the agent is not connected here.
     """
+    ListConnections: _grpc.UnaryStreamMultiCallable[_inspection_pb2.ListConnectionsRequest, _controller_pb2.Connections]
+    """Which connections a node's switch tracks, in parts; asked of the controller that owns the switch. UNAVAILABLE, the agent is
+    not connected here, or does not answer.
+    """
     ListControllers: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.ListControllersRequest, _inspection_pb2.ListControllersResponse]
     """The controllers of this cluster, as the one that is asked sees them."""
     DrainController: _grpc.UnaryUnaryMultiCallable[_inspection_pb2.DrainControllerRequest, _inspection_pb2.DrainControllerResponse]
@@ -100,6 +104,10 @@ class InspectionAsyncStub(InspectionStub):
     CountConnections: _aio.UnaryUnaryMultiCallable[_inspection_pb2.CountConnectionsRequest, _controller_pb2.ConnectionCounts]  # type: ignore[assignment]
     """How many connections to these endpoints a node's switch tracks, as its agent counts them; asked of the controller that owns
     the switch. UNAVAILABLE, the agent is not connected here.
+    """
+    ListConnections: _aio.UnaryStreamMultiCallable[_inspection_pb2.ListConnectionsRequest, _controller_pb2.Connections]  # type: ignore[assignment]
+    """Which connections a node's switch tracks, in parts; asked of the controller that owns the switch. UNAVAILABLE, the agent is
+    not connected here, or does not answer.
     """
     ListControllers: _aio.UnaryUnaryMultiCallable[_inspection_pb2.ListControllersRequest, _inspection_pb2.ListControllersResponse]  # type: ignore[assignment]
     """The controllers of this cluster, as the one that is asked sees them."""
@@ -187,6 +195,16 @@ class InspectionServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_controller_pb2.ConnectionCounts, _abc.Awaitable[_controller_pb2.ConnectionCounts]]:
         """How many connections to these endpoints a node's switch tracks, as its agent counts them; asked of the controller that owns
         the switch. UNAVAILABLE, the agent is not connected here.
+        """
+
+    @_abc_1.abstractmethod
+    def ListConnections(
+        self,
+        request: _inspection_pb2.ListConnectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_controller_pb2.Connections], _abc.AsyncIterator[_controller_pb2.Connections]]:
+        """Which connections a node's switch tracks, in parts; asked of the controller that owns the switch. UNAVAILABLE, the agent is
+        not connected here, or does not answer.
         """
 
     @_abc_1.abstractmethod
