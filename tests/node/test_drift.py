@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import Final
 
@@ -343,6 +343,38 @@ def test_no_add_that_waits_for_a_controller_keeps_ports_from_being_put_right(
                 adding.result()
     finally:
         controller.confirms.set()
+    wait_until_right(running, right)
+
+
+def test_no_check_that_waits_for_a_controller_keeps_the_pods_port_from_being_put_right(
+    running: Node, controller: Controller
+) -> None:
+    right = everything(running)
+    with running.pod("checked") as pod, ThreadPoolExecutor(1) as pool:
+        result = running.cni("ADD", pod)
+        name = result["interfaces"][0]["name"]
+        running.kill("agent")
+        # An agent that starts does not know what is in force until a controller says so.
+        controller.confirms.clear()
+        try:
+            running.start_agent()
+            wait_until(lambda: running.state().connected, "a stream")
+            for tag in range(80, 85):
+                checking = pool.submit(running.cni, "CHECK", pod, prevResult=result)
+                wait([checking], timeout=1.0)
+                running.vsctl("set", "port", name, f"tag={tag}")
+                what = "changed", f"port {name} of Pod default/checked: tag {tag}, not empty"
+                wait_until(partial(controller.drifts.__contains__, what), "it to be told")
+                if not checking.done():
+                    break
+                # It may have come so late that it saw the tag itself.
+            else:
+                pytest.fail("it was never put right before the CHECK ended")
+            with pytest.raises(PluginError, match="not confirmed pod"):
+                checking.result()
+        finally:
+            controller.confirms.set()
+        running.cni("DEL", pod)
     wait_until_right(running, right)
 
 
