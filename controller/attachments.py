@@ -24,7 +24,7 @@ from controller.loadbalancing.runtime import LoadBalancing
 from controller.policies import Policies
 from controller.programs import Programs
 from controller.records import AttachmentRecord, NodeRecord, attachment_key
-from controller.store import ConflictError, Delete, Operation, StoreError
+from controller.store import Delete, Operation, StoreError
 from controller.synchronizer import NOT_OWNER, Done
 from controller.together import Answer, Asked, Live, Together
 from controller.watchers import Watchers
@@ -275,7 +275,7 @@ class Attachments:
         elif answer is None:
             self.confirmations.refused(record, refused)
         else:
-            task = self._loop.create_task(self._take_back(record, answer, refused))
+            task = self._loop.create_task(self._refuse(record, answer, refused))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -317,21 +317,24 @@ class Attachments:
             if self.confirmations.missing(key_of(record)):
                 self.program(record, None)
 
+    async def _refuse(self, record: AttachmentRecord, answer: Answer, refused: str) -> None:
+        """Take back what the switch has refused, and tell who waits, whatever the store says."""
+        try:
+            await self._take_back(record)
+        except StoreError as problem:
+            # It stays known, too: the agent, which is told, detaches it.
+            log.error("refused attachment stays stored", attachment=str(record), error=str(problem))
+        finally:
+            answer(refused)
+
     @whole
-    async def _take_back(self, record: AttachmentRecord, answer: Answer, refused: str) -> None:
+    async def _take_back(self, record: AttachmentRecord) -> None:
+        """Forget an attachment, if it still is as it was. StoreError."""
         async with self._ledger.lock:
             if self._cluster.attachments.get(key_of(record)) is record:
-                try:
-                    await self._ledger.write([Delete(attachment_key(*key_of(record)))], node=record.node)
-                except ConflictError:
-                    raise
-                except StoreError as problem:
-                    # It stays known, too: the agent, which is told, detaches it.
-                    log.error("refused attachment stays stored", attachment=str(record), error=str(problem))
-                else:
-                    self._forget(record)
-                    self._remove(record.node, *record.id, None, record.addresses)
-        answer(refused)
+                await self._ledger.write([Delete(attachment_key(*key_of(record)))], node=record.node)
+                self._forget(record)
+                self._remove(record.node, *record.id, None, record.addresses)
 
     def _replaced(self, before: AttachmentRecord | None, after: AttachmentRecord) -> None:
         """An attachment is new, or another than before. Where it leads stays in force when only what is said

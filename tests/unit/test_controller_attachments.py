@@ -17,6 +17,7 @@ from controller.stale import StaleConnections
 from controller.store import ConflictError, StoreError
 from tests.switch.controller_process import attachment
 from tests.unit.services_engine import register, running_engine
+from tests.unit.several_engines import until
 
 
 def told(engine: Engine, node: str, monkeypatch: pytest.MonkeyPatch) -> list[Change]:
@@ -110,8 +111,9 @@ def test_what_a_former_stream_said_is_not_stored_after_what_the_newer_one_said(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("problem", ["away", "in doubt", "conflict"])
 def test_what_was_refused_and_could_not_be_taken_back_goes_with_its_pod(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str
 ) -> None:
     async def run() -> None:
         async with running_engine(tmp_path) as engine:
@@ -121,13 +123,19 @@ def test_what_was_refused_and_could_not_be_taken_back_goes_with_its_pod(
             (record,) = engine.cluster.attachments.values()
             answers: list[str | None] = []
 
-            async def fails(*_operations: object, **_named: object) -> int:
+            def fails(_operations: object) -> int:
+                if problem == "conflict":
+                    raise ConflictError("/sdn/other", 1, 2)
                 raise StoreError("away")
 
             with monkeypatch.context() as away:
-                away.setattr(engine.ledger, "write", fails)
-                await engine.attachments._take_back(record, answers.append, "a full table")
+                away.setattr(engine.ledger._store, "write", fails)
+                # Of a write that nobody confirmed before.
+                engine.ledger._in_doubt = problem == "in doubt"
+                engine.attachments._confirmed(record, answers.append, "a full table")
+                await until(lambda: bool(answers), "whoever waits to be told")
             assert answers == ["a full table"]
+            assert engine.cluster.attachments
             await engine.attachments.detach("node-1", pod.container_id, "eth0", answers.append)
             stored = engine.ledger._store.list_prefix("/sdn/attachments/").entries
             assert not stored
