@@ -93,7 +93,8 @@ class Confirmations:
         if pending:
             return
         self._refused.pop(key, None)
-        if key not in self._services.in_force:
+        # Of one that has not moved only the latter is to be said anew.
+        if key not in self._services.in_force or key not in self._watchers.programmed:
             self._in_force(record)
 
     def replaced(self, key: AttachmentKey, moved: bool) -> None:

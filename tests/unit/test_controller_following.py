@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from controller.ledger import DeposedError, Ledger
 from controller.store import Operation, Put, open_store
 from sdn.model import parse, to_document
 from tests.switch.controller_process import attachment
-from tests.unit.services_engine import apply, register, service
+from tests.unit.services_engine import apply, confirm, register, service
 from tests.unit.several_engines import PATIENCE, gone, several, until
 
 
@@ -264,5 +265,31 @@ def test_an_address_that_one_gave_stays_whatever_another_had_taken_back_before(t
         for engine in (first, second):
             assert engine.allocation.load_balancer_addresses("default", "web") == given
             assert not engine.allocation.waiting()
+
+    run(tmp_path, scenario)
+
+
+def test_what_is_new_about_a_pod_that_stays_where_it_is_leaves_it_running_everywhere(tmp_path: Path) -> None:
+    async def scenario(first: Engine, second: Engine) -> None:
+        node = await register(first, 1)
+        await first.ownership.settle("node-1")
+        await until(lambda: first.ownership.owner("node-1") is not None, "an owner")
+        owner, other = (first, second) if first.ownership.owns("node-1") else (second, first)
+        pod = attachment(node, 1)
+        key = ("node-1", pod.container_id, pod.interface_name)
+
+        def told(label: str) -> bool:
+            record = other.cluster.attachments.get(key)
+            named = record is not None and record.labels["app"] == label
+            return named and not other.attachments.confirmations.pending(key)
+
+        for label in ("before", "after"):
+            pod.labels["app"] = label
+            await owner.attachments.attach("node-1", pod, lambda _refused: None)
+            await confirm(owner)
+            await until(functools.partial(told, label), f"the other to be told of the pod {label}")
+            assert key in owner.watchers.programmed, label
+            assert key in other.watchers.programmed, label
+        await until_equal(first, second)
 
     run(tmp_path, scenario)
