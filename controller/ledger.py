@@ -198,10 +198,7 @@ class Ledger:
         """
         revision = await self._call(self._store.write, [Put(SEQUENCE, b"")])
         self._in_doubt = False
-        deadline = self._loop.time() + SEEN_SECONDS
-        while self._followed < revision and (left := deadline - self._loop.time()) > 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._taken.wait(), left)
+        await self.caught_up(revision, SEEN_SECONDS)
 
     async def confirm(self, key: str) -> None:
         """The store has a key, or has it not, as the model does. ConflictError, StoreError."""
@@ -274,6 +271,23 @@ class Ledger:
         of this controller's own counts when it has come back: so one that does not hear the store is found behind.
         """
         return max(self.listed, self._followed)
+
+    async def caught_up(self, revision: int, seconds: float) -> bool:
+        """Wait until everything up to this revision of the store is in the model, or for so long; whether it is."""
+        deadline = self._loop.time() + seconds
+        while self.followed_to < revision and (left := deadline - self._loop.time()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._taken.wait(), left)
+        return self.followed_to >= revision
+
+    async def inherited(self, node: str) -> None:
+        """Wait until the model has all that the node's owners before this controller have written of it: nobody else
+        writes it after that. StoreError: that takes too long.
+        """
+        # Not known where this controller is no longer the owner: then the write says so.
+        while (revision := self.owned_at(node)) is not None and self.followed_to < revision:
+            if not await self.caught_up(revision, SEEN_SECONDS):
+                raise StoreError(f"the store does not tell what was stored of Node {node} before it was taken")
 
     def known(self) -> Mapping[str, int]:
         """The revision at which the model has each key."""

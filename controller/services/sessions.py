@@ -418,6 +418,9 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
 
         attachments = self._engine.attachments
         try:
+            # A pod that is gone is found by what is stored of it, perhaps by the owner before, who told the store just
+            # before this controller did.
+            await self._engine.ledger.inherited(session.node)
             match kind:
                 case "full_state":
                     await attachments.full_state(
