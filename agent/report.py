@@ -227,9 +227,10 @@ class Reporter:
         first = [sent_to] if sent_to else []
         if not view.owner.controller:
             return [*first, *(view.answering or view.known)]
-        # It may have to be reached under another address than it thinks.
+        # It may have to be reached under another address than it thinks; or have moved since it was.
         known_as = self._reached.get(view.owner.controller, view.owner.address)
-        return [*first, known_as, view.owner.address, *(view.answering if patient else ())]
+        owner = sorted((known_as, view.owner.address), key=lambda address: address not in view.answering)
+        return [*first, *owner, *(view.answering if patient else ())]
 
     def _run(self) -> None:
         while target := self._seeker.next():

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from agent.nodesetup.facts import Assignment, NodeFacts
-from agent.owners import Owners
+from agent.owners import Owner, Owners, View
 from agent.report import Rejected, Reporter
 from agent.services.cache import ServiceCache
 from agent.services.table import ServiceTable
@@ -249,6 +249,25 @@ def test_an_owner_is_found_under_another_address_than_it_thinks(tmp_path: Path, 
         three.give(NODE, "a")
         time.sleep(0.2)
         assert agent.at == "a"
+
+
+@pytest.mark.parametrize(
+    ("answering", "order"),
+    [
+        ({"known", "told"}, ["known", "told"]),
+        ({"told"}, ["told", "known"]),
+        ({"known"}, ["known", "told"]),
+        (set(), ["known", "told"]),
+    ],
+)
+def test_of_an_owners_two_addresses_the_one_that_answers_is_asked_first(
+    tmp_path: Path, answering: set[str], order: list[str]
+) -> None:
+    """It may have moved since it welcomed us, or not be reached where it thinks it is."""
+    agent = Agent(tmp_path, "a")
+    agent.reporter._reached["b"] = "known"
+    view = View(Owner("b", "told", 7), ("a", "known", "told"), ("a", *sorted(answering)), ())
+    assert list(agent.reporter._order(view, False)) == order
 
 
 def test_a_refusal_says_where_to_go_when_nobody_else_does(tmp_path: Path, three: Cluster) -> None:
