@@ -4,8 +4,9 @@
 **Keeping.** Controllers change a switch by atomic bundles alone, each of which makes it all that it must be. So once a
 controller has confirmed the node's full state, whatever the switch holds at any moment is right, until it is started
 anew. It is read when it has changed (the switch tells, `sdn.openflow.notices`), has been quiet for a moment, and again
-only after a pause that grows with what reading costs: what many pods and policies change in a row is read once. What
-was confirmed last is read when the agent ends, too. What a full disk refuses is tried again, and held in memory until.
+only after a pause that grows with what reading costs: what many pods and policies change in a row is read once. A
+reading during which it was changed tells nothing, and the next one comes sooner. What was confirmed last is read when
+the agent ends, too. What a full disk refuses is tried again, and held in memory until.
 What is changed while no controller is there is nobody's, and put right by nobody: from then on nothing is kept before a
 controller has confirmed the full state again.
 
@@ -44,6 +45,10 @@ _QUIET_SECONDS: Final = 1.0
 _LONGEST_SECONDS: Final = 5.0
 #: Reading may take a fortieth of the time.
 _PAUSE_FACTOR: Final = 40.0
+#: Less of a pause is made when it was changed meanwhile; twice as much each time that it was in a row.
+_CHANGED_FACTOR: Final = 2.0
+#: When the agent ends it is read so long until it was not changed meanwhile: less than `close` waits.
+_LAST_SECONDS: Final = 4.0
 #: After a disk has refused an image, it is tried again no sooner.
 _DISK_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.1
@@ -225,6 +230,8 @@ class _Following:
         self._first: float | None = now
         self._last = now
         self._not_before = now
+        #: The next pause after a reading during which the switch was changed.
+        self._changed_factor = _CHANGED_FACTOR
 
     def run(self, stop: threading.Event) -> None:
         """Until the end. LocalSwitchError, CodecError."""
@@ -243,10 +250,17 @@ class _Following:
                 # It was confirmed when it was read, whatever the switch holds now.
                 self._keeper.write_again()
                 self._not_before = now + _DISK_SECONDS
-        self._look()
-        if self._trusted and not self._empty and self._first is not None:
-            # The next agent may find the switch started anew, and no controller.
-            self._keeper.save(self._switch)
+        self._save_last()
+
+    def _save_last(self) -> None:
+        """The next agent may find the switch started anew, and no controller."""
+        until = time.monotonic() + _LAST_SECONDS
+        while True:
+            self._look()
+            if not self._trusted or self._empty or self._first is None:
+                return
+            if self._keeper.save(self._switch) or self._keeper.disk_refuses or time.monotonic() >= until:
+                return
 
     def _look(self) -> None:
         """Note that the switch has changed; waits a moment for that."""
@@ -262,9 +276,14 @@ class _Following:
         return now - self._last >= _QUIET_SECONDS or now - self._first >= _LONGEST_SECONDS
 
     def _save(self, began: float) -> None:
+        factor = _PAUSE_FACTOR
         if self._keeper.save(self._switch):
             self._first = None
+            self._changed_factor = _CHANGED_FACTOR
+        elif not self._keeper.disk_refuses:
+            factor = min(factor, self._changed_factor)
+            self._changed_factor = 2 * factor
         now = time.monotonic()
-        self._not_before = now + _PAUSE_FACTOR * (now - began)
+        self._not_before = now + factor * (now - began)
         if self._keeper.disk_refuses:
             self._not_before = max(self._not_before, now + _DISK_SECONDS)

@@ -322,6 +322,46 @@ def test_what_was_confirmed_up_to_the_end_is_kept(node: Node, monkeypatch: pytes
     assert node.kept() == {*ALL, "3/3"}
 
 
+def changes_while_it_is_read(node: Node, monkeypatch: pytest.MonkeyPatch, *flows: str) -> None:
+    """From now on, one of these flows is added during each reading, until all are."""
+    left, read = list(flows), LocalSwitch.read
+
+    def reads(local: LocalSwitch, datapath_id: int) -> SwitchImage | None:
+        image = read(local, datapath_id)
+        if not left:
+            return image
+        node.switch.ofctl("add-flow", left.pop())
+        return None
+
+    monkeypatch.setattr(LocalSwitch, "read", reads)
+
+
+def test_what_is_confirmed_while_the_switch_is_read_at_the_end_is_kept(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.start()
+    wait_until(lambda: node.kept() == ALL, "the image to be kept")
+    monkeypatch.setattr(keepers, "_QUIET_SECONDS", 600.0)
+    monkeypatch.setattr(keepers, "_LONGEST_SECONDS", 600.0)
+    changes_while_it_is_read(
+        node, monkeypatch, "table=4,priority=4,actions=drop", "table=5,priority=5,actions=drop"
+    )
+    node.switch.ofctl("add-flow", "table=3,priority=3,actions=drop")
+    assert node.keeper is not None
+    node.keeper.close()
+    assert node.kept() == {*ALL, "3/3", "4/4", "5/5"}
+
+
+def test_what_the_switch_was_changed_during_is_read_again_soon(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the pause is after a reading that was not in vain."""
+    monkeypatch.setattr(keepers, "_PAUSE_FACTOR", 1e9)
+    changes_while_it_is_read(node, monkeypatch, "table=3,priority=3,actions=drop")
+    node.start()
+    wait_until(lambda: node.kept() == {*ALL, "3/3"}, "the image to be kept")
+
+
 def test_nothing_is_kept_at_the_end_that_no_controller_has_confirmed(node: Node) -> None:
     node.confirmed = False
     node.start()
