@@ -73,7 +73,10 @@ class Vswitchd:
             raise VswitchdUnavailable(
                 f"ovs-vswitchd does not run: {self._rundir}/ovs-vswitchd.pid is missing"
             )
-        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError as problem:  # no descriptor is free
+            raise VswitchdUnavailable(f"ovs-vswitchd cannot be asked: {problem}") from None
         channel.settimeout(_CONNECT_SECONDS)
         try:
             channel.connect(str(path))
