@@ -63,17 +63,30 @@ class Attachments:
             with lock:
                 yield
         finally:
-            with self._guard:
-                lock, users = self._locks[container_id]
-                if users == 1:
-                    del self._locks[container_id]
-                else:
-                    self._locks[container_id] = lock, users - 1
+            self._leave(container_id)
 
-    def busy(self, container_id: str) -> bool:
-        """Whether somebody works on this container, or waits to."""
+    @contextmanager
+    def alone_at_once(self, container_id: str) -> Iterator[bool]:
+        """Like `alone`, without waiting; False within the context: somebody works on this container, or waits to."""
+        lock = threading.Lock()
+        with lock:
+            with self._guard:
+                mine = container_id not in self._locks
+                if mine:
+                    self._locks[container_id] = lock, 1
+            try:
+                yield mine
+            finally:
+                if mine:
+                    self._leave(container_id)
+
+    def _leave(self, container_id: str) -> None:
         with self._guard:
-            return container_id in self._locks
+            lock, users = self._locks[container_id]
+            if users == 1:
+                del self._locks[container_id]
+            else:
+                self._locks[container_id] = lock, users - 1
 
     @contextmanager
     def netlink(self) -> Iterator[Netlink]:

@@ -9,7 +9,8 @@
 - A port or a link that bears our name and has no record, and any port of br-int that is nobody's: removed.
 
 Run at start, before the first request, and from then on whenever the database comes back, soon after something could
-not be finished, and once in a while, however many pods come and go meanwhile.
+not be finished, and once in a while, however many pods come and go meanwhile. A pod that a request works on is left to
+it, and looked at soon again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from agent.drift import CHANGED, MISSING, UNKNOWN, Found
 from agent.netlink import Netlink
 from agent.netns import Netns, NetnsError
 from agent.ovsdb import Ovsdb, OvsdbRefused, OvsdbUnavailable
-from agent.state import HOST_PREFIX, READY, Record, State
+from agent.state import HOST_PREFIX, MAKING, READY, Record, State
 from sdn import logs
 
 log: Final = logs.get("agent.reconcile")
@@ -115,10 +116,10 @@ class Reconciler:
         self._remove(record)
 
     def _put_right(self, record: Record) -> None:
-        if record.phase != READY and self._attachments.busy(record.container_id):
-            # What a request works on is its own: an ADD may wait for long, for a controller, and others would with it.
-            return
-        with self._attachments.alone(record.container_id):
+        with self._attachments.alone_at_once(record.container_id) as alone:
+            if not alone:
+                self._put_off(record)
+                return
             now = self._state.attachment(*record.key)
             if now is None or now.created_at != record.created_at:
                 return
@@ -127,6 +128,12 @@ class Reconciler:
             else:
                 # Nobody works on it: an ADD could not undo it, or a DEL could not finish.
                 self._remove(now)
+
+    def _put_off(self, record: Record) -> None:
+        """A request works on the pod. An ADD may wait for long, for a controller, and all others would with it."""
+        if record.phase != MAKING:
+            # The request may be about another interface. That of an ADD is whole when it ends, or to be finished.
+            self.retry()
 
     def _run_some(self, names: set[str]) -> None:
         """Some ports. OvsdbUnavailable, OvsdbRefused, OSError."""
@@ -139,7 +146,10 @@ class Reconciler:
         self._each([record for record in touched if record.phase == READY], self._ready_again)
 
     def _ready_again(self, record: Record) -> None:
-        with self._attachments.alone(record.container_id):
+        with self._attachments.alone_at_once(record.container_id) as alone:
+            if not alone:
+                self._put_off(record)
+                return
             now = self._state.attachment(*record.key)
             if now is None or now.created_at != record.created_at or now.phase != READY:
                 return

@@ -346,6 +346,35 @@ def test_no_add_that_waits_for_a_controller_keeps_ports_from_being_put_right(
     wait_until_right(running, right)
 
 
+def test_no_add_of_a_second_interface_that_waits_for_a_controller_keeps_ports_from_being_put_right(
+    running: Node, controller: Controller, port: str
+) -> None:
+    """Not even when the port of the pod's first interface is to be put right, too: that is when the ADD is over."""
+    right = everything(running)
+    with running.pod("two") as pod, ThreadPoolExecutor(1) as pool:
+        first = running.cni("ADD", pod)["interfaces"][0]["name"]
+        controller.confirms.clear()
+        try:
+            adding = pool.submit(running.cni, "ADD", pod, environment={"CNI_IFNAME": "net1"})
+            wait_until(lambda: len(running.pod_ports()) == 3, "the port of the interface that waits")
+            running.vsctl("set", "port", first, "tag=60")
+            # By the second, a look at the pod's first port has begun.
+            for tag in (61, 62):
+                running.vsctl("set", "port", port, f"tag={tag}")
+                what = "changed", f"port {port} of Pod default/web: tag {tag}, not empty"
+                wait_until(partial(controller.drifts.__contains__, what), "it to be told")
+            assert not adding.done()
+            assert ("changed", f"port {first} of Pod default/two: tag 60, not empty") not in controller.drifts
+            with pytest.raises(PluginError):
+                adding.result()
+        finally:
+            controller.confirms.set()
+        what = "changed", f"port {first} of Pod default/two: tag 60, not empty"
+        wait_until(partial(controller.drifts.__contains__, what), "the pod's first port to be put right")
+        running.cni("DEL", pod)
+    wait_until_right(running, right)
+
+
 def test_no_check_that_waits_for_a_controller_keeps_the_pods_port_from_being_put_right(
     running: Node, controller: Controller
 ) -> None:

@@ -96,6 +96,36 @@ def test_what_can_be_finished_does_not_wait_for_what_is_being_made(node: Attache
         assert left(node, stays=1) == ["default/made"]
 
 
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_pod_that_a_request_works_on_keeps_no_others_port_from_being_put_right(
+    node: AttachedNode, monkeypatch: pytest.MonkeyPatch, everything: bool
+) -> None:
+    """It may wait for a controller to confirm another interface of the pod. That pod is looked at when it is over."""
+    worked_on, other = (node.add(name).host_interface for name in ("web", "db"))
+    looked: list[str] = []
+
+    def mend(_netlink: object, record: Record) -> str:
+        looked.append(record.host_interface)
+        return ""
+
+    def wait_looked(name: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while name not in looked:
+            assert time.monotonic() < deadline, f"{name} was never looked at"
+            time.sleep(0.02)
+
+    monkeypatch.setattr("agent.link.mend_outer", mend)
+    with node.attachments.alone("c-web"):
+        node.reconciler.look_at(set() if everything else {worked_on})
+        node.reconciler.start()
+        while node.reconciler._touched:
+            time.sleep(0.02)
+        node.reconciler.look_at({other})
+        wait_looked(other)
+        assert worked_on not in looked
+    wait_looked(worked_on)
+
+
 def test_what_cannot_be_looked_for_keeps_nothing_from_being_finished(
     node: AttachedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
