@@ -31,8 +31,9 @@ _CONNECT_SECONDS: Final = 2.0
 #: A switch that is busy with many flows answers late.
 _ANSWER_SECONDS: Final = 60.0
 _CHUNK: Final = 1 << 18
-#: Bytes of one answer: half a million flows of 500 bytes.
-_MAX_ANSWER: Final = 1 << 28
+#: Bytes of one answer: a million flows of 500 bytes. Clearly more than may be kept of one (`agent.alone.image`), which
+#: leaves out statistics: what is too much for that is to be told there.
+_MAX_ANSWER: Final = 1 << 29
 
 
 class LocalSwitchError(Exception):

@@ -22,6 +22,7 @@ What the switch has learned itself (which endpoint a client had last) is not kep
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -49,6 +50,8 @@ _PAUSE_FACTOR: Final = 40.0
 _CHANGED_FACTOR: Final = 2.0
 #: When the agent ends it is read so long until it was not changed meanwhile: less than `close` waits.
 _LAST_SECONDS: Final = 4.0
+#: A reading that fails may have waited for long, and costs no longer a pause than this.
+_UNREAD_SECONDS: Final = 60.0
 #: After a disk has refused an image, it is tried again no sooner.
 _DISK_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.1
@@ -83,6 +86,8 @@ class Keeper:
         self._told = ""
         #: What should be on disk, which has not taken it.
         self._unwritten: SwitchImage | None = None
+        #: When the switch may be read again, whichever connection it was read on.
+        self.not_before = time.monotonic()
 
     def start(self) -> None:
         self._thread.start()
@@ -229,7 +234,6 @@ class _Following:
         #: When the first change came that is not on disk, and the last one; None: all is.
         self._first: float | None = now
         self._last = now
-        self._not_before = now
         #: The next pause after a reading during which the switch was changed.
         self._changed_factor = _CHANGED_FACTOR
 
@@ -246,10 +250,10 @@ class _Following:
             self._trusted = self._trusted or self._keeper.trusted()
             if self._trusted and self._due(now):
                 self._save(now)
-            elif self._keeper.disk_refuses and not self._trusted and now >= self._not_before:
+            elif self._keeper.disk_refuses and not self._trusted and now >= self._keeper.not_before:
                 # It was confirmed when it was read, whatever the switch holds now.
                 self._keeper.write_again()
-                self._not_before = now + _DISK_SECONDS
+                self._keeper.not_before = now + _DISK_SECONDS
         self._save_last()
 
     def _save_last(self) -> None:
@@ -271,19 +275,23 @@ class _Following:
             self._empty = self._empty and self._switch.is_empty()
 
     def _due(self, now: float) -> bool:
-        if self._first is None or now < self._not_before:
+        if self._first is None or now < self._keeper.not_before:
             return False
         return now - self._last >= _QUIET_SECONDS or now - self._first >= _LONGEST_SECONDS
 
     def _save(self, began: float) -> None:
-        factor = _PAUSE_FACTOR
-        if self._keeper.save(self._switch):
-            self._first = None
-            self._changed_factor = _CHANGED_FACTOR
-        elif not self._keeper.disk_refuses:
-            factor = min(factor, self._changed_factor)
-            self._changed_factor = 2 * factor
-        now = time.monotonic()
-        self._not_before = now + factor * (now - began)
-        if self._keeper.disk_refuses:
-            self._not_before = max(self._not_before, now + _DISK_SECONDS)
+        pause, longest = _PAUSE_FACTOR, _UNREAD_SECONDS
+        try:
+            if self._keeper.save(self._switch):
+                self._first = None
+                self._changed_factor = _CHANGED_FACTOR
+            elif not self._keeper.disk_refuses:
+                pause = min(pause, self._changed_factor)
+                self._changed_factor = 2 * pause
+            longest = math.inf
+        finally:
+            # When it fails, the next connection holds to it.
+            now = time.monotonic()
+            self._keeper.not_before = now + min(pause * (now - began), longest)
+            if self._keeper.disk_refuses:
+                self._keeper.not_before = max(self._keeper.not_before, now + _DISK_SECONDS)

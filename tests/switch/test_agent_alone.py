@@ -17,6 +17,7 @@ from agent.alone import keeper as keepers
 from agent.alone.image import FILE, ImageFile, SwitchImage
 from agent.alone.keeper import Keeper
 from agent.alone.switch import LocalSwitch, RefusedError
+from agent.management import LocalSwitchError
 from sdn.openflow import (
     FlowCommand,
     GroupCommand,
@@ -360,6 +361,25 @@ def test_what_the_switch_was_changed_during_is_read_again_soon(
     changes_while_it_is_read(node, monkeypatch, "table=3,priority=3,actions=drop")
     node.start()
     wait_until(lambda: node.kept() == {*ALL, "3/3"}, "the image to be kept")
+
+
+def test_a_switch_that_cannot_be_read_is_not_read_all_the_time(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it may hold too much: its connection is made anew each time."""
+    begun: list[float] = []
+
+    def fails(_local: LocalSwitch, _datapath_id: int) -> SwitchImage | None:
+        begun.append(time.monotonic())
+        raise LocalSwitchError("it describes too much")
+
+    monkeypatch.setattr(LocalSwitch, "read", fails)
+    monkeypatch.setattr(keepers, "_PAUSE_FACTOR", 1e9)
+    node.start()
+    wait_until(lambda: len(begun) == 1, "the switch to be read")
+    with LocalSwitch(node.switch.folder / f"{node.switch.bridge}.mgmt") as local:
+        assert not local.changed(3.5), "time for the keeper to read the switch again"
+    assert len(begun) == 1
 
 
 def test_nothing_is_kept_at_the_end_that_no_controller_has_confirmed(node: Node) -> None:
