@@ -124,7 +124,7 @@ class Engine:
         self.absences = Absences(self.ledger, self.cluster, self.states.candidates, self.ownership.owns)
         self.states.on_candidates = self.absences.changed
         self.watchers = Watchers(self.cluster, self.programs, self.allocation, self.events)
-        self.ownership.on_owner = lambda node: self.watchers.changed("Node", "", node)
+        self.ownership.on_owner = self._owner_changed
         self.registrations = Registrations(
             self.ledger,
             ranges,
@@ -135,6 +135,7 @@ class Engine:
             self.policies,
             self.services,
         )
+        self.registrations.on_new = self.absences.registered
         self.registrations.on_let_in = self.ownership.nodes_changed
         self.ownership.claimed = self.programs.claimed
         self.attachments = Attachments(
@@ -276,6 +277,13 @@ class Engine:
             self.states.candidates.connected(node, False)
             self.attachments.owned(node)
         self.connection_changed(node)
+        # Whatever the former owner has stored of it.
+        self.absences.changed()
+
+    def _owner_changed(self, node: str) -> None:
+        """Whoever owns it. One that another controller has registered has its first."""
+        self.absences.unowned(node)
+        self.watchers.changed("Node", "", node)
 
     def _lost(self, node: str) -> None:
         """Another controller owns the node's switch now, or nobody may write it."""

@@ -287,7 +287,9 @@ class Ledger:
         # Not known where this controller is no longer the owner: then the write says so.
         while (revision := self.owned_at(node)) is not None and self.followed_to < revision:
             if not await self.caught_up(revision, SEEN_SECONDS):
-                raise StoreError(f"the store does not tell what was stored of Node {node} before it was taken")
+                raise StoreError(
+                    f"the store does not tell what was stored of Node {node} before it was taken"
+                )
 
     def known(self) -> Mapping[str, int]:
         """The revision at which the model has each key."""

@@ -26,6 +26,7 @@ from controller.records import (
     AttachmentRecord,
     NodeRecord,
     RangeRecord,
+    absent_key,
     attachment_key,
     encode,
     node_key,
@@ -65,7 +66,9 @@ class Registrations:
         self._network = network
         #: Told, with no details, whenever the set of nodes or one of them changed.
         self.on_changed: Callable[[], None] = lambda: None
-        #: Told, likewise, when the switch of a node that another controller has registered may be taken.
+        #: Told of a node that this controller has registered as new, and as one that cannot announce yet.
+        self.on_new: Callable[[str], None] = lambda _name: None
+        #: Told, without details, when the switch of a node that another controller has registered may be taken.
         self.on_let_in: Callable[[], None] = lambda: None
         #: Nodes that others have registered, until their synchronizers have all they must hold; and what sees to it.
         self._entering: dict[str, NodeRecord] = {}
@@ -94,8 +97,13 @@ class Registrations:
                     Put(range_key(text), reserved, expect=0) for text in chosen if text not in before
                 ]
                 operations += [Delete(range_key(text)) for text in before if text not in chosen]
+                if known is None:
+                    # Until its owner has found it connected.
+                    operations.append(Put(absent_key(record.name), b"{}"))
                 await self._ledger.write(operations, gives=True)
                 self._take_in(record)
+                if known is None:
+                    self.on_new(record.name)
         if known is not None and record == known:
             if not self._programs.claimed(known.name):
                 # It has come here before its turn among those that others have registered.

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which registered nodes cannot announce, remembered for the next controller.
+"""Which registered nodes cannot announce, for all controllers alike, and for the next one.
 
-A controller that starts gives every node time to connect, and elects as if all were there: so nothing moves.
-For a node that has been away for long that would be wrong: its addresses would come back to it, and be nobody's
-until its time is over. What is written is one key for each such node, when it goes and when it comes back.
+Only a node's owner knows whether its agent and its switch are there. What it finds it stores: one key for each node
+that cannot announce, when it goes and when it comes back. A node that is new has the key from its registration on. So
+all controllers elect among the same nodes.
+
+A controller that starts gives every node without a key time to connect, and elects as if all of them were there: so
+nothing moves.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ log = logs.get("controller.loadbalancing")
 
 #: Seconds until what could not be stored is tried again.
 AGAIN_SECONDS = 5.0
+#: Nodes of one write. Each of them must still be this controller's, which the write looks at, too.
+_AT_ONCE = 50
 
 
 class Absences:
@@ -51,7 +56,15 @@ class Absences:
             self._stored.add(node)
         else:
             self._stored.discard(node)
+        if self._owns(node) and absent == (node in self._candidates):
+            # A former owner's word, later than this one's.
+            self.changed()
         self.unowned(node)
+
+    def registered(self, node: str) -> None:
+        """The node is new; its key was stored with it."""
+        self._stored.add(node)
+        self._candidates.remove(node)
 
     def unowned(self, node: str) -> None:
         """Whether the node is a candidate is for its owner to say, who is another controller."""
@@ -86,9 +99,13 @@ class Absences:
             absent = {node for node in mine if node not in self._candidates}
             # What was stored of nodes that are no more goes, too.
             back = {node for node in self._stored if node not in self._cluster.nodes or node in mine - absent}
-            operations: list[Operation] = [Put(absent_key(node), b"{}") for node in absent - self._stored]
-            operations += [Delete(absent_key(node)) for node in back]
-            if not operations:
-                return
-            await self._ledger.write(operations)
-            self._stored = (self._stored | absent) - back
+            changed = sorted((absent - self._stored) | back)
+            for start in range(0, len(changed), _AT_ONCE):
+                some = changed[start : start + _AT_ONCE]
+                operations: list[Operation] = [
+                    Delete(absent_key(node)) if node in back else Put(absent_key(node), b"{}")
+                    for node in some
+                ]
+                await self._ledger.write(operations, nodes=[node for node in some if node in mine])
+                # Also when the next ones are not written: these are.
+                self._stored = (self._stored | set(some)) - back.intersection(some)

@@ -6,7 +6,8 @@ Each node has a score for each Service, a hash of both names, and the candidate 
 announced moves. Every controller elects the same node among the same candidates.
 
 A node is a candidate while its agent and its switch are connected, and for a short while after: a daemon that
-is restarted moves no address. When the controller itself starts, all registered nodes get this while.
+is restarted moves no address. When the controller itself starts, all registered nodes get this while. Whether it is one
+its owner finds out; the others have it from the store (:mod:`controller.loadbalancing.absence`).
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ class Candidates:
         return iter(self._nodes)
 
     def expect(self, node: str) -> None:
-        """The controller starts, and the node may be about to connect."""
+        """The controller starts, and the node may be about to connect: for a while when it is this controller's,
+        else until its owner says that it is not.
+        """
         self._nodes.add(node)
-        self.connected(node, False)
 
     def connected(self, node: str, connected: bool) -> None:
         """Whether the node's agent and its switch are both connected, as of now."""

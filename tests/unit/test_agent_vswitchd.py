@@ -12,7 +12,9 @@ import pytest
 from agent.vswitchd import Vswitchd, VswitchdUnavailable
 
 
-def test_without_a_free_descriptor_it_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_free_descriptor_it_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: object) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 

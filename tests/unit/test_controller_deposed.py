@@ -194,10 +194,11 @@ def test_absent_nodes_are_stored_when_the_store_is_back(
             def unwritable(*_: object) -> int:
                 raise StoreError("the store has no majority")
 
+            engine.states.candidates.connected("node-1", True)
+            await until(lambda: not stored(), "it to be there")
             with monkeypatch.context() as away:
                 away.setattr(engine.ledger._store, "write", unwritable)
                 engine.ledger._in_doubt = True  # as after a write of which nobody knows whether it was made
-                engine.states.candidates.connected("node-1", True)
                 engine.states.candidates.remove("node-1")
                 await asyncio.sleep(0.5)
                 assert not stored()

@@ -59,11 +59,14 @@ def test_when_the_controller_starts_nodes_have_time_to_connect() -> None:
         candidates = Candidates(lambda: changes.append(set(candidates)), GRACE)
         candidates.expect("node-1")
         candidates.expect("node-2")
+        candidates.expect("another-controllers")
+        for node in ("node-1", "node-2"):  # This controller has taken them.
+            candidates.connected(node, False)
         candidates.connected("node-1", True)
-        assert set(candidates) == {"node-1", "node-2"}
+        assert set(candidates) == {"node-1", "node-2", "another-controllers"}
         await asyncio.sleep(2 * GRACE)
-        assert set(candidates) == {"node-1"}
-        assert changes == [{"node-1"}]
+        assert set(candidates) == {"node-1", "another-controllers"}
+        assert changes == [{"node-1", "another-controllers"}]
 
     asyncio.run(run())
 
