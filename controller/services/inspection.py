@@ -120,7 +120,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     async def _delete_node(self, name: str) -> None:
         """Withdraw the declaration and forget the registration, whichever there is."""
         registered = name in self._engine.cluster.nodes
-        if registered and self._switches.state(name)[0]:
+        if registered and await self._switches.agent_connected(name):
             raise PreconditionError(
                 f"Node {name}: its agent is connected, and would register it again; stop the agent first"
             )

@@ -11,6 +11,7 @@ from typing import Any, Final
 import grpc
 
 from controller.engine import Engine
+from controller.errors import UnavailableError
 from controller.ha.colleagues import Colleagues
 from controller.status import Status
 from sdn import logs
@@ -51,6 +52,24 @@ class Switches:
                 connected=told.connected, synchronized=told.synchronized, last_error=told.last_error
             )
         return self._engine.watchers.agent_connected(node), self._engine.programs.status(node)
+
+    async def agent_connected(self, node: str) -> bool:
+        """Whether the node's agent is connected to the owner of its switch, as the owner says when it is asked: what it
+        told before may be old, or lost with its stream. An owner that is not there has no agents. UnavailableError.
+        """
+        ownership = self._engine.ownership
+        if ownership.owns(node):
+            return self._engine.watchers.agent_connected(node)
+        owner = ownership.owner(node)
+        if owner is None:
+            return False
+        for switch in await self._colleagues.switches(owner.controller):
+            if switch.node == node:
+                return switch.agent_connected
+        raise UnavailableError(
+            f"Node {node}: Controller {owner.controller}, which owns it, does not say whether its agent is connected; "
+            "try again"
+        )
 
     def _told_of(self, node: str) -> inspection_pb2.Switch | None:
         owner = self._engine.ownership.owners().get(node)
