@@ -25,6 +25,7 @@ stored, and nothing that is refused leaves a trace.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -264,12 +265,21 @@ class Engine:
         if switch and node not in self._switches:
             # What was denied while it was away, or before this controller began, is not known: all is looked at.
             self.sweeps.wanted(node, frozenset(self.policies.guarded(node)))
+            # What others wrote last, its agent may not have been told, and what is written now, nobody else waits for.
+            self.programs.settled(node, functools.partial(self._brought_up, node))
         (self._switches.add if switch else self._switches.discard)(node)
+
+    def _brought_up(self, node: str, refused: str | None) -> None:
+        # From a synchronizer's thread: the switch holds what it must since it is this controller's, or is back.
+        if refused is None:
+            self.policies.on_changed(node)
 
     def _held(self, node: str) -> None:
         """The node's switch is this controller's from now on."""
         log.info("owner of the switch", node=node, generation=self.ownership.generation_of(node))
         self.programs.own(node)
+        # Also where it was, with a generation before: others may have written it since.
+        self._switches.discard(node)
         # Of what its agent has asked for, this controller has answered nothing while the switch was not its own: it is
         # to ask anew.
         self.end_session(node)
