@@ -168,7 +168,8 @@ class Engine:
         #: Tells a node's agent, if it is connected, that its switch has confirmed a change of policies. Set by the
         #: session service.
         self.refresh_datapath: Callable[[str], None] = lambda _node: None
-        self.policies.on_changed = Refreshes(lambda node: self.refresh_datapath(node)).wanted
+        self.refreshes = Refreshes(lambda node: self.refresh_datapath(node))
+        self.policies.on_changed = self.refreshes.wanted
         #: Ends a node's session, since another controller owns it now; set by the session service.
         self.end_session: Callable[[str], None] = lambda _node: None
         #: Told of a node whose agent or switch has another state, or another owner; set likewise.

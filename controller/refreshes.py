@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tells agents that their switch has confirmed a change of policies, for datapaths that must be told to forget what
 they have cached (agent/services/refreshing.py). Many changes in a row are one word, and the last is never left out.
+
+Nobody answers such a word. It may be said while the agent has no session, or be lost with a session that ends. So a
+node of which there was one is told again whenever its agent's session opens; one word too many costs little.
 """
 
 from __future__ import annotations
@@ -28,6 +31,11 @@ class Refreshes:
         """A node's switch has confirmed a change."""
         with suppress(RuntimeError):  # The loop has ended: nobody is told any more.
             self._loop.call_soon_threadsafe(self._wanted, node)
+
+    def opened(self, node: str) -> None:
+        """A session of a node's agent has opened; in the asyncio thread."""
+        if node in self._last:
+            self._wanted(node)
 
     def _wanted(self, node: str) -> None:
         if node in self._due:

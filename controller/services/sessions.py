@@ -315,6 +315,7 @@ class ControllerService(controller_pb2_grpc.ControllerServicer):
         if former is not None:
             former.end(grpc.StatusCode.ABORTED, f"a newer stream of Node {node} took over")
         self._engine.connection_changed(node)
+        self._engine.refreshes.opened(node)
         return session
 
     def _close(self, session: AgentSession) -> None:

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from controller import osken, writer
+from controller import osken, refreshes, writer
 from controller.engine import Engine
 from tests.switch.controller_process import attachment
 from tests.unit.openflow_peer import ERROR, OpenFlowSide, message, openflow_side
 from tests.unit.scripted_switch import ScriptedSwitch
-from tests.unit.services_engine import apply, register
+from tests.unit.services_engine import apply, register, running_engine
 from tests.unit.several_engines import several, until
 from tests.unit.test_controller_deposed import compiled
 from tests.unit.test_controller_following import until_equal
 from tests.unit.test_controller_policies import policy
+from tests.unit.test_controller_takeover import session
 
 #: Longer than anything takes that waits for nothing.
 _A_WHILE = 0.3
@@ -79,5 +80,31 @@ def test_a_nodes_new_owner_tells_its_agent_once_the_switch_has_what_it_wrote(
             # It was another's in between, and this controller heard of neither before it had it back.
             await heir.ownership._take(["node-1"])
             await until(lambda: bool(told), "the word once more")
+
+    asyncio.run(run())
+
+
+def test_an_agent_that_comes_back_is_told_what_was_said_while_it_was_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refreshes, "PAUSE", 0.01)
+
+    async def run() -> None:
+        async with running_engine(tmp_path) as engine:
+            info = await register(engine, 1)
+            other = await register(engine, 2)
+            engine.policies.on_changed("node-1")
+            await asyncio.sleep(_A_WHILE)
+            # Also the second time: the first session may have ended before the agent read it.
+            for _ in range(2):
+                async with session(tmp_path, engine, info) as stream:
+                    async with asyncio.timeout(10):
+                        while not (await stream.read()).HasField("refresh_datapath"):
+                            pass
+            async with session(tmp_path, engine, other) as stream:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(_A_WHILE):
+                        while not (await stream.read()).HasField("refresh_datapath"):
+                            pass
 
     asyncio.run(run())
