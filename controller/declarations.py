@@ -7,6 +7,8 @@ refused, or only tried (dry run), leaves no trace.
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -36,6 +38,10 @@ log = logs.get("controller.declarations")
 
 #: Of an object as it is stored. etcd refuses what is half as large again, and nothing must depend on the store.
 MAX_OBJECT_BYTES = 1 << 20
+#: Seconds until Services that wait are given what is free, where somebody else may have given it by then; and where the
+#: store is away.
+FILL_SECONDS = 1.0
+FILL_AGAIN_SECONDS = 5.0
 
 #: Told kind, namespace, name, and what the object was before and is now; None: there was, or is, none. Both are equal
 #: when only what a Service was given beside its spec is another.
@@ -67,6 +73,10 @@ class Declarations:
         #: What other controllers have given Services that are not known here yet, or not as they are now.
         self._numbers: dict[Holder, int] = {}
         self._addresses: dict[Holder, tuple[str, ...]] = {}
+        #: Until Services that wait are given what is free; None: nothing is known to be. And what gives it then.
+        self._filling: asyncio.TimerHandle | None = None
+        self._fill: asyncio.Task[None] | None = None
+        self._stopped = False
 
     async def load(self, services: Iterable[Service], entries: Sequence[Entry]) -> None:
         """Take in the stored Services; nodes are known. ``entries`` are all that is stored. StoreError,
@@ -205,7 +215,13 @@ class Declarations:
                     self._events.record("Service", namespace, name, "Warning", NO_ADDRESS, plan.lacking)
                     continue
                 await self._ledger.write(plan.operations, gives=True)
+            except ConflictError:
+                # Others were first, with this or with something else. Raised, it would repeat what has freed it.
+                self._fill_in(FILL_SECONDS)
+                return
             except (StoreError, InvalidObjectError, ExhaustedError) as problem:
+                if isinstance(problem, StoreError):
+                    self._fill_in(FILL_AGAIN_SECONDS)
                 # It goes on waiting; nobody asked for this now who could be told.
                 self._events.record("Service", namespace, name, "Warning", NO_ADDRESS, str(problem))
                 continue
@@ -214,6 +230,32 @@ class Declarations:
             self._events.record("Service", namespace, name, "Normal", ADDRESS_GIVEN, f"got {addresses}")
             self.on_change("Service", namespace, name, service, service)
             self._object_changed("Service", namespace, name)
+
+    def _fill_in(self, seconds: float) -> None:
+        """Give Services that wait what is free, in about so many seconds or before."""
+        if self._filling is None and not self._stopped:
+            # Of several controllers that see the same one is the first, and the others need not try in vain.
+            seconds *= random.uniform(0.5, 1.5)
+            self._filling = asyncio.get_running_loop().call_later(seconds, self._fill_now)
+
+    def _fill_now(self) -> None:
+        self._filling = None
+        self._fill = asyncio.get_running_loop().create_task(self._fill_or_retry())
+
+    async def _fill_or_retry(self) -> None:
+        try:
+            await self.fill_waiting()
+        except StoreError as problem:
+            log.warning("Services wait for addresses", error=str(problem))
+            self._fill_in(FILL_AGAIN_SECONDS)
+
+    def stop(self) -> None:
+        """Give nothing any more that nobody asks for."""
+        self._stopped = True
+        if self._filling is not None:
+            self._filling.cancel()
+        if self._fill is not None:
+            self._fill.cancel()
 
     # What other controllers have stored.
 
@@ -224,11 +266,22 @@ class Declarations:
     def addresses_stored(self, holder: Holder, addresses: tuple[str, ...]) -> None:
         """Another controller has given a Service addresses of the pool, or taken them back."""
         service = self._cluster.objects["Service"].get(holder)
-        if isinstance(service, Service) and self._allocation.taken_in(service, 0, addresses):
+        if isinstance(service, Service) and self._taken_in(service, 0, addresses):
             self.on_change("Service", *holder, service, service)
             self._object_changed("Service", *holder)
         elif addresses:
             self._addresses[holder] = addresses
+
+    def _taken_in(self, service: Service, number: int, addresses: tuple[str, ...] | None) -> bool:
+        """Take in what a Service was given, as :meth:`Allocation.taken_in` does. False: it has no number."""
+        freed = self._allocation.taken_in(service, number, addresses)
+        self._became_free(bool(freed))
+        return freed is not None
+
+    def _became_free(self, freed: bool) -> None:
+        """Another controller has freed an address of the pool, or not. It gives it to who waits, if it can."""
+        if freed and self._allocation.waiting():
+            self._fill_in(FILL_SECONDS)
 
     def _forget_given(self, holder: Holder) -> None:
         """What others had given a Service before is not what it has now."""
@@ -242,7 +295,7 @@ class Declarations:
             holder = namespace, name
             number, addresses = self._numbers.pop(holder, 0), self._addresses.pop(holder, None)
             value = defaulted(value)
-            if not self._allocation.taken_in(value, number, addresses):
+            if not self._taken_in(value, number, addresses):
                 log.error("Service without a number", namespace=namespace, name=name)
                 return
         before = self._cluster.objects[kind].get((namespace, name))
@@ -258,7 +311,7 @@ class Declarations:
         self._cluster.remove_object(kind, namespace, name)
         if kind == "Service":
             self._forget_given((namespace, name))
-            self._allocation.release(namespace, name)
+            self._became_free(self._allocation.release(namespace, name))
         self.on_change(kind, namespace, name, before, None)
         self._object_changed(kind, namespace, name)
 

@@ -243,6 +243,7 @@ class Engine:
         self.ownership.stop()
         self._follower.stop()
         self.registrations.stop()
+        self.declarations.stop()
         self.domains.stop()
         self.policies.stop()
         self.programs.stop()

@@ -180,9 +180,10 @@ class Allocation:
             self._waiting.pop(given.holder, None)
         return freed
 
-    def taken_in(self, service: Service, number: int, addresses: tuple[str, ...] | None) -> bool:
+    def taken_in(self, service: Service, number: int, addresses: tuple[str, ...] | None) -> bool | None:
         """Take in what another controller has given a Service: its number (0: the one that it has), and its addresses
-        of the pool (None: those that it has). False: it has no number.
+        of the pool (None: those that it has). Whether an address of the pool became free; None: it has no number, and
+        nothing was taken in.
         """
         holder = service.metadata.namespace, service.metadata.name
         before = self._given.get(holder)
@@ -190,10 +191,9 @@ class Allocation:
             number = number or before.number
             addresses = before.load_balancer if addresses is None else addresses
         if not number:
-            return False
+            return None
         lacking = "" if addresses or not wants_load_balancer(service.spec) else "no address is left for it"
-        self.commit(Plan(Given(service, number, addresses or ()), (), lacking))
-        return True
+        return self.commit(Plan(Given(service, number, addresses or ()), (), lacking))
 
     def withdrawal(self, namespace: str, name: str) -> list[Operation]:
         """What removes from the store what a Service was given, beside the Service itself."""

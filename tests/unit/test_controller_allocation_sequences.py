@@ -241,7 +241,7 @@ def test_who_is_taken_an_external_address_by_another_counts_it_no_longer() -> No
     for name, spec in (("s0", external), ("s1", external), ("s0", {"ports": DNS}), ("s1", {"ports": DNS})):
         value = parse(service(name, clusterIP=f"10.96.0.{int(name[1]) + 1}", **spec))
         assert isinstance(value, Service)
-        assert allocation.taken_in(value, number + int(name[1]), None)
+        assert allocation.taken_in(value, number + int(name[1]), None) is not None
     value = parse(service("s2", type="LoadBalancer", ports=DNS, loadBalancerIP="192.0.2.1"))
     assert isinstance(value, Service)
     allocation.commit(allocation.plan(value, NODES))
