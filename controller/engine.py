@@ -137,6 +137,8 @@ class Engine:
             self.services,
         )
         self.registrations.on_new = self.absences.registered
+        # What this controller writes itself the follower does not tell.
+        self.registrations.on_forgotten = lambda name: self.ownership.owner_stored(name, None)
         self.registrations.on_let_in = self.ownership.nodes_changed
         self.ownership.claimed = self.programs.claimed
         self.attachments = Attachments(
@@ -162,6 +164,7 @@ class Engine:
             self.programs.settled,
             self.programs.nodes,
             lambda *question: self.list_anywhere(*question),
+            lambda name: self.ownership.members.is_mine(f"domain/{name}"),
         )
         self.sweeps = Sweeps(self.policies, self.programs, lambda *question: self.list_connections(*question))
         self.policies.on_shrunk = self.sweeps.wanted
@@ -293,7 +296,7 @@ class Engine:
         self.absences.changed()
 
     def _owner_changed(self, node: str) -> None:
-        """Whoever owns it. One that another controller has registered has its first."""
+        """Whoever owns it: one that another controller has registered has its first, one that is forgotten its last."""
         self.absences.unowned(node)
         self.watchers.changed("Node", "", node)
 

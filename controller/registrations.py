@@ -68,6 +68,8 @@ class Registrations:
         self.on_changed: Callable[[], None] = lambda: None
         #: Told of a node that this controller has registered as new, and as one that cannot announce yet.
         self.on_new: Callable[[str], None] = lambda _name: None
+        #: Told of a node that this controller has forgotten, and whose owner's record it has removed.
+        self.on_forgotten: Callable[[str], None] = lambda _name: None
         #: Told, without details, when the switch of a node that another controller has registered may be taken.
         self.on_let_in: Callable[[], None] = lambda: None
         #: Nodes that others have registered, until their synchronizers have all they must hold; and what sees to it.
@@ -214,6 +216,7 @@ class Registrations:
             operations += [Delete(node_key(name)), Delete(owner_key(name))]
             await self._ledger.write(operations, gives=True)
             attachments = self._forget(name)
+            self.on_forgotten(name)
         log.info("node forgotten", node=name, attachments=len(attachments))
         self._tell_forgotten(name, attachments)
 

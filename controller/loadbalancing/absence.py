@@ -12,10 +12,10 @@ nothing moves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from controller.cluster import Cluster
-from controller.ledger import Ledger, under, whole
+from controller.ledger import DeposedError, Ledger, under, whole
 from controller.loadbalancing.election import Candidates
 from controller.records import ABSENT_NODES, absent_key
 from controller.store import Delete, Entry, Operation, Put
@@ -67,9 +67,12 @@ class Absences:
         self._candidates.remove(node)
 
     def unowned(self, node: str) -> None:
-        """Whether the node is a candidate is for its owner to say, who is another controller."""
-        if not self._owns(node) and node in self._cluster.nodes:
-            self._candidates.told(node, node not in self._stored)
+        """Whether the node is a candidate is for its owner to say, who is another controller. One that is no more is
+        none.
+        """
+        if not self._owns(node):
+            there = node in self._cluster.nodes and node not in self._stored
+            self._candidates.told(node, there)
 
     def changed(self) -> None:
         """The candidates are others than before."""
@@ -100,12 +103,24 @@ class Absences:
             # What was stored of nodes that are no more goes, too.
             back = {node for node in self._stored if node not in self._cluster.nodes or node in mine - absent}
             changed = sorted((absent - self._stored) | back)
+            deposed: list[str] = []
             for start in range(0, len(changed), _AT_ONCE):
                 some = changed[start : start + _AT_ONCE]
-                operations: list[Operation] = [
-                    Delete(absent_key(node)) if node in back else Put(absent_key(node), b"{}")
-                    for node in some
-                ]
-                await self._ledger.write(operations, nodes=[node for node in some if node in mine])
-                # Also when the next ones are not written: these are.
-                self._stored = (self._stored | set(some)) - back.intersection(some)
+                try:
+                    await self._write(some, back, mine)
+                except DeposedError:
+                    deposed += some
+            for node in deposed:
+                # One of those that were written with it is another controller's now, and this one has not heard of it.
+                try:
+                    await self._write([node], back, mine)
+                except DeposedError:
+                    self._loop.call_later(AGAIN_SECONDS, self.changed)
+
+    async def _write(self, nodes: Sequence[str], back: set[str], mine: set[str]) -> None:
+        operations: list[Operation] = [
+            Delete(absent_key(node)) if node in back else Put(absent_key(node), b"{}") for node in nodes
+        ]
+        await self._ledger.write(operations, nodes=[node for node in nodes if node in mine])
+        # Whatever becomes of the next ones.
+        self._stored = (self._stored | set(nodes)) - back.intersection(nodes)

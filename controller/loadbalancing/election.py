@@ -23,14 +23,23 @@ GRACE_SECONDS = 5.0
 
 def elect(namespace: str, name: str, candidates: Iterable[str]) -> str:
     """The node that announces; empty when there is no candidate."""
-    return max(candidates, key=lambda node: (score(f"{namespace}/{name}", node), node), default="")
+    return max(candidates, key=lambda node: _rank(namespace, name, node), default="")
+
+
+def beats(namespace: str, name: str, node: str, other: str) -> bool:
+    """Whether a candidate announces rather than another one; ``other`` empty: than nobody."""
+    return not other or _rank(namespace, name, node) > _rank(namespace, name, other)
+
+
+def _rank(namespace: str, name: str, node: str) -> tuple[bytes, str]:
+    return score(f"{namespace}/{name}", node), node
 
 
 class Candidates:
     """The nodes that can announce. Owned by the asyncio thread."""
 
-    def __init__(self, on_changed: Callable[[], None], grace_seconds: float = GRACE_SECONDS) -> None:
-        """``on_changed`` is called when a node has become a candidate, or is none any longer."""
+    def __init__(self, on_changed: Callable[[str], None], grace_seconds: float = GRACE_SECONDS) -> None:
+        """``on_changed`` is told a node that has become a candidate, or is none any longer."""
         self._on_changed = on_changed
         self._grace = grace_seconds
         self._loop = asyncio.get_running_loop()
@@ -57,7 +66,7 @@ class Candidates:
                 timer.cancel()
             if node not in self._nodes:
                 self._nodes.add(node)
-                self._on_changed()
+                self._on_changed(node)
         elif node in self._nodes and node not in self._ending:
             self._ending[node] = self._loop.call_later(self._grace, self.remove, node)
 
@@ -75,4 +84,4 @@ class Candidates:
             timer.cancel()
         if node in self._nodes:
             self._nodes.discard(node)
-            self._on_changed()
+            self._on_changed(node)

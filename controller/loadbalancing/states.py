@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from controller.cluster import Cluster
-from controller.loadbalancing.election import GRACE_SECONDS, Candidates, elect
+from controller.loadbalancing.election import GRACE_SECONDS, Candidates, beats, elect
 from controller.loadbalancing.feed import ServiceFeed
 from controller.loadbalancing.index import EndpointIndex, ServiceKey
 from controller.loadbalancing.runtime import Allocated
@@ -40,7 +40,7 @@ class ServiceStates:
         self._index = index
         self._allocated = allocated
         self._on_elected = on_elected
-        self.candidates = Candidates(self._candidates_changed, grace_seconds)
+        self.candidates = Candidates(self._candidate_changed, grace_seconds)
         #: Told when a node can announce, or cannot any longer.
         self.on_candidates: Callable[[], None] = lambda: None
         self._feeds: set[ServiceFeed] = set()
@@ -101,10 +101,13 @@ class ServiceStates:
 
     # Elections.
 
-    def _candidates_changed(self) -> None:
+    def _candidate_changed(self, node: str) -> None:
         self.on_candidates()
-        for key in list(self._announcers):
-            if self._elect(key):
+        came = node in self.candidates
+        for key, announcer in list(self._announcers.items()):
+            # Of a thousand nodes and as many Services most have nothing to do with each other.
+            concerned = beats(*key, node, announcer) if came else node == announcer
+            if concerned and self._elect(key):
                 self._tell(key)
 
     def _elect(self, key: ServiceKey) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from controller.engine import Engine
+from controller.loadbalancing import absence
 from controller.records import absent_key
 from controller.store import Put, open_store
 from tests.unit.services_engine import apply, register, service
@@ -118,7 +119,7 @@ def test_what_a_former_owner_says_late_is_contradicted(
     asyncio.run(run())
 
 
-def test_a_node_that_is_registered_anew_announces_when_it_is_connected(
+def test_a_node_that_is_registered_anew_is_owned_anew_and_announces_when_it_is_connected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truth = Truth(monkeypatch)
@@ -127,15 +128,47 @@ def test_a_node_that_is_registered_anew_announces_when_it_is_connected(
         async with several(tmp_path, "a", "b") as engines:
             for name in SERVICES:
                 await apply(engines[0], service(name, type="LoadBalancer"))
-            for connected in (True, False):
+            for forgetting in (*engines, None):
                 await register(engines[0], 1)
+                await engines[0].ownership.settle("node-1")
                 await until(lambda: any(one.ownership.owns("node-1") for one in engines), "an owner")
-                if connected:
-                    truth.set(engines, "node-1", True)
-                    await truth.until_known(engines)
+                (owner,) = (one for one in engines if one.ownership.owns("node-1"))
+                await owner.ledger.write([Put("/sdn/test", b"")], node="node-1")
+                truth.set(engines, "node-1", True)
+                await truth.until_known(engines)
+                if forgetting is not None:
                     truth.connected.clear()
-                    await engines[0].registrations.forget("node-1")
+                    await forgetting.registrations.forget("node-1")
                     await until(lambda: not any(one.cluster.nodes for one in engines), "it to be forgotten")
-            await truth.until_known(engines)
+                    assert not forgetting.ownership.owns("node-1")
+                    await truth.until_known(engines)
+
+    asyncio.run(run())
+
+
+def test_a_node_that_another_controller_has_taken_keeps_no_other_one_from_being_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = Truth(monkeypatch)
+    monkeypatch.setattr(absence, "AGAIN_SECONDS", 600.0)
+
+    async def run() -> None:
+        async with several(tmp_path, "a") as (engine,):
+            for number in range(1, 5):
+                await register(engine, number)
+            nodes = [f"node-{number}" for number in range(1, 5)]
+            await until(lambda: all(map(engine.ownership.owns, nodes)), "an owner")
+            engine.states.candidates._grace = GRACE
+            # It has not heard of it.
+            revision_of = engine.ledger.owned_at
+            engine.ledger.owned_at = lambda node: 1 if node == "node-2" else revision_of(node)
+            for node in nodes:
+                truth.set([engine], node, True)
+            store = engine.ledger._store
+
+            def absent() -> set[str]:
+                return {entry.key for entry in store.list_prefix(absent_key("")).entries}
+
+            await until(lambda: absent() == {absent_key("node-2")}, "all others to be told of")
 
     asyncio.run(run())

@@ -37,7 +37,7 @@ def test_when_a_node_goes_only_what_it_announced_moves() -> None:
 def test_a_short_absence_changes_nothing_and_a_long_one_does() -> None:
     async def run() -> None:
         changes: list[set[str]] = []
-        candidates = Candidates(lambda: changes.append(set(candidates)), GRACE)
+        candidates = Candidates(lambda _node: changes.append(set(candidates)), GRACE)
         candidates.connected("node-1", True)
         candidates.connected("node-1", False)
         candidates.connected("node-1", False)
@@ -56,7 +56,7 @@ def test_a_short_absence_changes_nothing_and_a_long_one_does() -> None:
 def test_when_the_controller_starts_nodes_have_time_to_connect() -> None:
     async def run() -> None:
         changes: list[set[str]] = []
-        candidates = Candidates(lambda: changes.append(set(candidates)), GRACE)
+        candidates = Candidates(lambda _node: changes.append(set(candidates)), GRACE)
         candidates.expect("node-1")
         candidates.expect("node-2")
         candidates.expect("another-controllers")
