@@ -7,8 +7,9 @@ answered when the switch of the node that reported has confirmed: then the pod g
 
 What ends. An address counts for as long as answers allow (:mod:`sdn.policy.resolution`), and then for as long as a
 switch tracks a connection to it: every CHECK_SECONDS the agents are asked about those that are due. An agent that
-cannot be asked counts as one that has such a connection, for UNASKED_SECONDS. Names that no policy names any more are
-forgotten with the next look; so one whose policy is declared anew at once has lost nothing.
+cannot be asked counts as one that has such a connection, for UNASKED_SECONDS. Of several controllers one looks at each
+name, and the others have from the store what it finds. Names that no policy names any more are forgotten with the next
+look; so one whose policy is declared anew at once has lost nothing.
 
 The store is written when something is new, and when an address counts longer than the store says. What it says is half
 as long again as what is true, so that a name that is asked for all the time is seldom written.
@@ -90,6 +91,7 @@ class Domains:
         settled: Callable[[str, Done], None],
         nodes: Callable[[], Collection[str]],
         list_connections: ListConnections,
+        looks_at: Callable[[str], bool] = lambda _name: True,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -97,6 +99,7 @@ class Domains:
         tell     makes these all addresses of a name, in what is handed to the switches
         settled  calls back, in any thread, when a node's switch has confirmed all that was handed to it
         nodes    all that may have connections
+        looks_at whether this one of several controllers finds out what of a name has ended
         clock    goes on evenly; ``wall`` is the one that outlasts the process
         """
         #: Called when :attr:`patterns` are others.
@@ -107,6 +110,7 @@ class Domains:
         self._settled = settled
         self._nodes = nodes
         self._list = list_connections
+        self._looks_at = looks_at
         self._clock = clock
         self._wall = wall
         self._loop = asyncio.get_running_loop()
@@ -363,7 +367,7 @@ class Domains:
         for name, domain in self._table.items():
             now = self._clock()
             over = {at for at, life in domain.lives.items() if max(life.until, life.look) <= now}
-            if over:
+            if over and self._looks_at(name):
                 due[name] = over
             await turns.pause()
         return due

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from controller.ha import connections
 from controller.records import DownRecord, MemberRecord, OwnerRecord, decode, down_key, member_key
+from controller.rendezvous import score
 from controller.store import Check, Entry
 
 #: Seconds for which switches are still told of a controller that has gone.
@@ -101,6 +102,15 @@ class Members:
             for name, member in self._members.items()
             if not member.record.draining and self.down(name) is None
         }
+
+    def is_mine(self, thing: str) -> bool:
+        """Whether it is this one of the controllers that are there which does what one of them is to do. For a moment
+        two may think so, or none.
+        """
+        there = [name for name in self._members if self.down(name) is None]
+        return self.me is None or self.name == max(
+            there, key=lambda name: (score(thing, name), name), default=""
+        )
 
     def is_there(self, owner: OwnerRecord) -> bool:
         """Whether the owner of a switch is still there. This controller is, to itself."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from controller.services.policydescription import PolicyDescriber
 from controller.services.relay import HANDED_ON, Relay
 from controller.services.switches import Switches
 from controller.services.verdictstreams import VerdictStreams
-from controller.tracked import LIST_SECONDS
+from controller.tracked import LIST_SECONDS, LISTS_AT_ONCE
 from controller.transport import ConnectionClosedError
 from controller.turns import Turns
 from controller.watchers import Selection
@@ -74,6 +75,7 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
         self._checker = Checker(engine, self._threads)
         self._entries = Entries(engine, self._threads)
         self._colleagues = Colleagues(engine.ownership, credentials)
+        self._listings = asyncio.Semaphore(LISTS_AT_ONCE)
         self._controllers = Controllers(engine, self._colleagues)
         self._relay = Relay(engine, self._colleagues)
         engine.list_anywhere = self._relay.connections
@@ -198,11 +200,13 @@ class InspectionService(inspection_pb2_grpc.InspectionServicer):
     ) -> AsyncIterator[controller_pb2.Connections]:
         part = controller_pb2.Connections()
         try:
-            async for connection in self._engine.list_connections(request.node, request.ranges, LIST_SECONDS):
-                part.connections.append(connection)
-                if len(part.connections) == LISTED_AT_ONCE:
-                    yield part
-                    part = controller_pb2.Connections()
+            async with self._listings:
+                listed = self._engine.list_connections(request.node, request.ranges, LIST_SECONDS)
+                async for connection in listed:
+                    part.connections.append(connection)
+                    if len(part.connections) == LISTED_AT_ONCE:
+                        yield part
+                        part = controller_pb2.Connections()
         except TOLD as problem:
             await _abort(context, problem)
         part.last = True

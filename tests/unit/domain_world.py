@@ -89,8 +89,8 @@ class World:
             self._settled,
             lambda: self.tracked.keys(),
             self._list,
-            lambda: self.now,
-            lambda: self.wall,
+            clock=lambda: self.now,
+            wall=lambda: self.wall,
         )
         self.domains.on_changed = self._changed
 

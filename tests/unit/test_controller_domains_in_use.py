@@ -17,7 +17,7 @@ from controller.services import inspection
 from sdn.v1 import controller_pb2
 from tests.unit.domain_world import NAME, ONE, policy
 from tests.unit.services_engine import register
-from tests.unit.several_engines import PATIENCE, until
+from tests.unit.several_engines import PATIENCE, gone, several, until
 from tests.unit.several_services import Served, served
 
 
@@ -56,6 +56,7 @@ def test_an_address_that_is_in_use_on_another_controllers_node_does_not_end(
             await owner.engine.declarations.apply(policy("names", "*.example.com"), False)
             domains = other.engine.domains
             await until(lambda: bool(domains.patterns), "the policy at the other")
+            monkeypatch.setattr(domains, "_looks_at", lambda _name: True)
             later = 0.0
             monkeypatch.setattr(domains, "_clock", lambda: time.monotonic() + later)
             seen = controller_pb2.Resolved(sequence=1, name=NAME, addresses=[ONE], ttl_seconds=60)
@@ -68,6 +69,30 @@ def test_an_address_that_is_in_use_on_another_controllers_node_does_not_end(
             later += LOOK_AGAIN
             await domains.look()
             assert not domains._told
+
+    asyncio.run(run())
+
+
+def test_one_of_several_controllers_looks_at_each_name(tmp_path: Path) -> None:
+    names = [f"www{number}.example.com" for number in range(60)]
+
+    async def run() -> None:
+        async with several(tmp_path, "a", "b", "c") as engines:
+
+            def lookers() -> list[int]:
+                """How many look at each name."""
+                looking = [sum(one.domains._looks_at(name) for one in engines) for name in names]
+                assert all(any(one.domains._looks_at(name) for name in names) for one in engines)
+                return looking
+
+            await until(
+                lambda: all(len(one.ownership.members.all()) == 3 for one in engines), "all to be there"
+            )
+            assert set(lookers()) == {1}
+            gone(engines[0].ledger._store, "c")
+            engines = engines[:2]
+            await until(lambda: all(len(one.ownership.members.all()) == 2 for one in engines), "one to go")
+            assert set(lookers()) == {1}
 
     asyncio.run(run())
 
